@@ -1,0 +1,126 @@
+"""What supervisor and worker say to each other.
+
+Each message is a small MessagePack head; image bytes travel behind the head, untouched
+(`edge.worker.channel`). Instants are nanoseconds of CLOCK_MONOTONIC, which all processes of a
+machine share.
+"""
+
+import msgspec
+
+from edge.contracts.frame import ContentType
+from edge.contracts.plan import PipelinePlan
+from edge.contracts.signal import SignalValue
+from edge.contracts.verdict import Defect, Kind
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages."""
+
+
+class Start(Message):
+    """First word to a worker: build this pipeline.
+
+    Attributes:
+        cache_dir: Where compiled guests are kept; writable by the worker.
+        state: What the policy guest's forerunner had saved; empty: start afresh.
+    """
+
+    plan: PipelinePlan
+    cache_dir: str
+    state: bytes = b""
+
+
+class Reference(Message):
+    """A reference image, its bytes behind the head; kept, encoded, until `Forget`."""
+
+    digest: str
+    content_type: ContentType
+
+
+class Forget(Message):
+    """The supervisor no longer holds this reference."""
+
+    digest: str
+
+
+class Judge(Message):
+    """A frame, its bytes behind the head. Answered by `Judged` or `Failed`, in order.
+
+    Attributes:
+        ticket: Names the frame on this channel; the answer carries it.
+        deadline_ns: After this instant no one waits for the answer.
+        captured_at_ns: UTC; what the policy is told as time.
+        reference: Digest of the reference image; empty where the pipeline uses none.
+        signals: In the order of the plan's grants.
+        probe: Goes the whole way, but the policy's state is as it was before.
+    """
+
+    ticket: int
+    content_type: ContentType
+    deadline_ns: int
+    captured_at_ns: int
+    reference: str = ""
+    signals: tuple[SignalValue, ...] = ()
+    probe: bool = False
+
+
+class Stop(Message):
+    """Finish what was sent, then exit."""
+
+
+class Loaded(Message):
+    """The pipeline stands: guests compiled, model loaded on `provider`."""
+
+    provider: str
+    load_ms: dict[str, float]
+
+
+class LoadFailed(Message):
+    """The pipeline cannot stand here; the worker exits.
+
+    Attributes:
+        error: Name of the `EdgeError` class.
+        detail: The whole sentence.
+    """
+
+    error: str
+    detail: str
+
+
+class ActionWish(msgspec.Struct, frozen=True):
+    """An action that the policy asked for, by index of the plan's grants."""
+
+    index: int
+    value: float
+    ttl_ms: int
+
+
+class Judged(Message):
+    """A frame's judgement.
+
+    Attributes:
+        stage_ms: Milliseconds of each stage on the worker.
+        state: The policy's state after this frame, when it changed.
+    """
+
+    ticket: int
+    verdict: Kind
+    reason: str
+    score: float
+    defects: tuple[Defect, ...]
+    stage_ms: dict[str, float]
+    actions: tuple[ActionWish, ...] = ()
+    state: bytes | None = None
+
+
+class Failed(Message):
+    """A frame that could not be judged: the supervisor gives the fail-safe with this reason."""
+
+    ticket: int
+    reason: str
+    detail: str
+    stage_ms: dict[str, float] = {}
+
+
+ToWorker = Start | Reference | Forget | Judge | Stop
+FromWorker = Loaded | LoadFailed | Judged | Failed

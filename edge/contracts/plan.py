@@ -1,0 +1,127 @@
+"""The plan of a pipeline: a deployment and a device config, checked and resolved to one value.
+
+`edge.deployment` makes it; the daemon reads its deadlines and grants; the worker receives it whole
+and builds the frame path from it, and from nothing else.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from edge.contracts.frame import PixelFormat
+from edge.contracts.verdict import DeploymentRef, Kind
+
+
+class Overflow(StrEnum):
+    """What gives way when frames come faster than they are judged; each loss is a verdict."""
+
+    LATEST = "latest"
+    """A camera that runs on: the oldest waiting frame yields."""
+    QUEUE = "queue"
+    """One frame a part: a frame that finds the queue full yields."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A model input or output: NumPy dtype name and static shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ModelPlan(msgspec.Struct, frozen=True):
+    """The model and how it must run.
+
+    Attributes:
+        path: Absolute path of the ONNX file; its sha256 was checked when the plan was made.
+        provider: Execution provider by its short name (`cpu`, `cuda`, `tensorrt`, `openvino`).
+        require: Whether any other provider than that means not READY.
+        options: Provider options, as ONNX Runtime takes them.
+        threads: Intra-op threads, at least 1.
+    """
+
+    path: str
+    sha256: str
+    classes: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    provider: str = "cpu"
+    require: bool = True
+    options: dict[str, str] = {}
+    threads: int = 1
+
+
+class GuestPlan(msgspec.Struct, frozen=True):
+    """A guest, and what is granted to it.
+
+    Attributes:
+        path: Absolute path of the Wasm file; its sha256 was checked when the plan was made.
+        memory_mib: The most memory that the module may declare.
+        call_ms: The longest that one call may take before it is interrupted.
+        parameters: Handed to `edge_configure`, with the names around them.
+    """
+
+    path: str
+    sha256: str
+    memory_mib: int
+    call_ms: int
+    parameters: dict[str, Any] = {}
+
+
+class SignalGrant(msgspec.Struct, frozen=True):
+    """A signal that the policy may read; older than `max_age_ms` at capture, it is stale."""
+
+    name: str
+    max_age_ms: int
+
+
+class ActionGrant(msgspec.Struct, frozen=True):
+    """An action that the policy may cause, at most so often and so long."""
+
+    name: str
+    max_per_minute: int
+    max_ttl_ms: int
+
+
+class ImagePlan(msgspec.Struct, frozen=True):
+    """What the pipeline decodes frames to, and the most it takes."""
+
+    pixel_format: PixelFormat
+    max_width: int
+    max_height: int
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of the largest decoded image."""
+        return self.max_width * self.max_height * self.pixel_format.channels
+
+
+class PipelinePlan(msgspec.Struct, frozen=True):
+    """Everything about one pipeline of one deployment.
+
+    Attributes:
+        source: Logical name of its camera, e.g. `camera.top`.
+        reference: Logical name of its reference images; empty where it uses none.
+        reference_slots: Decoded references kept in guest memory.
+        budget_ms: From capture to publication of the verdict.
+        fail_safe: The verdict of a frame that could not be judged.
+        queue_frames: Frames that may wait for the worker.
+    """
+
+    name: str
+    deployment: DeploymentRef
+    source: str
+    reference: str
+    reference_slots: int
+    budget_ms: int
+    fail_safe: Kind
+    overflow: Overflow
+    queue_frames: int
+    image: ImagePlan
+    model: ModelPlan
+    preprocess: GuestPlan
+    postprocess: GuestPlan
+    decide: GuestPlan
+    signals: tuple[SignalGrant, ...] = ()
+    actions: tuple[ActionGrant, ...] = ()

@@ -1,0 +1,103 @@
+"""DeepPCB as arrays: a frame and its reference, and the annotated defects.
+
+Reads the folder described by the data set's own README (parts.csv, boxes.csv, images/) and writes
+nothing. Training reads `trainval/` alone; the official test pairs are only ever evaluated.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
+SIDE = 640
+"""Height and width of every image, in pixels."""
+
+_PROJECT_ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Frame and reference pairs with their defects.
+
+    Attributes:
+        part_ids: one name for each pair.
+        images: uint8 [N, 2, 640, 640], 0..255; channel 0 the frame, channel 1 its reference.
+        boxes: for each pair float32 [n, 5]: x0, y0, x1, y1 in pixels, then the index in `CLASSES`.
+        residual_px: int64 [N], unannotated differing pixels of the pair; -1 where not measured.
+    """
+
+    part_ids: tuple[str, ...]
+    images: NDArray[np.uint8]
+    boxes: tuple[NDArray[np.float32], ...]
+    residual_px: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.part_ids)
+
+
+def deeppcb_folder(data: str | Path | None = None) -> Path:
+    """The folder of the data set: `data`, else `EDGE_DATA`, else ../shared/data, plus `deeppcb`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    root = Path(data or os.environ.get("EDGE_DATA") or _PROJECT_ROOT.parent / "shared" / "data")
+    folder = root / "deeppcb"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no DeepPCB data in {folder}: pass --data or set EDGE_DATA")
+    return folder
+
+
+def load_training(folder: Path) -> PairSet:
+    """All 1000 official training pairs (1-bit PNG); about 0.8 GB of memory."""
+    return _load(folder / "trainval", official_split=None)
+
+
+def load_test(folder: Path) -> PairSet:
+    """The official test pairs that the folder holds (JPEG, as from the camera): 400 of 500."""
+    return _load(folder, official_split="test")
+
+
+def _load(folder: Path, official_split: str | None) -> PairSet:
+    boxes_of: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for row in _rows(folder / "boxes.csv"):
+        corners = (float(row[key]) for key in ("x1", "y1", "x2", "y2"))
+        boxes_of[row["image"]].append((*corners, float(CLASSES.index(row["class"]))))
+    parts = [
+        row
+        for row in _rows(folder / "parts.csv")
+        if official_split is None or row["official_split"] == official_split
+    ]
+    images = np.empty((len(parts), 2, SIDE, SIDE), np.uint8)
+    for pair, row in zip(images, parts, strict=True):
+        pair[0] = _grey(folder / "images" / row["image"])
+        pair[1] = _grey(folder / "images" / row["template"])
+    return PairSet(
+        part_ids=tuple(row["part_id"] for row in parts),
+        images=images,
+        boxes=tuple(np.array(boxes_of[r["image"]], np.float32).reshape(-1, 5) for r in parts),
+        residual_px=np.array([int(row.get("residual_px") or -1) for row in parts], np.int64),
+    )
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _grey(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None or image.shape != (SIDE, SIDE):
+        raise ValueError(f"{path}: expected a {SIDE}x{SIDE} image")
+    return np.asarray(image, np.uint8)
