@@ -171,7 +171,7 @@ class Binding(Section):
     topic: str = Field(
         min_length=1,
         max_length=512,
-        description="Topic, or filter for inputs; {part_id}, {reference_id}, {frame_id} are one level.",
+        description="Topic, or filter for inputs; {part_id} and the like are one level.",
     )
     qos: Literal[0, 1] = Field(1, description="Quality of service.")
     pointer: str = Field(

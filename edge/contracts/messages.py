@@ -17,7 +17,7 @@ class Message(msgspec.Struct, frozen=True, tag=True):
     """Base of all messages."""
 
 
-class Start(Message):
+class Start(Message, frozen=True):
     """First word to a worker: build this pipeline.
 
     Attributes:
@@ -30,20 +30,20 @@ class Start(Message):
     state: bytes = b""
 
 
-class Reference(Message):
+class Reference(Message, frozen=True):
     """A reference image, its bytes behind the head; kept, encoded, until `Forget`."""
 
     digest: str
     content_type: ContentType
 
 
-class Forget(Message):
+class Forget(Message, frozen=True):
     """The supervisor no longer holds this reference."""
 
     digest: str
 
 
-class Judge(Message):
+class Judge(Message, frozen=True):
     """A frame, its bytes behind the head. Answered by `Judged` or `Failed`, in order.
 
     Attributes:
@@ -64,18 +64,18 @@ class Judge(Message):
     probe: bool = False
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """Finish what was sent, then exit."""
 
 
-class Loaded(Message):
+class Loaded(Message, frozen=True):
     """The pipeline stands: guests compiled, model loaded on `provider`."""
 
     provider: str
     load_ms: dict[str, float]
 
 
-class LoadFailed(Message):
+class LoadFailed(Message, frozen=True):
     """The pipeline cannot stand here; the worker exits.
 
     Attributes:
@@ -95,7 +95,7 @@ class ActionWish(msgspec.Struct, frozen=True):
     ttl_ms: int
 
 
-class Judged(Message):
+class Judged(Message, frozen=True):
     """A frame's judgement.
 
     Attributes:
@@ -113,7 +113,7 @@ class Judged(Message):
     state: bytes | None = None
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """A frame that could not be judged: the supervisor gives the fail-safe with this reason."""
 
     ticket: int
