@@ -1,0 +1,75 @@
+# Every command of a developer's day. `make help` lists them.
+#
+# A fresh machine needs git, make and Python >= 3.11; everything else is set up here, inside the
+# checkout (.venv). Another interpreter: make PYTHON=python3.12 setup. More arguments for a command:
+# make demo ARGS="--seconds 20", make test ARGS="-k config".
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PINNED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
+
+# The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
+# again, because a virtual environment does not survive a move.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-tests demo test check static format bench guests deployment schema lock clean
+
+help: ## List these commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## Make .venv with edge and every development tool.
+
+$(STAMP): $(PINNED)
+	@sh scripts/setup.sh "$(PYTHON)" $(VENV)
+	@printf '%s\n' '$(CURDIR)' > $@
+
+setup-tests: setup ## Install what the tests need beyond .venv: Mosquitto.
+	@sh scripts/setup_tests.sh
+
+demo: setup ## Play camera frames through the real daemon and score its verdicts.
+	@$(BIN)/edge demo $(ARGS)
+
+test: setup-tests ## Run all tests.
+	$(BIN)/pytest $(ARGS)
+
+# One run for CI: format, lint, types, import rules, generated files, tests. `make check test` runs
+# the tests once.
+check: static test ## Everything that CI holds a change to, tests included.
+
+static: setup ## The part of `check` that takes seconds: all but the tests.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python guests/build.py --check
+	$(BIN)/python -m edge.wasm.bindings --check
+	$(BIN)/python scripts/config_reference.py --check
+
+format: setup ## Format the sources and repair what the linter can.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Measure the frame path on this machine.
+	$(BIN)/edge bench $(ARGS)
+
+guests: setup ## Build the Wasm guests from source, byte for byte reproducible.
+	$(BIN)/python -m edge.wasm.bindings
+	$(BIN)/python guests/build.py
+
+schema: setup ## Generate device_configs/schema.json and docs/configuration.md from the models.
+	$(BIN)/python scripts/config_reference.py
+
+lock: setup ## Resolve the dependencies anew into requirements.lock.
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove .venv and every cache.
+	rm -rf $(VENV) build dist .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
