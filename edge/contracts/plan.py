@@ -5,12 +5,15 @@ and builds the frame path from it, and from nothing else.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from edge.contracts.frame import PixelFormat
 from edge.contracts.verdict import DeploymentRef, Kind
+
+MAX_MODEL_BYTES: Final = 512 << 20
+"""Largest model file that is read: protobuf ends at 2 GiB, these boxes well before."""
 
 
 class Overflow(StrEnum):

@@ -1,0 +1,211 @@
+"""A deployment folder: read, verified, and resolved against a device config to plans.
+
+Deliberately not here: signatures. A local folder runs as unsigned and says so.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from edge.config import DeviceConfig
+from edge.contracts.abi import ABI_MAJOR, ABI_MINOR
+from edge.contracts.frame import PixelFormat
+from edge.contracts.plan import (
+    MAX_MODEL_BYTES,
+    ActionGrant,
+    GuestPlan,
+    ImagePlan,
+    ModelPlan,
+    Overflow,
+    PipelinePlan,
+    SignalGrant,
+    TensorSpec,
+)
+from edge.contracts.verdict import DeploymentRef, Kind
+from edge.deployment import files
+from edge.deployment.card import Card, Tensor
+from edge.deployment.manifest import Guest, Manifest, Pipeline
+from edge.deployment.schema import parse
+from edge.errors import ConfigError, DeploymentError, IncompatibleError
+
+MANIFEST: Final = "manifest.toml"
+MAX_TEXT_BYTES: Final = 256 << 10
+"""Manifest or card: the reference ones take 4 KB."""
+MAX_GUEST_BYTES: Final = 32 << 20
+"""A Python interpreter as a guest takes 18 MB; a C guest 4 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDeployment:
+    """A deployment whose every pinned file was found to be the pinned one.
+
+    Attributes:
+        root: Its folder, absolute.
+        digest: SHA-256 of the manifest's bytes: through the pins, of everything.
+        cards: The model card of each pipeline, by pipeline name.
+    """
+
+    root: Path
+    manifest: Manifest
+    digest: str
+    cards: dict[str, Card]
+
+    @property
+    def ref(self) -> DeploymentRef:
+        """How verdicts name this deployment."""
+        section = self.manifest.deployment
+        return DeploymentRef(section.name, section.revision, self.digest)
+
+
+def load_folder(path: Path) -> LoadedDeployment:
+    """Read a deployment folder and verify every file that it pins.
+
+    Raises:
+        UntrustedError: A file is not the pinned one.
+        IncompatibleError: It needs a newer guest ABI than this host has.
+        DeploymentError: The manifest, a card or a file is missing or unsound.
+    """
+    root = path.absolute()
+    content = files.read(root, MANIFEST, MAX_TEXT_BYTES)
+    manifest = parse(content, Manifest, str(root / MANIFEST))
+    _check_abi(root, manifest)
+    cards: dict[str, Card] = {}
+    for name, pipeline in manifest.pipelines.items():
+        for _, guest in pipeline.guests:
+            files.verify(root, guest.path, guest.sha256, MAX_GUEST_BYTES)
+        cards[name] = _load_card(root, name, pipeline)
+        file, sha256 = _model_file(pipeline, cards[name])
+        files.verify(root, file, sha256, MAX_MODEL_BYTES)
+    return LoadedDeployment(root, manifest, hashlib.sha256(content).hexdigest(), cards)
+
+
+def plans(deployment: LoadedDeployment, config: DeviceConfig) -> tuple[PipelinePlan, ...]:
+    """Resolve a deployment against a device config, one plan for each pipeline.
+
+    Raises:
+        ConfigError: The device binds a logical name to no usable topic, or leaves no time.
+    """
+    return tuple(
+        _plan(deployment, name, pipeline, config)
+        for name, pipeline in deployment.manifest.pipelines.items()
+    )
+
+
+def _check_abi(root: Path, manifest: Manifest) -> None:
+    major, minor = manifest.deployment.abi_version
+    if major != ABI_MAJOR or minor > ABI_MINOR:
+        raise IncompatibleError(
+            f"{root / MANIFEST}: deployment.abi is {manifest.deployment.abi}; this host offers "
+            f"{ABI_MAJOR}.{ABI_MINOR} (update the runtime, or build the guests for this ABI)"
+        )
+
+
+def _load_card(root: Path, name: str, pipeline: Pipeline) -> Card:
+    pin = pipeline.model.card
+    card = parse(files.read(root, pin.path, MAX_TEXT_BYTES, pin.sha256), Card, str(root / pin.path))
+    if card.variant(pipeline.model.variant) is None:
+        offered = ", ".join(variant.name for variant in card.model.variants)
+        raise DeploymentError(
+            f"{root / MANIFEST}: pipelines.{name}.model.variant is {pipeline.model.variant!r}; "
+            f"{pin.path} offers {offered}"
+        )
+    return card
+
+
+def _model_file(pipeline: Pipeline, card: Card) -> tuple[str, str]:
+    """Path below the root, and digest, of the pipeline's model variant."""
+    variant = card.variant(pipeline.model.variant)
+    assert variant is not None, "checked when the card was loaded"
+    folder = PurePosixPath(pipeline.model.card.path).parent
+    return str(folder / variant.file), variant.sha256
+
+
+def _plan(
+    deployment: LoadedDeployment, name: str, pipeline: Pipeline, config: DeviceConfig
+) -> PipelinePlan:
+    _check_bindings(deployment, name, pipeline, config)
+    if config.deadlines.margin_ms >= pipeline.budget_ms:
+        raise ConfigError(
+            "deadlines.margin_ms",
+            f"is {config.deadlines.margin_ms}, and pipeline {name!r} has a budget of "
+            f"{pipeline.budget_ms} ms: every frame would get the fail-safe at once",
+            "lower the margin",
+        )
+    return PipelinePlan(
+        name=name,
+        deployment=deployment.ref,
+        source=pipeline.source,
+        reference=pipeline.reference or "",
+        reference_slots=pipeline.reference_slots if pipeline.reference else 0,
+        budget_ms=pipeline.budget_ms,
+        fail_safe=Kind(pipeline.fail_safe),
+        overflow=Overflow(pipeline.overflow),
+        queue_frames=pipeline.queue_frames,
+        image=ImagePlan(
+            PixelFormat(pipeline.image.format), pipeline.image.max_width, pipeline.image.max_height
+        ),
+        model=_model_plan(deployment.root, pipeline, deployment.cards[name], config),
+        preprocess=_guest_plan(deployment.root, pipeline.preprocess),
+        postprocess=_guest_plan(deployment.root, pipeline.postprocess),
+        decide=_guest_plan(deployment.root, pipeline.decide),
+        signals=tuple(SignalGrant(grant.name, grant.max_age_ms) for grant in pipeline.signals),
+        actions=tuple(
+            ActionGrant(grant.name, grant.max_per_minute, grant.max_ttl_ms)
+            for grant in pipeline.actions
+        ),
+    )
+
+
+def _check_bindings(
+    deployment: LoadedDeployment, name: str, pipeline: Pipeline, config: DeviceConfig
+) -> None:
+    actions = [grant.name for grant in pipeline.actions]
+    inputs = [pipeline.source, *([pipeline.reference] if pipeline.reference else [])]
+    inputs += [grant.name for grant in pipeline.signals]
+    for logical in inputs + actions:
+        binding = config.bindings.find(logical)
+        kind, _, rest = logical.partition(".")
+        if binding is None:
+            section = deployment.manifest.deployment
+            raise ConfigError(
+                f"bindings.{logical}",
+                f"is missing: pipeline {name!r} of deployment {section.name!r} revision "
+                f"{section.revision} uses {logical}, which is bound to no topic",
+                f'add a line {rest} = "some/topic" under [bindings.{kind}] in the device config',
+            )
+        if logical in actions and {"+", "#"} & set(binding.topic.split("/")):
+            raise ConfigError(
+                f"bindings.{logical}",
+                f"topic {binding.topic!r} has a wildcard, and actions are published to one topic",
+                "name the topic in full",
+            )
+
+
+def _model_plan(root: Path, pipeline: Pipeline, card: Card, config: DeviceConfig) -> ModelPlan:
+    file, sha256 = _model_file(pipeline, card)
+    return ModelPlan(
+        path=str(root / file),
+        sha256=sha256,
+        classes=card.model.classes,
+        inputs=_specs(card.inputs),
+        outputs=_specs(card.outputs),
+        provider=config.inference.provider,
+        require=config.inference.require,
+        options=dict(config.inference.options),
+        threads=config.inference.threads,
+    )
+
+
+def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(each.name, each.dtype, each.shape) for each in tensors)
+
+
+def _guest_plan(root: Path, guest: Guest) -> GuestPlan:
+    return GuestPlan(
+        path=str(root / guest.path),
+        sha256=guest.sha256,
+        memory_mib=guest.memory_mib,
+        call_ms=guest.call_ms,
+        parameters=guest.parameters,
+    )

@@ -1,0 +1,201 @@
+"""The manifest `manifest.toml`: which pipelines a deployment runs, from which pinned files.
+
+Logical names (`camera.top`) are bound to topics by the device config, so that one deployment
+serves many lines. Every file is pinned by its SHA-256; a model's file is pinned by its card.
+"""
+
+import json
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
+from edge.deployment.schema import FilePath, Name, Sha256, Strict
+
+MAX_PARAMETER_BYTES: Final = 16 << 10
+"""Of one guest, as JSON: a table of settings, not a way to ship data."""
+MAX_PARAMETER_DEPTH: Final = 8
+MIB: Final = 1 << 20
+
+_LOGICAL = r"^{}\.[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}$"
+CameraName = Annotated[str, Field(pattern=_LOGICAL.format("camera"))]
+ReferenceName = Annotated[str, Field(pattern=_LOGICAL.format("reference"))]
+SignalName = Annotated[str, Field(pattern=_LOGICAL.format("signal"))]
+ActionName = Annotated[str, Field(pattern=_LOGICAL.format("action"))]
+
+
+class DeploymentSection(Strict):
+    """Who the deployment is."""
+
+    name: Name
+    revision: int = Field(ge=1, le=2**53, description="Raised with every change.")
+    abi: str = Field(
+        pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="The least guest ABI version it needs."
+    )
+    description: str = Field("", max_length=2_000)
+
+    @property
+    def abi_version(self) -> tuple[int, int]:
+        """Major and minor."""
+        major, minor = self.abi.split(".")
+        return int(major), int(minor)
+
+
+class Pinned(Strict):
+    """A file of the deployment folder."""
+
+    path: FilePath
+    sha256: Sha256
+
+
+class Image(Strict):
+    """What frames and references are decoded to, and the most that is taken."""
+
+    format: Literal["GRAY8", "BGR", "RGB"]
+    max_width: int = Field(ge=1, le=MAX_SIDE_PX, description="Pixels.")
+    max_height: int = Field(ge=1, le=MAX_SIDE_PX, description="Pixels.")
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of the largest decoded image."""
+        return self.max_width * self.max_height * PixelFormat(self.format).channels
+
+
+class Model(Strict):
+    """The model: a card, and one of the variants that it names."""
+
+    card: Pinned
+    variant: Name
+
+
+class Guest(Pinned):
+    """A guest, and what is granted to it."""
+
+    memory_mib: int = Field(ge=1, le=4_096, description="The most memory it may declare, MiB.")
+    call_ms: int = Field(ge=1, le=10_000, description="The longest one call may take.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Handed to the guest as JSON when it is configured."
+    )
+
+    @model_validator(mode="after")
+    def _parameters_are_json(self) -> Self:
+        _refuse_deep(self.parameters)
+        try:
+            encoded = json.dumps(self.parameters, allow_nan=False)
+        except (TypeError, ValueError) as failed:
+            raise ValueError(f"parameters cannot be said in JSON: {failed}") from None
+        if len(encoded) > MAX_PARAMETER_BYTES:
+            raise ValueError(
+                f"parameters take {len(encoded)} bytes as JSON, at most {MAX_PARAMETER_BYTES}"
+            )
+        return self
+
+
+class SignalGrant(Strict):
+    """A signal that the policy may read."""
+
+    name: SignalName
+    max_age_ms: int = Field(ge=1, le=86_400_000, description="Older than this it is stale.")
+
+
+class ActionGrant(Strict):
+    """An action that the policy may cause."""
+
+    name: ActionName
+    max_per_minute: int = Field(ge=1, le=60_000)
+    max_ttl_ms: int = Field(ge=1, le=86_400_000, description="The longest it may hold.")
+
+
+class Pipeline(Strict):
+    """One pipeline: from a camera's frames to verdicts."""
+
+    source: CameraName
+    reference: ReferenceName | None = None
+    reference_slots: int = Field(
+        4, ge=1, le=64, description="Decoded references kept in guest memory."
+    )
+    budget_ms: int = Field(ge=10, le=60_000, description="From capture to the verdict.")
+    fail_safe: Literal["review", "reject", "pass"] = Field(
+        "review", description="Verdict of a frame that could not be judged."
+    )
+    overflow: Literal["latest", "queue"] = "latest"
+    queue_frames: int = Field(4, ge=1, le=256, description="Frames that may wait for the worker.")
+    image: Image
+    model: Model
+    preprocess: Guest
+    postprocess: Guest
+    decide: Guest
+    signals: tuple[SignalGrant, ...] = Field((), strict=False, max_length=32)
+    actions: tuple[ActionGrant, ...] = Field((), strict=False, max_length=16)
+
+    @property
+    def guests(self) -> tuple[tuple[str, Guest], ...]:
+        """The guests with their roles, in the order a frame meets them."""
+        return (
+            ("preprocess", self.preprocess),
+            ("postprocess", self.postprocess),
+            ("decide", self.decide),
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.reference is None and "reference_slots" in self.model_fields_set:
+            raise ValueError("reference_slots is set, but there is no reference")
+        granted = sum(guest.call_ms for _, guest in self.guests)
+        if granted >= self.budget_ms:
+            raise ValueError(
+                f"budget_ms is {self.budget_ms}, and the guests alone may take {granted} ms "
+                "(the sum of their call_ms): nothing is left for the model"
+            )
+        images = 1 + (self.reference_slots if self.reference else 0)
+        if images * self.image.max_bytes > self.preprocess.memory_mib * MIB:
+            raise ValueError(
+                f"preprocess.memory_mib is {self.preprocess.memory_mib}; a frame and its "
+                f"reference_slots alone take {images * self.image.max_bytes / MIB:.1f} MiB: "
+                "raise it, or lower image.max_width and image.max_height"
+            )
+        self._refuse_doubles()
+        self._refuse_two_grants_for_one_module()
+        return self
+
+    def _refuse_doubles(self) -> None:
+        for table, names in (
+            ("signals", [grant.name for grant in self.signals]),
+            ("actions", [grant.name for grant in self.actions]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{table}: {name!r} is granted twice")
+
+    def _refuse_two_grants_for_one_module(self) -> None:
+        """One module in several roles is one instance: it has one digest and one memory."""
+        seen: dict[str, tuple[str, Guest]] = {}
+        for role, guest in self.guests:
+            first_role, first = seen.setdefault(guest.path, (role, guest))
+            if (guest.sha256, guest.memory_mib) != (first.sha256, first.memory_mib):
+                raise ValueError(
+                    f"{first_role} and {role} are the same file {guest.path!r}, "
+                    "but differ in sha256 or memory_mib"
+                )
+
+
+class Manifest(Strict):
+    """A whole manifest."""
+
+    deployment: DeploymentSection
+    pipelines: dict[Name, Pipeline] = Field(min_length=1, max_length=16)
+
+
+def _refuse_deep(parameters: dict[str, Any]) -> None:
+    """Bound the nesting before anything recurses into it."""
+    level: list[Any] = [parameters]
+    for _ in range(MAX_PARAMETER_DEPTH):
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"parameters are nested deeper than {MAX_PARAMETER_DEPTH} levels")
