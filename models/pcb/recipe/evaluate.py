@@ -1,0 +1,206 @@
+"""Judges an ONNX file of the detector: detections, verdicts on parts, time. No torch.
+
+`python -m models.pcb.recipe.evaluate --data ../shared/data --model models/pcb/model.int8.onnx`
+
+The decision threshold comes from training pairs alone, seen through the augmentation (so that they
+are as new to the network as they can be), or is given with `--score`, as for another variant of the
+same weights. Test pairs are then judged once. `--report` keeps the figures as JSON for `card`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from models.pcb.recipe.augment import augment
+from models.pcb.recipe.data import CLASSES, deeppcb_folder, load_test, load_training
+from models.pcb.recipe.detections import (
+    FLOOR,
+    match,
+    official_average_precision,
+    overlaps,
+    suppress,
+    wilson,
+)
+from models.pcb.recipe.parts import bad_parts, good_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from models.pcb.recipe.data import PairSet
+
+    Detect = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+IOUS = (0.33, 0.5, 0.75)
+DECISION_IOU = 0.33
+THRESHOLD_PAIRS = 400
+PART_SEED = 7
+VIEW_SEED = 2026
+
+
+def open_session(model: Path, threads: int) -> ort.InferenceSession:
+    """A session on the CPU that does not spin between frames."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def detector(session: ort.InferenceSession) -> Detect:
+    """A function from a pair, uint8 [2, 640, 640], to its detections, float32 [n, 6]."""
+
+    def detect(pair: NDArray[np.uint8]) -> NDArray[np.float32]:
+        boxes, scores = session.run(["boxes", "scores"], {"input": pair[None]})
+        return suppress(boxes[0], scores[0])
+
+    return detect
+
+
+def training_views(pairs: PairSet, count: int) -> Sequence[tuple[NDArray[Any], NDArray[Any]]]:
+    """Augmented views of `count` training pairs, drawn apart from those of the training run."""
+    chosen = np.random.default_rng(VIEW_SEED).permutation(len(pairs))[:count]
+    views = []
+    for index in chosen:
+        rng = np.random.default_rng((VIEW_SEED, int(index)))
+        pair = pairs.images[index], pairs.boxes[index]
+        views.append(augment(pair, lambda pair=pair: pair, rng))  # type: ignore[misc]
+    return views
+
+
+def choose_threshold(detect: Detect, pairs: PairSet) -> dict[str, float]:
+    """The score that decides, from training pairs alone, with F and mAP on them for comparison."""
+    views = training_views(pairs, THRESHOLD_PAIRS)
+    matches = match([detect(images) for images, _ in views], [b for _, b in views], DECISION_IOU)
+    score = round(matches.plateau(), 2)
+    return {
+        "score": score,
+        "f": round(matches.f_score(score), 4),
+        "map": round(_mean(matches.average_precision()), 4),
+    }
+
+
+def judge_detections(detect: Detect, pairs: PairSet, score: float) -> dict[str, Any]:
+    """Mean average precision and F at each IoU, and the official script's single figure."""
+    found = [detect(images) for images in pairs.images]
+    at_iou = []
+    for iou in IOUS:
+        matches = match(found, pairs.boxes, iou)
+        per_class = matches.average_precision()
+        at_iou.append(
+            {
+                "iou": iou,
+                "map": round(_mean(per_class), 4),
+                "f": round(matches.f_score(score), 4),
+                "per_class": {name: round(value, 4) for name, value in per_class.items()},
+            }
+        )
+    official = official_average_precision(found, pairs.boxes)
+    return {"at_iou": at_iou, "official_ap": round(official, 4)}
+
+
+def judge_verdicts(detect: Detect, pairs: PairSet, score: float) -> dict[str, Any]:
+    """How often a bad part passes (escape) and a good part is rejected (overkill)."""
+    rejected = [_worst(detect(part)) >= score for part in good_parts(pairs)]
+    passed, missed, of_class = [], [], dict.fromkeys(CLASSES, 0)
+    for part, box in bad_parts(pairs, PART_SEED):
+        found = detect(part)
+        found = found[found[:, 4] >= score]
+        passed.append(not len(found))
+        missed.append(not (overlaps(found, box[None]) > 0).any())
+        of_class[CLASSES[int(box[4])]] += passed[-1]
+    return {
+        "good": len(rejected),
+        "overkill": _rate(rejected),
+        "bad": len(passed),
+        "escape": _rate(passed),
+        "escaped_of_class": of_class,
+        # Stricter than a verdict: a rejection for another reason than the defect does not count.
+        "defect_missed": _rate(missed),
+    }
+
+
+def measure_latency(model: Path, runs: int = 200) -> dict[str, Any]:
+    """Milliseconds of one inference on one thread, the input made anew each time."""
+    session = open_session(model, threads=1)
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(0, 2, (4, 1, 2, 640, 640), np.uint8) * np.uint8(255)
+    taken = []
+    for run in range(runs + 10):
+        started = time.perf_counter_ns()
+        session.run(["boxes", "scores"], {"input": pairs[run % 4]})
+        taken.append((time.perf_counter_ns() - started) / 1e6)
+    taken = taken[10:]
+    return {
+        "threads": 1,
+        "p50_ms": round(float(np.percentile(taken, 50)), 1),
+        "p95_ms": round(float(np.percentile(taken, 95)), 1),
+        "min_ms": round(min(taken), 1),
+        "machine": _machine(),
+    }
+
+
+def _machine() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    vnni = ", VNNI" if any("avx512_vnni" in line or "avx_vnni" in line for line in lines) else ""
+    return f"{names[0] if names else platform.machine()}, {max(len(names), 1)} virtual CPUs{vnni}"
+
+
+def _worst(found: NDArray[np.float32]) -> float:
+    return float(found[:, 4].max(initial=0.0))
+
+
+def _rate(events: list[bool]) -> dict[str, Any]:
+    count = sum(events)
+    low, high = wilson(count, len(events))
+    return {
+        "events": count,
+        "rate": round(count / max(len(events), 1), 4),
+        "interval": [round(low, 4), round(high, 4)],
+    }
+
+
+def _mean(per_class: dict[str, float]) -> float:
+    return sum(per_class.values()) / len(per_class)
+
+
+def main() -> None:
+    """Prints the figures of one file and keeps them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("--data", help="folder that holds deeppcb/; default EDGE_DATA")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--score", type=float, help="threshold chosen before, for this weights")
+    parser.add_argument("--report", type=Path, help="JSON file to write")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    folder = deeppcb_folder(arguments.data)
+    detect = detector(open_session(arguments.model, arguments.threads))
+    report: dict[str, Any] = {"file": arguments.model.name, "floor": FLOOR}
+    report["latency"] = measure_latency(arguments.model)
+    if arguments.score is None:
+        report["threshold"] = choose_threshold(detect, load_training(folder))
+    else:
+        report["threshold"] = {"score": arguments.score}
+    score = report["threshold"]["score"]
+    test = load_test(folder)
+    report["test_pairs"] = len(test)
+    report["detections"] = judge_detections(detect, test, score)
+    report["verdicts"] = judge_verdicts(detect, test, score)
+    text = json.dumps(report, indent=2)
+    print(text)
+    if arguments.report:
+        arguments.report.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
