@@ -59,7 +59,8 @@ def graft(pair: Pair, donor: Pair, count: int, rng: np.random.Generator) -> Pair
         box = donor[1][index]
         margin = int(rng.integers(6, 17))
         rows, columns = _window(box, margin)
-        y0, y1, x0, x1 = rows.start, min(rows.stop, side_y), columns.start, min(columns.stop, side_x)
+        y0, y1 = rows.start, min(rows.stop, side_y)
+        x0, x1 = columns.start, min(columns.stop, side_x)
         if _touching(donor[1], (x0, y0, x1, y1)).sum() > 1:
             continue
         left = int(rng.integers(0, side_x - (x1 - x0) + 1))
@@ -96,13 +97,13 @@ def misregister(images: Images, dx_px: float, dy_px: float, degrees: float = 0.0
     """The reference moved and turned about its centre; the frame and its boxes stay."""
     height, width = images.shape[1:]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
-    matrix[:, 2] += (dx_px, dy_px)
+    matrix[:, 2] += np.array([dx_px, dy_px])
     moved = cv2.warpAffine(images[1], matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     return np.stack([images[0], np.asarray(moved, np.uint8)])
 
 
 def zoom(images: Images, boxes: Boxes, scale: float, dx_px: float, dy_px: float) -> Pair:
-    """Both images scaled about their centre and shifted; what leaves the image by half is no box."""
+    """Both images scaled about their centre and shifted; half outside the image is no box."""
     side = images.shape[-1]
     shift = np.array([dx_px, dy_px]) + (1 - scale) * side / 2
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])

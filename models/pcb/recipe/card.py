@@ -20,7 +20,7 @@ VARIANTS = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
 """The first is what a deployment should take unless it has a reason."""
 
 _HEAD = """\
-# The card of models/pcb. Written by `python -m models.pcb.recipe.card`: change the recipe, not this.
+# Written by `python -m models.pcb.recipe.card`: change the recipe, not this file.
 [model]
 name = "pcb"
 version = {version}
@@ -131,8 +131,8 @@ def _verdicts(name: str, report: dict[str, Any]) -> dict[str, Any]:
     verdicts = report["verdicts"]
     return {
         "variant": name,
-        "parts": f"{verdicts['bad']} bad parts with exactly one defect kept, {verdicts['good']} good "
-        "parts (all annotated defects erased, nothing else differing), DeepPCB official test",
+        "parts": f"DeepPCB official test: {verdicts['bad']} bad parts with exactly one defect "
+        f"kept, {verdicts['good']} good parts (annotated defects erased, nothing else differs)",
         "escape": verdicts["escape"]["rate"],
         "escape_interval": verdicts["escape"]["interval"],
         "overkill": verdicts["overkill"]["rate"],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.float32]
 
 NMS_IOU = 0.4
-"""Annotated boxes of one training pair never overlap by more than 0.28 (IoU)."""
+"""Of the annotated boxes of the training pairs just two overlap by more (IoU 0.405)."""
 FLOOR = 0.02
 """Lowest score that a precision-recall curve looks at; decisions use the card's threshold."""
 MAX_CANDIDATES = 300
@@ -46,7 +46,7 @@ class Matches:
     truths: NDArray[np.int64]
 
     def average_precision(self) -> dict[str, float]:
-        """Area below the interpolated precision-recall curve of each class (VOC 2010, all points)."""
+        """Area below each class's interpolated precision-recall curve (VOC 2010, all points)."""
         return {name: self._average_precision(index) for index, name in enumerate(CLASSES)}
 
     def _average_precision(self, index: int) -> float:

@@ -45,7 +45,9 @@ class Bottleneck(nn.Module):
 class Detector(nn.Module):
     """Class logits and box sides of every cell of a pair scaled to 0..1."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 96, 128), head: int = 48) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int, int] = (24, 48, 96, 128), head: int = 48
+    ) -> None:
         super().__init__()
         w4, w8, w16, w32 = widths
         self.stem = nn.Sequential(
@@ -106,7 +108,7 @@ class ExportedDetector(nn.Module):
         self.register_buffer("centres", torch.from_numpy(cell_centres()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 or float [1, 2, 640, 640], 0..255, to boxes [1, 6400, 4] and scores [1, 6400, 6]."""
+        """uint8 [1, 2, 640, 640], 0..255, to boxes [1, 6400, 4] and scores [1, 6400, 6]."""
         logits, reaches = self.detector(x.float())
         rows = reaches.reshape(1, 4, GRID * GRID).transpose(1, 2)
         scores = torch.sigmoid(logits.reshape(1, len(CLASSES), GRID * GRID).transpose(1, 2))

@@ -1,8 +1,8 @@
 """Good and bad parts made from defective pairs, for figures on the level of verdicts.
 
 Every official pair is defective. A good part is a pair with all its annotated defects erased, and
-only where nothing else differs (`residual_px` = 0); a bad part keeps exactly one of its defects, the
-hardest kind to reject. No torch.
+only where nothing else differs (`residual_px` = 0); a bad part keeps exactly one of its defects,
+the hardest kind to reject. No torch.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ STRIDE = 8
 """Pixels between two cells; cell (i, j) has its centre at (8 j + 4, 8 i + 4)."""
 GRID = SIDE // STRIDE
 CENTRE_RADIUS_PX = 13.0
-"""About the half side of a median DeepPCB defect: nine cells answer for it."""
+"""Of a median DeepPCB defect (34 px a side) nine to sixteen cells answer: those at its middle."""
 
 
 def cell_centres() -> NDArray[np.float32]:
