@@ -105,7 +105,7 @@ class Verdicts(Strict):
     """How often whole parts are judged wrongly."""
 
     variant: Name
-    parts: int = Field(ge=1, description="Parts judged.")
+    parts: Text = Field(description="How many parts were judged, and of what kind.")
     escape: Share = Field(description="Defective parts passed, of all defective ones.")
     escape_interval: Interval
     overkill: Share = Field(description="Good parts rejected, of all good ones.")

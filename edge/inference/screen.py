@@ -1,0 +1,168 @@
+"""What a model file may hold, decided from its bytes before ONNX Runtime parses them.
+
+Refused: tensors kept in other files, operators of foreign domains, operators that carry compiled
+code, anything that is not a whole protobuf message. The scan follows the schema of
+`onnx/onnx.proto` (IR version 13) into every subgraph and function; it does not recurse, reads each
+byte at most once, and stops after `MAX_FIELDS` fields.
+
+Deliberately not here: shapes, types, operator versions; ONNX Runtime checks those itself.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+from edge.errors import IncompatibleError
+
+MAX_FIELDS: Final = 2_000_000
+"""About two seconds of scanning. A ResNet-50 has some 10,000: weights are one field each."""
+
+MAX_DEPTH: Final = 100
+"""Protobuf's own limit."""
+
+ALLOWED_DOMAINS: Final = frozenset({b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"})
+"""Standard ONNX, and what ONNX Runtime's own quantiser and optimiser write."""
+
+FORBIDDEN_OPERATORS: Final = frozenset({b"EPContext"})
+"""Wraps a provider's compiled engine, perhaps in another file: native code that no one pinned."""
+
+
+class _Kind(Enum):
+    """The messages of onnx.proto that can hold, at whatever depth, something that is refused."""
+
+    MODEL = auto()
+    GRAPH = auto()
+    NODE = auto()
+    ATTRIBUTE = auto()
+    TENSOR = auto()
+    SPARSE = auto()
+    FUNCTION = auto()
+    TRAINING = auto()
+
+
+_CHILDREN: Final[dict[_Kind, dict[int, _Kind]]] = {
+    _Kind.MODEL: {7: _Kind.GRAPH, 20: _Kind.TRAINING, 25: _Kind.FUNCTION},
+    _Kind.GRAPH: {1: _Kind.NODE, 5: _Kind.TENSOR, 15: _Kind.SPARSE},
+    _Kind.NODE: {5: _Kind.ATTRIBUTE},
+    _Kind.ATTRIBUTE: {
+        5: _Kind.TENSOR,
+        6: _Kind.GRAPH,
+        10: _Kind.TENSOR,
+        11: _Kind.GRAPH,
+        22: _Kind.SPARSE,
+        23: _Kind.SPARSE,
+    },
+    _Kind.TENSOR: {},
+    _Kind.SPARSE: {1: _Kind.TENSOR, 2: _Kind.TENSOR},
+    _Kind.FUNCTION: {7: _Kind.NODE, 11: _Kind.ATTRIBUTE},
+    _Kind.TRAINING: {1: _Kind.GRAPH, 2: _Kind.GRAPH},
+}
+_NODE_OPERATOR: Final = 4
+_NODE_DOMAIN: Final = 7
+_TENSOR_EXTERNAL: Final = 13
+_TENSOR_LOCATION: Final = 14
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def screen(content: bytes, where: str) -> None:
+    """Refuse a model that reaches beyond its own bytes and ONNX Runtime's own operators.
+
+    Args:
+        content: The whole ONNX file.
+        where: Names the file in errors.
+
+    Raises:
+        IncompatibleError: Something is refused, or the bytes are no ONNX model.
+    """
+    open_messages = [(_Kind.MODEL, 0, len(content))]
+    graphs = 0
+    for _ in range(MAX_FIELDS):
+        while open_messages and open_messages[-1][1] == open_messages[-1][2]:
+            open_messages.pop()
+        if not open_messages:
+            break
+        kind, position, end = open_messages.pop()
+        number, wire, start, position = _field(content, position, end, where)
+        open_messages.append((kind, position, end))
+        child = _CHILDREN[kind].get(number)
+        if child is not None and wire == _BYTES:
+            graphs += child is _Kind.GRAPH
+            open_messages.append((child, start, position))
+            if len(open_messages) > MAX_DEPTH:
+                raise IncompatibleError(f"{where}: is nested deeper than {MAX_DEPTH} messages")
+        elif kind is _Kind.NODE and wire == _BYTES:
+            _check_node(number, content[start:position], where)
+        elif kind is _Kind.TENSOR:
+            _check_tensor(number, content[start:position], where)
+    else:
+        raise IncompatibleError(
+            f"{where}: has more than {MAX_FIELDS} fields (keep weights as raw data)"
+        )
+    if not graphs:
+        raise IncompatibleError(f"{where}: is no ONNX model: it holds no graph")
+
+
+def _check_node(number: int, text: bytes, where: str) -> None:
+    if number == _NODE_DOMAIN and text not in ALLOWED_DOMAINS:
+        raise IncompatibleError(
+            f"{where}: has an operator of domain {_shown(text)}; this host runs ai.onnx, "
+            "ai.onnx.ml and com.microsoft (export the model with standard operators)"
+        )
+    if number == _NODE_OPERATOR and text in FORBIDDEN_OPERATORS:
+        raise IncompatibleError(
+            f"{where}: has an operator {_shown(text)}, which carries compiled code "
+            "(deploy the plain ONNX model: it is compiled on the device)"
+        )
+
+
+def _check_tensor(number: int, payload: bytes, where: str) -> None:
+    # DataLocation.DEFAULT written out is harmless; any set bit of the varint is not.
+    located = number == _TENSOR_LOCATION and any(byte & 0x7F for byte in payload)
+    if located or number == _TENSOR_EXTERNAL:
+        raise IncompatibleError(
+            f"{where}: keeps weights in another file (save the model with its weights embedded)"
+        )
+
+
+def _field(content: bytes, position: int, end: int, where: str) -> tuple[int, int, int, int]:
+    """Read one field: its number, its wire type, where its payload starts and where it ends."""
+    tag, start = _varint(content, position, end, where)
+    number, wire = tag >> 3, tag & 7
+    if wire == _BYTES:
+        length, start = _varint(content, start, end, where)
+        stop = start + length
+    elif wire == _VARINT:
+        _, stop = _varint(content, start, end, where)
+    elif wire == _FIXED64:
+        stop = start + 8
+    elif wire == _FIXED32:
+        stop = start + 4
+    else:
+        raise _broken(where, position, f"wire type {wire}")
+    if not 0 < number < 1 << 29:
+        raise _broken(where, position, f"field number {number}")
+    if stop > end:
+        raise _broken(where, position, "a field that ends behind its message")
+    return number, wire, start, stop
+
+
+def _varint(content: bytes, position: int, end: int, where: str) -> tuple[int, int]:
+    value = shift = 0
+    while position < end and shift < 70:  # noqa: PLR2004 - ten bytes of seven bits, protobuf's most
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            return value, position
+        shift += 7
+    raise _broken(where, position, "an unfinished number")
+
+
+def _broken(where: str, position: int, found: str) -> IncompatibleError:
+    return IncompatibleError(
+        f"{where}: is no ONNX model, or is cut off: found {found} at byte {position}"
+    )
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:64].decode("utf-8", "backslashreplace"))
