@@ -17,17 +17,29 @@ class Message(msgspec.Struct, frozen=True, tag=True):
     """Base of all messages."""
 
 
+class PolicyState(msgspec.Struct, frozen=True):
+    """What a policy carries from frame to frame, so that its successor goes on where it stopped.
+
+    Attributes:
+        frame_index: Frames decided so far.
+        blob: What the guest saved; its own format; empty where it keeps none.
+    """
+
+    frame_index: int = 0
+    blob: bytes = b""
+
+
 class Start(Message, frozen=True):
     """First word to a worker: build this pipeline.
 
     Attributes:
         cache_dir: Where compiled guests are kept; writable by the worker.
-        state: What the policy guest's forerunner had saved; empty: start afresh.
+        policy: Where the policy's forerunner stopped.
     """
 
     plan: PipelinePlan
     cache_dir: str
-    state: bytes = b""
+    policy: PolicyState = PolicyState()
 
 
 class Reference(Message, frozen=True):
@@ -69,10 +81,16 @@ class Stop(Message, frozen=True):
 
 
 class Loaded(Message, frozen=True):
-    """The pipeline stands: guests compiled, model loaded on `provider`."""
+    """The pipeline stands: guests compiled, model loaded on `provider`.
+
+    Attributes:
+        load_ms: Milliseconds of each part of loading.
+        policy_restored: False: the policy could not read its forerunner's state and starts empty.
+    """
 
     provider: str
     load_ms: dict[str, float]
+    policy_restored: bool = True
 
 
 class LoadFailed(Message, frozen=True):
@@ -100,7 +118,7 @@ class Judged(Message, frozen=True):
 
     Attributes:
         stage_ms: Milliseconds of each stage on the worker.
-        state: The policy's state after this frame, when it changed.
+        policy: The policy's state after this frame; absent after a probe.
     """
 
     ticket: int
@@ -110,7 +128,7 @@ class Judged(Message, frozen=True):
     defects: tuple[Defect, ...]
     stage_ms: dict[str, float]
     actions: tuple[ActionWish, ...] = ()
-    state: bytes | None = None
+    policy: PolicyState | None = None
 
 
 class Failed(Message, frozen=True):

@@ -1,0 +1,80 @@
+"""`edge`: finds the command, imports its room alone, and turns errors into exit statuses.
+
+0 done, 1 a finding or a failure, 2 usage, 78 configuration (sysexits' EX_CONFIG; the systemd unit
+does not restart on it).
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Final, Protocol
+
+from edge import __version__
+from edge.errors import ConfigError, EdgeError
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIG: Final = 78
+EXIT_INTERRUPTED: Final = 130
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "demo": ("edge.cli.demo", "play a simulated line through the real daemon and score it"),
+    "run": ("edge.cli.run", "run the daemon"),
+    "check": ("edge.cli.check", "check a device config, and a deployment against it"),
+    "replay": ("edge.replay.command", "play parts with known truth through a broker, and score"),
+    "camera": ("edge.camera.command", "publish a folder, a camera or a stream as frames"),
+    "bench": ("edge.bench.command", "measure the frame path beside the bare script"),
+}
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run it and return the exit status."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the console script's entry."""
+    words = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="Camera frames in over MQTT, verdicts out within their budget.",
+        epilog="edge COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    module: Command | None = None
+    for name, (where, summary) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=f"{summary}.".capitalize())
+        if name == next((word for word in words if not word.startswith("-")), ""):
+            # Only the chosen command's room is imported: the daemon must not carry OpenCV.
+            module = importlib.import_module(where)
+            module.add_arguments(subparser)
+    arguments = parser.parse_args(words)
+    assert module is not None, "argparse accepts no other command"
+    return _guarded(module, arguments)
+
+
+def _guarded(command: Command, arguments: argparse.Namespace) -> int:
+    try:
+        return command.run(arguments)
+    except ConfigError as wrong:
+        print(f"edge: configuration: {wrong}", file=sys.stderr)
+        return EXIT_CONFIG
+    except EdgeError as failed:
+        print(f"edge: {failed}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, say) has enough; point stdout elsewhere so that exit does not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""`edge run`: the daemon."""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from edge import config
+from edge.cli.arguments import add_config, add_deployment
+from edge.daemon.supervisor import supervise
+from edge.deployment.folder import load_folder, plans
+from edge.errors import ConfigError, DeploymentError
+from edge.observability import log
+from edge.observability.systemd import Notifier
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_config(parser)
+    add_deployment(parser)
+    parser.add_argument(
+        "--allow-unsigned",
+        action="store_true",
+        help="run the folder although nothing vouches for it; the status says so",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM; a configuration that cannot be used ends with status 78."""
+    settings = config.load(arguments.config, tuple(arguments.overrides))
+    log.configure(settings.log, tty=sys.stderr.isatty(), journal=log.goes_to_journal(os.environ))
+    if arguments.deployment is None:
+        raise ConfigError("--deployment", "no deployment to run", "give --deployment DIR")
+    if not arguments.allow_unsigned:
+        raise ConfigError(
+            "--deployment",
+            f"{arguments.deployment} is a local folder, and nothing vouches for it",
+            "add --allow-unsigned to run it all the same",
+        )
+    try:
+        pipelines = plans(load_folder(arguments.deployment), settings)
+    except DeploymentError as unfit:
+        raise ConfigError("--deployment", str(unfit)) from unfit
+    with Notifier.from_environment(os.environ, os.getpid()) as notifier:
+        asyncio.run(supervise(settings, pipelines, notifier))
+    return 0

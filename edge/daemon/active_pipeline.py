@@ -1,0 +1,305 @@
+"""One active pipeline: its intake, its dispatch, and the worker that is kept standing for it.
+
+This is where the rules of `dispatch` meet the broker, the clock and the worker process.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from edge.config import DeviceConfig
+from edge.contracts.messages import ActionWish, Failed, Judged
+from edge.contracts.plan import PipelinePlan
+from edge.contracts.verdict import Verdict
+from edge.daemon.actions import Action, Grant
+from edge.daemon.dispatch import Dispatch
+from edge.daemon.intake import Frame, Intake
+from edge.daemon.references import ReferenceShelf
+from edge.daemon.remembered import Remembered
+from edge.daemon.signals import SignalHistory
+from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
+from edge.errors import DeploymentError, StorageError
+from edge.mqtt.session import Incoming, Session
+from edge.observability.counters import Counters
+from edge.observability.latency import Histogram
+
+log = structlog.get_logger("edge.daemon")
+
+_BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SETTLED_S: Final = 30.0
+"""A worker that stood so long was sound: its loss starts the backoff afresh."""
+
+
+class ActivePipeline:
+    """A pipeline of the active deployment.
+
+    Args:
+        plan: What it is.
+        config: The device config.
+        session: The broker's session.
+        counters: The daemon's counters.
+        boot_id: Makes frame ids of our own unique.
+        references: Its reference images; None where it uses none.
+        signals: The histories of all bound signals, by logical name.
+        on_change: Called when its readiness changed.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        config: DeviceConfig,
+        session: Session,
+        counters: Counters,
+        boot_id: str,
+        references: ReferenceShelf | None,
+        signals: Mapping[str, SignalHistory],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.plan = plan
+        self.trouble = "starting"
+        self._config = config
+        self._session = session
+        self._counters = counters
+        self._references = references
+        self._signals = signals
+        self._on_change = on_change
+        self._latency = Histogram(float(plan.budget_ms))
+        self._grants = tuple(Grant(grant) for grant in plan.actions)
+        self._verdict_topic = f"edge/{config.device.id}/{plan.name}/verdict"
+        self._intake = Intake(
+            config.clock, config.limits.max_payload_bytes, plan.budget_ms, boot_id
+        )
+        self._dispatch = Dispatch(
+            config.device.id,
+            plan,
+            config.deadlines,
+            Remembered(config.limits.remembered_frames),
+            self,
+        )
+        self._worker: WorkerProcess | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker stands whose probe frame went through on the required provider."""
+        return self._dispatch.ready
+
+    @property
+    def unanswered(self) -> int:
+        """Frames that wait for their verdict."""
+        return self._dispatch.unanswered
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status message says of this pipeline."""
+        worker = self._worker
+        return {
+            "ready": self.ready,
+            "trouble": self.trouble,
+            "deployment": self.plan.deployment,
+            "provider": worker.provider if worker else "",
+            "worker_pid": worker.pid if worker else 0,
+            "budget_ms": self.plan.budget_ms,
+            "latency_ms": self._latency.summary(),
+            "unanswered": self.unanswered,
+        }
+
+    def receive(self, message: Incoming, named: dict[str, str], settle: Callable[[], None]) -> None:
+        """Take a camera's message; `settle` is called once its verdict is safe."""
+        frame = self._intake.read(message, named, settle)
+        self._counters.count("frames_received", pipeline=self.plan.name)
+        for oddity in frame.oddities:
+            self._counters.count("frames_odd", cause=oddity)
+        self._dispatch.submit(
+            frame,
+            self._references.find(frame.reference_id) if self._references else None,
+            tuple(
+                self._signals[grant.name].as_of(frame.captured_at_ns, grant.max_age_ms)
+                for grant in self.plan.signals
+            ),
+        )
+
+    def reference_kept(self, held: Any) -> None:
+        """Pass a new reference image on to the worker."""
+        if self._worker is not None and self.ready:
+            self._worker.keep(held)
+
+    def reference_dropped(self, digest: str) -> None:
+        """Have the worker forget a reference image."""
+        if self._worker is not None and self.ready:
+            self._worker.forget(digest)
+
+    async def keep_worker(self, cache_dir: Path) -> None:
+        """Keep a worker standing, until cancelled."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._run_worker(cache_dir)
+            except (DeploymentError, WorkerGoneError, StorageError) as failed:
+                self.trouble = str(failed)
+                if time.monotonic() - began > _SETTLED_S:
+                    failures = 0
+                pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
+                failures += 1
+                self._counters.count(
+                    "workers_lost", pipeline=self.plan.name, cause=type(failed).__name__
+                )
+                log.error(
+                    "worker_lost",
+                    pipeline=self.plan.name,
+                    error=type(failed).__name__,
+                    detail=str(failed),
+                    next_try_s=pause_s,
+                )
+                self._on_change()
+                await asyncio.sleep(pause_s)
+
+    async def _run_worker(self, cache_dir: Path) -> None:
+        """Start a worker, use it while it stands; raises when it does not."""
+        began = time.monotonic()
+        worker = await WorkerProcess.spawn(self.plan)
+        self._counters.count("workers_started", pipeline=self.plan.name)
+        try:
+            timeout_s = self._config.deadlines.start_ms / 1e3
+            loaded = await worker.load(cache_dir, self._dispatch.policy, timeout_s)
+            probe = await worker.probe(
+                time.monotonic_ns() + self._config.deadlines.start_ms * 1_000_000, timeout_s
+            )
+            for held in self._references or ():
+                worker.keep(held)
+            worker.on_answer = self._answered
+            self._worker = worker
+            self.trouble = ""
+            self._dispatch.attach(worker)
+            log.info(
+                "pipeline_ready",
+                pipeline=self.plan.name,
+                provider=loaded.provider,
+                worker_pid=worker.pid,
+                start_ms=round((time.monotonic() - began) * 1e3),
+                load_ms=loaded.load_ms,
+                probe_ms=probe.stage_ms,
+                policy_restored=loaded.policy_restored,
+            )
+            self._on_change()
+            why = await worker.gone
+            raise WorkerGoneError(f"{why}: {await worker.epitaph()}")
+        finally:
+            self._worker = None
+            self._dispatch.detach()
+            worker.kill()
+            await worker.end(grace_s=0)
+
+    async def drain(self, grace_s: float) -> int:
+        """Wait until every accepted frame has its verdict; return how many have not."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._dispatch.idle(), grace_s)
+        return self.unanswered
+
+    def _answered(self, answer: Judged | Failed) -> None:
+        if isinstance(answer, Judged):
+            self._dispatch.judged(answer)
+        else:
+            self._dispatch.failed(answer)
+
+    # What dispatch causes (`edge.daemon.dispatch.Outlets`).
+
+    def now_ns(self) -> int:
+        """The monotonic clock."""
+        return time.monotonic_ns()
+
+    def call_at(self, instant_ns: int, act: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `act` at an instant; asyncio's clock is the monotonic one."""
+        return self._loop.call_at(instant_ns / 1e9, act)
+
+    def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
+        """Send a verdict; the frame is settled once the broker has it."""
+        if again:
+            self._counters.count("frames_repeated", pipeline=self.plan.name)
+
+        def done(accepted: bool) -> None:
+            # A broker that refuses the verdict would refuse it again: redelivery mends nothing.
+            if not accepted:
+                log.error("verdict_refused", topic=self._verdict_topic, frame=frame.frame_id)
+            frame.settle()
+
+        self._session.publish(self._verdict_topic, verdict, on_done=done)
+        if frame.response_topic and self._may_answer(frame.response_topic):
+            self._session.publish(frame.response_topic, verdict, correlation=frame.correlation)
+
+    def observe(self, verdict: Verdict) -> None:
+        """Count a verdict and its latency."""
+        total_ms = verdict.latency_ms["total"]
+        self._latency.observe(total_ms)
+        self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
+        if total_ms > self.plan.budget_ms:
+            self._counters.count("deadlines_missed", pipeline=self.plan.name)
+
+    def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
+        """Publish the actions that are within their grants."""
+        for wish in wishes:
+            grant = self._grants[wish.index]
+            ttl_ms = grant.admit(wish, time.monotonic_ns())
+            binding = self._config.bindings.find(grant.name)
+            if ttl_ms is None or binding is None:
+                self._counters.count("actions_denied", action=grant.name)
+                log.warning(
+                    "action_denied",
+                    pipeline=self.plan.name,
+                    action=grant.name,
+                    frame=frame.frame_id,
+                    detail="more often than max_per_minute of its grant",
+                )
+                continue
+            self._counters.count("actions_sent", action=grant.name)
+            action = Action(
+                self._config.device.id,
+                self.plan.name,
+                frame.frame_id,
+                frame.part_id,
+                grant.name,
+                wish.value,
+                ttl_ms,
+            )
+            self._session.publish(binding.topic, msgspec.json.encode(action), qos=binding.qos)
+
+    def note(self, reason: str, frame: Frame, detail: str) -> None:
+        """Count and log why a frame was not judged, or its judgement not used."""
+        if reason == "late":
+            self._counters.count("answers_late", pipeline=self.plan.name)
+        else:
+            self._counters.count("frames_dropped", reason=reason)
+        log.warning(
+            "frame_unjudged",
+            pipeline=self.plan.name,
+            reason=reason,
+            frame=frame.frame_id,
+            part=frame.part_id,
+            detail=detail,
+        )
+
+    def worker_hangs(self, detail: str) -> None:
+        """Kill the worker; `keep_worker` starts the next."""
+        log.error("worker_hangs", pipeline=self.plan.name, detail=detail)
+        if self._worker is not None:
+            self._worker.kill()
+
+    def _may_answer(self, topic: str) -> bool:
+        """Whether a camera's response topic is harmless: no one may steer us through it."""
+        bindings = self._config.bindings
+        bound = {
+            binding.topic
+            for kind in (bindings.camera, bindings.reference, bindings.signal, bindings.action)
+            for binding in kind.values()
+        }
+        allowed = not topic.startswith(("$", "edge/")) and not {"+", "#"} & set(topic)
+        if not allowed or topic in bound:
+            self._counters.count("messages_refused", cause="response topic")
+            return False
+        return True

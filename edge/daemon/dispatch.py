@@ -1,0 +1,342 @@
+"""Dispatch: every accepted frame gets exactly one verdict, by its deadline, whatever happens.
+
+The rules of one pipeline, with no I/O of its own: frames, answers and clock come in as calls,
+verdicts and work go out through `Outlets`. All calls are made on the event loop's thread.
+
+A frame is *waiting* (for the worker), *at work* (sent to it) or *answered*. It is answered once,
+by the first of: an answer of the worker, its deadline, the loss of the worker, or giving way to
+another frame. A worker's answer that comes later is counted and dropped.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from edge.config import DeadlineSection
+from edge.contracts import verdict as verdicts
+from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
+from edge.contracts.plan import Overflow, PipelinePlan
+from edge.contracts.signal import SignalValue
+from edge.contracts.verdict import Defect, Kind, Reason, Verdict
+from edge.daemon.intake import Fault, Frame
+from edge.daemon.references import Held
+from edge.daemon.remembered import Remembered
+
+MAX_AT_WORK: Final = 2
+"""Frames sent to a worker and not answered: one it judges, one it decodes ahead."""
+_NS_PER_MS: Final = 1_000_000
+
+
+class Outlets(Protocol):
+    """What dispatch causes."""
+
+    def now_ns(self) -> int:
+        """The monotonic clock."""
+
+    def call_at(self, instant_ns: int, act: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `act` at an instant of the monotonic clock."""
+
+    def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
+        """Send a verdict out, and acknowledge the frame when it is safe; `again`: a repetition."""
+
+    def observe(self, verdict: Verdict) -> None:
+        """Take note of a verdict that was just given."""
+
+    def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
+        """Carry out what the policy asked for, within its grants."""
+
+    def note(self, reason: str, frame: Frame, detail: str) -> None:
+        """Count and log why a frame was not judged, or `late`: why its judgement was dropped."""
+
+    def worker_hangs(self, detail: str) -> None:
+        """The worker has not answered long past a deadline: replace it."""
+
+
+class WorkerPort(Protocol):
+    """A worker that is ready."""
+
+    provider: str
+
+    def judge(self, request: Judge, payload: bytes) -> None:
+        """Send it a frame."""
+
+
+class _Admission:
+    """One frame on its way."""
+
+    __slots__ = ("answered", "frame", "reference", "sent_ns", "signals", "ticket", "timer")
+
+    def __init__(
+        self, ticket: int, frame: Frame, reference: Held | None, signals: tuple[SignalValue, ...]
+    ) -> None:
+        self.ticket = ticket
+        self.frame = frame
+        self.reference = reference
+        self.signals = signals
+        self.sent_ns = 0
+        self.answered = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Dispatch:
+    """The rules of one pipeline.
+
+    Args:
+        device: The device's id.
+        plan: The pipeline.
+        deadlines: Margins.
+        remembered: Verdicts given before; kept here for redelivered frames.
+        outlets: Where everything goes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        plan: PipelinePlan,
+        deadlines: DeadlineSection,
+        remembered: Remembered,
+        outlets: Outlets,
+    ) -> None:
+        self.plan = plan
+        self.policy = PolicyState()
+        self._device = device
+        self._margin_ns = deadlines.margin_ms * _NS_PER_MS
+        self._hang_ns = deadlines.hang_ms * _NS_PER_MS
+        self._remembered = remembered
+        self._outlets = outlets
+        self._worker: WorkerPort | None = None
+        self._was_ready = False
+        self._tickets = 0
+        self._waiting: deque[_Admission] = deque()
+        self._at_work: OrderedDict[int, _Admission] = OrderedDict()
+        self._in_flight: dict[str, list[Frame]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker stands that passed its probe."""
+        return self._worker is not None
+
+    @property
+    def unanswered(self) -> int:
+        """Frames that wait for their verdict."""
+        return len(self._in_flight)
+
+    async def idle(self) -> None:
+        """Return when no frame waits for its verdict."""
+        await self._idle.wait()
+
+    def submit(
+        self, frame: Frame, reference: Held | None, signals: tuple[SignalValue, ...]
+    ) -> None:
+        """Accept a frame; from here on it is owed a verdict.
+
+        Args:
+            frame: The frame.
+            reference: Its reference image; None where there is none.
+            signals: As of its capture, in the order of the plan's grants.
+        """
+        given = self._remembered.find(frame.frame_id)
+        if given is not None:
+            self._outlets.publish(frame, given, again=True)
+            return
+        if frame.frame_id in self._in_flight:
+            self._in_flight[frame.frame_id].append(frame)
+            return
+        self._in_flight[frame.frame_id] = []
+        self._idle.clear()
+        admission = _Admission(self._tickets, frame, reference, signals)
+        self._tickets += 1
+        fault = self._fault_of(admission)
+        if fault is None:
+            fault = self._make_room()
+        if fault is not None:
+            self._fail(admission, fault.reason, fault.detail)
+            return
+        self._waiting.append(admission)
+        admission.timer = self._outlets.call_at(
+            frame.deadline_ns - self._margin_ns, lambda: self._deadline(admission)
+        )
+        self._send_on()
+
+    def attach(self, worker: WorkerPort) -> None:
+        """Use a worker that is ready."""
+        self._worker = worker
+        self._was_ready = True
+        self._send_on()
+
+    def detach(self) -> None:
+        """Forget the worker, which is gone; frames at work get `worker-lost`."""
+        self._worker = None
+        lost, self._at_work = self._at_work, OrderedDict()
+        for admission in lost.values():
+            if not admission.answered:
+                self._fail(admission, Reason.WORKER_LOST, "the worker ended while judging it")
+
+    def judged(self, judged: Judged) -> None:
+        """Take a worker's judgement."""
+        if judged.policy is not None:
+            self.policy = judged.policy
+        admission = self._back(judged.ticket)
+        if admission is not None:
+            self._answer(
+                admission,
+                judged.verdict,
+                judged.reason,
+                score=judged.score,
+                defects=judged.defects,
+                stage_ms=judged.stage_ms,
+            )
+            if judged.actions:
+                self._outlets.act(admission.frame, judged.actions)
+        self._send_on()
+
+    def failed(self, failed: Failed) -> None:
+        """Take a worker's word that a frame cannot be judged."""
+        admission = self._back(failed.ticket)
+        if admission is not None:
+            self._fail(admission, failed.reason, failed.detail, failed.stage_ms)
+        self._send_on()
+
+    def _fault_of(self, admission: _Admission) -> Fault | None:
+        frame = admission.frame
+        if frame.fault is not None:
+            return frame.fault
+        if self.plan.reference and admission.reference is None:
+            return Fault(
+                Reason.NO_REFERENCE,
+                f"no reference image {frame.reference_id!r} on {self.plan.reference}",
+            )
+        if self._worker is None and not self._was_ready:
+            return Fault(Reason.NOT_READY, "the pipeline has not passed its probe yet")
+        if self._outlets.now_ns() >= frame.deadline_ns - self._margin_ns:
+            return Fault(Reason.STALE, "its deadline is over or too near to judge it")
+        return None
+
+    def _make_room(self) -> Fault | None:
+        if len(self._waiting) < self.plan.queue_frames:
+            return None
+        if self.plan.overflow is Overflow.QUEUE:
+            return Fault(Reason.OVERLOAD, f"{len(self._waiting)} frames wait already")
+        oldest = self._waiting.popleft()
+        self._fail(oldest, Reason.OVERLOAD, "a newer frame took its place")
+        return None
+
+    def _send_on(self) -> None:
+        while self._worker is not None and self._waiting and len(self._at_work) < MAX_AT_WORK:
+            admission = self._waiting.popleft()
+            admission.sent_ns = self._outlets.now_ns()
+            self._at_work[admission.ticket] = admission
+            frame = admission.frame
+            self._worker.judge(
+                Judge(
+                    ticket=admission.ticket,
+                    content_type=frame.content,
+                    deadline_ns=frame.deadline_ns - self._margin_ns,
+                    captured_at_ns=frame.captured_at_ns,
+                    reference=admission.reference.digest if admission.reference else "",
+                    signals=admission.signals,
+                ),
+                frame.payload,
+            )
+
+    def _back(self, ticket: int) -> _Admission | None:
+        """Take a frame back from the worker; None where it was answered without it."""
+        admission = self._at_work.pop(ticket, None)
+        if admission is None:
+            return None
+        if admission.answered:
+            self._outlets.note("late", admission.frame, "the worker answered after its deadline")
+            return None
+        return admission
+
+    def _deadline(self, admission: _Admission) -> None:
+        if admission.sent_ns:
+            self._fail(admission, Reason.OVERRUN, "the worker has not answered in time")
+            self._outlets.call_at(
+                admission.frame.deadline_ns + self._hang_ns, lambda: self._hang(admission)
+            )
+            return
+        self._waiting.remove(admission)
+        if self._worker is None:
+            self._fail(admission, Reason.WORKER_LOST, "no worker stood in time")
+        else:
+            self._fail(admission, Reason.OVERRUN, "its turn did not come in time")
+
+    def _hang(self, admission: _Admission) -> None:
+        if self._at_work.get(admission.ticket) is admission:
+            self._outlets.worker_hangs(
+                f"no answer to frame {admission.frame.frame_id} "
+                f"{self._hang_ns / 1e6:.0f} ms past its deadline"
+            )
+
+    def _fail(
+        self,
+        admission: _Admission,
+        reason: str,
+        detail: str,
+        stage_ms: dict[str, float] | None = None,
+    ) -> None:
+        self._answer(admission, self.plan.fail_safe, reason, stage_ms=stage_ms or {})
+        self._outlets.note(reason, admission.frame, detail)
+
+    def _answer(
+        self,
+        admission: _Admission,
+        kind: Kind,
+        reason: str,
+        *,
+        stage_ms: dict[str, float],
+        score: float = 0.0,
+        defects: tuple[Defect, ...] = (),
+    ) -> None:
+        """Publish a frame's one verdict."""
+        admission.answered = True
+        if admission.timer is not None:
+            admission.timer.cancel()
+        frame = admission.frame
+        verdict = Verdict(
+            device=self._device,
+            pipeline=self.plan.name,
+            deployment=self.plan.deployment,
+            frame_id=frame.frame_id,
+            part_id=frame.part_id,
+            verdict=kind,
+            reason=reason,
+            score=score,
+            defects=defects,
+            captured_at_ns=frame.captured_at_ns,
+            latency_ms=self._latency(admission, stage_ms),
+            budget_ms=float(self.plan.budget_ms),
+            provider=self._worker.provider if self._worker and admission.sent_ns else "",
+        )
+        encoded = verdicts.to_json(verdict)
+        self._outlets.publish(frame, encoded, again=False)
+        self._outlets.observe(verdict)
+        self._remembered.keep(frame.frame_id, encoded)
+        for repeated in self._in_flight.pop(frame.frame_id):
+            self._outlets.publish(repeated, encoded, again=True)
+        if not self._in_flight:
+            self._idle.set()
+
+    def _latency(self, admission: _Admission, stage_ms: dict[str, float]) -> dict[str, float]:
+        """Account for the whole way from capture to this instant, in milliseconds."""
+        frame, now_ns = admission.frame, self._outlets.now_ns()
+        latency = {"total": _ms(now_ns - frame.captured_ns)}
+        if frame.arrived_ns > frame.captured_ns:
+            latency["transport"] = _ms(frame.arrived_ns - frame.captured_ns)
+        if not admission.sent_ns:
+            latency["wait"] = _ms(now_ns - frame.arrived_ns)
+            return latency
+        latency["wait"] = _ms(admission.sent_ns - frame.arrived_ns)
+        latency.update(stage_ms)
+        if stage_ms:
+            channel = _ms(now_ns - admission.sent_ns) - sum(stage_ms.values())
+            latency["channel"] = round(max(channel, 0.0), 3)
+        return latency
+
+
+def _ms(nanoseconds: int) -> float:
+    return round(nanoseconds / 1e6, 3)

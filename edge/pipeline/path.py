@@ -1,0 +1,276 @@
+"""The way of one frame: `decode` on the decode thread, `judge` on the engine thread.
+
+Two threads share a path. The decode thread writes pixels into free frame slots, at most
+`FRAME_SLOTS` ahead; the engine thread owns every Wasm store and the model session, and is the only
+one that calls into them. Neither logs, and neither does I/O.
+"""
+
+import threading
+import time
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.contracts.messages import Judge, Judged, PolicyState
+from edge.contracts.plan import PipelinePlan
+from edge.contracts.signal import SignalState
+from edge.contracts.verdict import Defect
+from edge.errors import FrameError
+from edge.inference.model import OnnxModel
+from edge.pipeline.decode import decode
+from edge.pipeline.references import DecodedReferences, EncodedReferences
+from edge.pipeline.stages import FRAME_SLOTS, Modules, Stages
+from edge.wasm.roles import Decision, ImageSlot
+
+_SIGNAL_CODES: Final = {SignalState.ABSENT: 0, SignalState.FRESH: 1, SignalState.STALE: 2}
+
+
+class DeadlinePassedError(FrameError):
+    """No one waits for this frame's answer any more."""
+
+    reason = "overrun"
+
+
+class _Standing:
+    """A set of stages with its free frame slots and its decoded references."""
+
+    def __init__(self, stages: Stages, plan: PipelinePlan) -> None:
+        self.stages = stages
+        self.free = list(stages.preprocess.frame_slots)
+        self.references = DecodedReferences(stages.preprocess.reference_slots, plan.image)
+
+
+class DecodedFrame:
+    """A frame whose pixels lie in a slot; it holds the slot until it was judged.
+
+    Attributes:
+        stage_ms: The stopwatch: milliseconds of each stage that is done.
+    """
+
+    __slots__ = ("_standing", "payload", "reference", "request", "slot", "stage_ms")
+
+    def __init__(
+        self,
+        request: Judge,
+        payload: bytes | bytearray,
+        standing: _Standing,
+        slot: ImageSlot,
+        reference: ImageSlot | None,
+    ) -> None:
+        self.request = request
+        self.payload = payload
+        self.slot = slot
+        self.reference = reference
+        self.stage_ms: dict[str, float] = {}
+        self._standing = standing
+
+    def lies_in(self, standing: _Standing) -> bool:
+        """Whether the pixels are in the memory of that set."""
+        return self._standing is standing
+
+    def release(self) -> None:
+        """Give the slot back."""
+        self._standing.free.append(self.slot)
+
+
+class FramePath:
+    """One pipeline, able to judge frames.
+
+    Args:
+        plan: What it is made of.
+        modules: Its compiled guests.
+        model: Its loaded model.
+        policy: Where the policy's forerunner stopped.
+
+    Raises:
+        IncompatibleError: The guests do not fit the plan (see `Stages`).
+    """
+
+    def __init__(
+        self, plan: PipelinePlan, modules: Modules, model: OnnxModel, policy: PolicyState
+    ) -> None:
+        self.encoded = EncodedReferences()
+        self._plan = plan
+        self._modules = modules
+        self._model = model
+        self._policy = policy
+        self._ahead = threading.Semaphore(FRAME_SLOTS)
+        self._placing = threading.Lock()
+        self._under_way: list[DecodedFrame] = []
+        self._standing = self._stand()
+        self._spare: _Standing | None = self._stand()
+        self.policy_restored = self._resume(self._standing)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the model, as ONNX Runtime names it."""
+        return self._model.provider
+
+    def decode(self, request: Judge, payload: bytes | bytearray) -> DecodedFrame:
+        """Place a frame's pixels in guest memory; waits for a free slot. Decode thread.
+
+        Raises:
+            FrameError: The frame or its reference cannot be decoded, or its deadline passed.
+        """
+        self._ahead.acquire()
+        try:
+            with self._placing:
+                frame = self._place(request, payload)
+                self._under_way.append(frame)
+        except BaseException:
+            self._ahead.release()
+            raise
+        return frame
+
+    def judge(self, frame: DecodedFrame) -> Judged:
+        """Take a decoded frame to its judgement, and release its slot. Engine thread.
+
+        Raises:
+            FrameError: A stage failed, or the deadline passed before it began.
+        """
+        try:
+            _expect_time_left(frame.request)
+            frame = self._follow(frame)
+            decision, defects = self._run(frame)
+        finally:
+            # No lock: the next frame may be decoding, and this answer must not wait for it.
+            self._under_way.remove(frame)
+            frame.release()
+            self._ahead.release()
+            if self._standing.stages.broken:
+                self._replace()
+        if frame.request.probe:
+            self._rewind()
+        return Judged(
+            ticket=frame.request.ticket,
+            verdict=decision.kind,
+            reason=decision.reason,
+            score=decision.score,
+            defects=defects,
+            stage_ms=frame.stage_ms,
+            actions=decision.actions,
+            policy=None if frame.request.probe else self._policy,
+        )
+
+    def mend(self) -> None:
+        """Build a new spare after a trap took the last one; called between frames."""
+        if self._spare is None:
+            self._spare = self._stand()
+
+    def _run(self, frame: DecodedFrame) -> tuple[Decision, tuple[Defect, ...]]:
+        stages, slot, request = self._standing.stages, frame.slot, frame.request
+        watch = _Stopwatch(frame.stage_ms)
+        transform = stages.preprocess.run(slot, frame.reference)
+        watch.lap("preprocess")
+        stages.infer.run()
+        watch.lap("infer")
+        count = stages.postprocess.run(transform, slot.width, slot.height)
+        found = stages.postprocess.defects(count)
+        watch.lap("postprocess")
+        decision = stages.decide.run(
+            found,
+            count,
+            [(s.value, s.age_ns, _SIGNAL_CODES[s.state]) for s in request.signals],
+            self._policy.frame_index,
+            request.captured_at_ns,
+            slot.width,
+            slot.height,
+        )
+        if not request.probe:
+            self._policy = PolicyState(
+                self._policy.frame_index + 1, stages.decide.save_state() or b""
+            )
+        watch.lap("decide")
+        return decision, self._named(found)
+
+    def _named(self, found: npt.NDArray[np.void]) -> tuple[Defect, ...]:
+        classes = self._plan.model.classes
+        return tuple(
+            Defect(
+                classes[label],
+                round(score, 4),
+                (round(x0, 2), round(y0, 2), round(x1, 2), round(y1, 2)),
+            )
+            for x0, y0, x1, y1, score, label in found.tolist()
+        )
+
+    def _place(self, request: Judge, payload: bytes | bytearray) -> DecodedFrame:
+        """Decode into the standing set; the caller holds `_placing`."""
+        _expect_time_left(request)
+        began = time.perf_counter_ns()
+        standing = self._standing
+        reference = None
+        if self._plan.reference:
+            busy = frozenset(frame.request.reference for frame in tuple(self._under_way))
+            reference = standing.references.fetch(request.reference, self.encoded, busy)
+        slot = standing.free.pop()
+        try:
+            width, height = decode(payload, request.content_type, self._plan.image, slot.pixels)
+        except BaseException:
+            standing.free.append(slot)
+            raise
+        slot.set_size(width, height)
+        frame = DecodedFrame(request, payload, standing, slot, reference)
+        frame.stage_ms["decode"] = _ms(time.perf_counter_ns() - began)
+        return frame
+
+    def _follow(self, frame: DecodedFrame) -> DecodedFrame:
+        """Bring a frame along whose guest memory went away with a trap after it was decoded."""
+        if frame.lies_in(self._standing):
+            return frame
+        with self._placing:
+            moved = self._place(frame.request, frame.payload)
+            self._under_way[self._under_way.index(frame)] = moved
+            frame.release()
+        return moved
+
+    def _stand(self) -> _Standing:
+        return _Standing(Stages(self._plan, self._modules, self._model), self._plan)
+
+    def _replace(self) -> None:
+        with self._placing:
+            self._standing, self._spare = self._spare or self._stand(), None
+        self._resume(self._standing)
+
+    def _rewind(self) -> None:
+        """Leave the policy as if the last frame had not been."""
+        if self._standing.stages.policy_stands_alone:
+            self._standing.stages.renew_policy()
+        else:
+            with self._placing:
+                self._standing, self._spare = self._stand(), self._spare
+        self._resume(self._standing)
+
+    def _resume(self, standing: _Standing) -> bool:
+        """Hand the policy its forerunner's state; say whether it could read it."""
+        if not self._policy.blob:
+            return True
+        if standing.stages.decide.restore_state(self._policy.blob):
+            return True
+        self._policy = PolicyState()
+        return False
+
+
+class _Stopwatch:
+    """Laps in milliseconds, written into the frame's own record."""
+
+    def __init__(self, stage_ms: dict[str, float]) -> None:
+        self._stage_ms = stage_ms
+        self._last = time.perf_counter_ns()
+
+    def lap(self, stage: str) -> None:
+        """End the stage that began with the last lap."""
+        now = time.perf_counter_ns()
+        self._stage_ms[stage] = _ms(now - self._last)
+        self._last = now
+
+
+def _expect_time_left(request: Judge) -> None:
+    late_ns = time.monotonic_ns() - request.deadline_ns
+    if late_ns > 0:
+        raise DeadlinePassedError(f"its deadline passed {_ms(late_ns)} ms ago, before its turn")
+
+
+def _ms(nanoseconds: int) -> float:
+    return round(nanoseconds / 1e6, 3)

@@ -1,0 +1,87 @@
+"""Reference images on the frame path: encoded ones as they came, decoded ones in guest memory.
+
+The supervisor says which references exist; this room decodes one when a frame first names it, and
+keeps the most recently used in the guest's reference slots. Used by the decode thread alone.
+"""
+
+from collections import OrderedDict
+
+from edge.contracts.frame import ContentType
+from edge.contracts.plan import ImagePlan
+from edge.errors import DecodeError, FrameError
+from edge.pipeline.decode import decode
+from edge.wasm.roles import ImageSlot
+
+
+class EncodedReferences:
+    """References as they came, by digest; bounded by the supervisor, which tells what to forget."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[ContentType, bytes | bytearray]] = {}
+
+    def keep(self, digest: str, content: ContentType, payload: bytes | bytearray) -> None:
+        """Take over a reference; `payload` is not copied and must not change."""
+        self._known[digest] = (content, payload)
+
+    def forget(self, digest: str) -> None:
+        """Drop a reference; unknown ones are no error."""
+        self._known.pop(digest, None)
+
+    def get(self, digest: str) -> tuple[ContentType, bytes | bytearray]:
+        """Return content type and payload.
+
+        Raises:
+            MissingReferenceError: There is none with this digest.
+        """
+        try:
+            return self._known[digest]
+        except KeyError:
+            raise MissingReferenceError(f"no reference with digest {digest[:16]}") from None
+
+
+class MissingReferenceError(FrameError):
+    """A frame names a reference that is not here."""
+
+    reason = "no-reference"
+
+
+class DecodedReferences:
+    """The reference slots of one guest, least recently used first."""
+
+    def __init__(self, slots: tuple[ImageSlot, ...], image: ImagePlan) -> None:
+        self._free = list(slots)
+        self._image = image
+        self._used: OrderedDict[str, ImageSlot] = OrderedDict()
+
+    def fetch(self, digest: str, encoded: EncodedReferences, busy: frozenset[str]) -> ImageSlot:
+        """Return the slot that holds a reference, decoding it when it is not there.
+
+        Args:
+            digest: Names the reference.
+            encoded: Where to find its bytes.
+            busy: Digests that frames under way still read; their slots stay untouched.
+
+        Raises:
+            MissingReferenceError: There is no such reference.
+            DecodeError: It is not an image that the pipeline takes.
+        """
+        slot = self._used.get(digest)
+        if slot is not None:
+            self._used.move_to_end(digest)
+            return slot
+        content, payload = encoded.get(digest)
+        slot = self._take(busy)
+        try:
+            width, height = decode(payload, content, self._image, slot.pixels)
+        except DecodeError as damaged:
+            self._free.append(slot)
+            raise DecodeError(f"reference {digest[:16]}: {damaged}") from damaged
+        slot.set_size(width, height)
+        self._used[digest] = slot
+        return slot
+
+    def _take(self, busy: frozenset[str]) -> ImageSlot:
+        if self._free:
+            return self._free.pop()
+        idle = next(digest for digest in self._used if digest not in busy)
+        return self._used.pop(idle)

@@ -1,0 +1,106 @@
+"""The stages of one pipeline, standing: three guests, the model bound to their memory.
+
+A set is built whole and replaced whole. After a trap the guests' memory may be half-written, so
+the set is dropped and the spare takes its place (`edge.pipeline.path`).
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from edge.contracts.plan import GuestPlan, PipelinePlan
+from edge.errors import IncompatibleError
+from edge.inference.model import OnnxModel
+from edge.wasm.engine import GuestModule
+from edge.wasm.guest import Guest
+from edge.wasm.roles import Decider, Postprocessor, Preprocessor
+
+FRAME_SLOTS: Final = 2
+"""One frame being judged, one decoded ahead of it."""
+
+
+class Modules(msgspec.Struct, frozen=True):
+    """The compiled guests of a pipeline, by role."""
+
+    preprocess: GuestModule
+    postprocess: GuestModule
+    decide: GuestModule
+
+
+class Stages:
+    """One set of guest instances with the model's tensors bound to their memory.
+
+    Raises:
+        IncompatibleError: A guest lacks its role, refuses its parameters, or has too little memory.
+    """
+
+    def __init__(self, plan: PipelinePlan, modules: Modules, model: OnnxModel) -> None:
+        self._plan = plan
+        self._modules = modules
+        self._guests: dict[str, Guest] = {}
+        self.preprocess = Preprocessor(
+            self._guest("preprocess", modules.preprocess, plan.preprocess),
+            plan.image,
+            FRAME_SLOTS,
+            plan.reference_slots if plan.reference else 0,
+            plan.model.inputs,
+        )
+        self.postprocess = Postprocessor(
+            self._guest("postprocess", modules.postprocess, plan.postprocess),
+            plan.model.outputs,
+            class_count=len(plan.model.classes),
+        )
+        self.decide = self._decider()
+        self.infer = model.bind(self.preprocess.inputs, self.postprocess.outputs)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a guest trapped, so that no instance of this set may be used again."""
+        return any(guest.broken for guest in self._guests.values())
+
+    @property
+    def policy_stands_alone(self) -> bool:
+        """Whether the policy's guest serves no other role."""
+        shared = (self._plan.preprocess, self._plan.postprocess)
+        return _key(self._plan.decide) not in map(_key, shared)
+
+    def renew_policy(self) -> None:
+        """Give a policy that stands alone a new instance, as if no frame had been decided."""
+        del self._guests[_key(self._plan.decide)]
+        self.decide = self._decider()
+
+    def _decider(self) -> Decider:
+        guest = self._guest("decide", self._modules.decide, self._plan.decide)
+        return Decider(guest, len(self._plan.signals), len(self._plan.actions))
+
+    def _guest(self, role: str, module: GuestModule, grant: GuestPlan) -> Guest:
+        """Return the guest of a role; roles of one module with equal parameters share it."""
+        if role not in module.roles:
+            raise IncompatibleError(
+                f"{grant.path}: the manifest uses it as {role}, but it exports only "
+                f"{', '.join(sorted(module.roles))}"
+            )
+        guest = self._guests.get(_key(grant))
+        if guest is None:
+            guest = module.instantiate(grant.call_ms)
+            guest.configure(self._document(grant))
+            self._guests[_key(grant)] = guest
+        return guest
+
+    def _document(self, grant: GuestPlan) -> dict[str, Any]:
+        plan = self._plan
+        document: dict[str, Any] = msgspec.to_builtins(
+            {
+                "parameters": grant.parameters,
+                "classes": plan.model.classes,
+                "signals": [signal.name for signal in plan.signals],
+                "actions": [action.name for action in plan.actions],
+                "inputs": plan.model.inputs,
+                "outputs": plan.model.outputs,
+            }
+        )
+        return document
+
+
+def _key(grant: GuestPlan) -> bytes:
+    return msgspec.json.encode((grant.sha256, grant.parameters), order="sorted")

@@ -1,0 +1,120 @@
+"""The worker's two threads: one reads and decodes, one judges and answers.
+
+They meet in a queue, so that frame n+1 is decoded while frame n is judged. Answers leave in the
+order in which frames came.
+"""
+
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from edge.contracts.messages import (
+    Failed,
+    Forget,
+    Judge,
+    Loaded,
+    LoadFailed,
+    Reference,
+    Start,
+    Stop,
+)
+from edge.contracts.plan import PipelinePlan
+from edge.errors import DeploymentError, FrameError
+from edge.inference.model import OnnxModel
+from edge.pipeline.path import DecodedFrame, FramePath
+from edge.pipeline.stages import Modules
+from edge.wasm.engine import GuestEngine
+from edge.worker.channel import WorkerEnd
+
+log = structlog.get_logger("edge.worker")
+
+_END: Final = None
+_Turn = DecodedFrame | Failed | None
+
+
+def work(end: WorkerEnd) -> int:
+    """Serve one supervisor until it says stop or goes away; return the exit status."""
+    first = end.receive()
+    if first is None:
+        return 0
+    start = first[0]
+    if not isinstance(start, Start):
+        raise TypeError(f"the first message must be Start, not {type(start).__name__}")
+    with GuestEngine(Path(start.cache_dir)) as engine:
+        try:
+            path = _load(engine, start, end)
+        except DeploymentError as unfit:
+            end.send(LoadFailed(type(unfit).__name__, str(unfit)))
+            return 1
+        turns: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
+        reader = threading.Thread(target=_read_and_decode, args=(end, path, turns), daemon=True)
+        reader.start()
+        _judge_and_answer(end, path, turns)
+    return 0
+
+
+def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
+    plan: PipelinePlan = start.plan
+    began = time.perf_counter()
+    preprocess, postprocess, decide = (
+        engine.load(Path(guest.path), guest.sha256, guest.memory_mib)
+        for guest in (plan.preprocess, plan.postprocess, plan.decide)
+    )
+    guests_done = time.perf_counter()
+    model = OnnxModel.load(plan.model)
+    model_done = time.perf_counter()
+    path = FramePath(plan, Modules(preprocess, postprocess, decide), model, start.policy)
+    end.send(
+        Loaded(
+            provider=path.provider,
+            load_ms={
+                "guests": round((guests_done - began) * 1e3, 1),
+                "model": round((model_done - guests_done) * 1e3, 1),
+                "bind": round((time.perf_counter() - model_done) * 1e3, 1),
+            },
+            policy_restored=path.policy_restored,
+        )
+    )
+    return path
+
+
+def _read_and_decode(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[_Turn]") -> None:
+    try:
+        while (received := end.receive()) is not None:
+            message, body = received
+            if isinstance(message, Judge):
+                turns.put(_decoded(path, message, body))
+            elif isinstance(message, Reference):
+                path.encoded.keep(message.digest, message.content_type, body)
+            elif isinstance(message, Forget):
+                path.encoded.forget(message.digest)
+            elif isinstance(message, Stop):
+                break
+    except Exception:
+        # A bug on this thread must not leave the engine thread waiting for ever.
+        log.exception("decode_thread_failed")
+    finally:
+        turns.put(_END)
+
+
+def _decoded(path: FramePath, request: Judge, body: bytearray) -> DecodedFrame | Failed:
+    try:
+        return path.decode(request, body)
+    except FrameError as error:
+        return Failed(request.ticket, error.reason, str(error))
+
+
+def _judge_and_answer(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[_Turn]") -> None:
+    while (turn := turns.get()) is not _END:
+        if isinstance(turn, DecodedFrame):
+            try:
+                end.send(path.judge(turn))
+            except FrameError as error:
+                end.send(Failed(turn.request.ticket, error.reason, str(error), turn.stage_ms))
+                path.mend()
+        else:
+            end.send(turn)
