@@ -1,0 +1,141 @@
+"""Counters of the supervisor: a closed list of names, each with its labels and its meaning.
+
+A counter only rises, from zero at the start of the process. The list below is the documentation:
+what is not in it cannot be counted, so that a misspelt name is a bug at the first call and not a
+silent gap in a graph. A label whose values come from outside is bounded: past `MAX_SERIES` values
+the rest is counted under `other`.
+"""
+
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+MAX_SERIES: Final = 64
+"""Label combinations kept of one counter; keeps the status message at a few KiB."""
+
+OTHER: Final = "other"
+
+
+class Meaning(NamedTuple):
+    """What a counter counts, and by which labels."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
+    {
+        # Frames
+        "frames_received": Meaning(
+            "Frames that arrived and were bound to a pipeline.", ("pipeline",)
+        ),
+        "frames_repeated": Meaning(
+            "Frames whose id was seen before; they got the verdict that it had.", ("pipeline",)
+        ),
+        "frames_odd": Meaning(
+            "Frames with a property that was not believed; they were judged all the same.",
+            ("cause",),
+        ),
+        "frames_dropped": Meaning(
+            "Frames that were not judged and got the fail-safe instead.", ("reason",)
+        ),
+        "verdicts": Meaning("Verdicts published, by kind and reason.", ("kind", "reason")),
+        "answers_late": Meaning(
+            "Answers of a worker that came after the fail-safe had gone out.", ("pipeline",)
+        ),
+        # Workers
+        "workers_started": Meaning("Worker processes started.", ("pipeline",)),
+        "workers_lost": Meaning("Worker processes that ended unasked.", ("pipeline", "cause")),
+        "probes_failed": Meaning("Probe frames that did not come back in time.", ("pipeline",)),
+        # References, signals, actions
+        "references_received": Meaning("Reference images taken into the store."),
+        "references_refused": Meaning("Reference images not taken.", ("cause",)),
+        "references_evicted": Meaning("Reference images that gave way to newer ones."),
+        "signals_received": Meaning("Signal values taken.", ("signal",)),
+        "signals_refused": Meaning("Signal payloads that could not be read.", ("signal",)),
+        "actions_sent": Meaning("Actions published.", ("action",)),
+        "actions_denied": Meaning("Actions that a policy wished and was not granted.", ("action",)),
+        # MQTT
+        "messages_refused": Meaning("MQTT messages not taken at all.", ("cause",)),
+        "broker_connects": Meaning("Connections to the broker that were accepted."),
+        "broker_losses": Meaning("Connections to the broker that ended unasked.", ("cause",)),
+        "publications_failed": Meaning("Publications that the broker refused.", ("cause",)),
+        "publications_dropped": Meaning("Publications that found the outgoing queue full."),
+        # The process itself
+        "deadlines_missed": Meaning(
+            "Fail-safe verdicts that themselves went out after the budget.", ("pipeline",)
+        ),
+        "notifications_failed": Meaning("systemd notifications that could not be sent."),
+    }
+)
+"""Every counter. Add a line here before counting something new."""
+
+
+class Counters:
+    """The counts of one process. Any thread may count.
+
+    Args:
+        table: The names that may be counted; the default is the product's.
+    """
+
+    def __init__(self, table: Mapping[str, Meaning] = TABLE) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+        self._counts: dict[str, dict[tuple[str, ...], int]] = {name: {} for name in table}
+
+    def count(self, name: str, by: int = 1, **labels: str) -> None:
+        """Add to a counter.
+
+        Args:
+            name: A name of the table.
+            by: How much, at least 0.
+            labels: Exactly the labels that the table gives this name.
+
+        Raises:
+            KeyError: The name is not in the table.
+            ValueError: The labels are not those of the table, or `by` is negative.
+        """
+        key = self._key(name, labels)
+        if by < 0:
+            raise ValueError(f"counter {name!r} only rises: by={by}")
+        with self._lock:
+            series = self._counts[name]
+            if key and key not in series and len(series) >= MAX_SERIES:
+                key = (OTHER,) * len(key)
+            series[key] = series.get(key, 0) + by
+
+    def value(self, name: str, **labels: str) -> int:
+        """Return a count; 0 before its first event. Raises as `count` does."""
+        key = self._key(name, labels)
+        with self._lock:
+            return self._counts[name].get(key, 0)
+
+    def total(self, name: str) -> int:
+        """Return the sum of a counter over all its labels. Raises KeyError for an unknown name."""
+        with self._lock:
+            return sum(self._counts[name].values())
+
+    def snapshot(self) -> dict[str, int]:
+        """Return all counts that are not zero, sorted: `verdicts{kind=pass,reason=ok}` to 12."""
+        with self._lock:
+            found = [
+                (name + self._suffix(name, key), count)
+                for name, series in self._counts.items()
+                for key, count in series.items()
+                if count
+            ]
+        return dict(sorted(found))
+
+    def _key(self, name: str, labels: dict[str, str]) -> tuple[str, ...]:
+        expected = self._table[name].labels
+        if labels.keys() != set(expected):
+            raise ValueError(
+                f"counter {name!r} has the labels {expected}, found {tuple(sorted(labels))}"
+            )
+        return tuple(labels[label] for label in expected)
+
+    def _suffix(self, name: str, key: tuple[str, ...]) -> str:
+        pairs = zip(self._table[name].labels, key, strict=True)
+        text = ",".join(f"{label}={value}" for label, value in pairs)
+        return f"{{{text}}}" if text else ""

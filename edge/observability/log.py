@@ -1,0 +1,233 @@
+"""The log on standard error: one canonical line for each event.
+
+Text for people on a terminal, JSON lines for machines, and under systemd each line carries its
+priority (sd-daemon(3)), so that `journalctl -p warning` finds it.
+
+Rules held here, so that no caller can break them:
+
+1. One event is one line, except for a traceback on a terminal.
+2. A value whose key names a secret is never written.
+3. Text from outside (topics, payloads, file names) cannot forge a line or move a cursor: control
+   characters are escaped, and every value is cut to `MAX_VALUE_CHARS`.
+4. A flood of warnings of one kind is thinned, and says how many lines it swallowed.
+5. A log that cannot be written is dropped; it never raises.
+
+What other libraries say through `logging` goes the same way.
+"""
+
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+from edge.config import LogSection
+
+MAX_VALUE_CHARS: Final = 2_000
+"""journald splits a line at 48 KiB (LineMax=); a dozen values of this length stay below it."""
+
+FLOOD_LINES: Final = 20
+FLOOD_SECONDS: Final = 10.0
+"""At most so many warnings or errors of one event in so many seconds: 7 MB an hour at worst."""
+
+_MAX_EVENTS: Final = 1_000
+_PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_SECRET: Final = re.compile(
+    r"password|passwd|secret|token|credential|private|authorization", re.IGNORECASE
+)
+
+Line = MutableMapping[str, Any]
+
+
+def configure(
+    section: LogSection, *, tty: bool, journal: bool = False, stream: TextIO | None = None
+) -> "Lines":
+    """Set up the log of this process; a second call replaces the first.
+
+    Args:
+        section: The config's `log` section.
+        tty: Whether `stream` is a terminal: then `auto` means coloured text.
+        journal: Whether `stream` is read by journald; see `goes_to_journal`.
+        stream: Where lines go; standard error when None.
+
+    Returns:
+        The last step of the log, which counts the lines that it could not write.
+    """
+    lines = Lines(sys.stderr if stream is None else stream, journal)
+    text = section.format == "text" or (section.format == "auto" and tty)
+    render = (
+        structlog.dev.ConsoleRenderer(
+            colors=tty, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
+        )
+        if text
+        else structlog.processors.JSONRenderer(default=repr)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            Flood(),
+            structlog.processors.ExceptionRenderer(),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _withhold_secrets,
+            _bound,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(section.level),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_FromLogging()]
+    # Libraries are chatty below a warning, and their chatter is not in our words.
+    root.setLevel(max(logging.WARNING, logging.getLevelName(section.level.upper())))
+    return lines
+
+
+def get(room: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a room; each of its lines says `room`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=room)
+    return logger
+
+
+def goes_to_journal(journal_stream: str, descriptor: int) -> bool:
+    """Say whether a file descriptor is the one that systemd connected to the journal.
+
+    Args:
+        journal_stream: `JOURNAL_STREAM` of the environment, `device:inode`; empty when unset. It
+            is inherited by children whose output went elsewhere since, so it is compared.
+        descriptor: Usually 2, standard error.
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return journal_stream == f"{status.st_dev}:{status.st_ino}"
+
+
+class Lines:
+    """The last step: writes finished lines whole, from any thread, and never raises.
+
+    Attributes:
+        lost: Lines that could not be written.
+    """
+
+    def __init__(self, stream: TextIO, journal: bool) -> None:
+        self._stream = stream
+        self._journal = journal
+        self._lock = threading.Lock()
+        self.lost = 0
+
+    def _write(self, line: str, level: str) -> None:
+        if self._journal:
+            priority = f"<{_PRIORITY[level]}>"
+            line = "\n".join(priority + part for part in line.split("\n"))
+        try:
+            with self._lock:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+        except (OSError, ValueError):  # a pipe that was closed, a stream that was
+            self.lost += 1
+
+    def debug(self, line: str) -> None:
+        """Write a line of this severity."""
+        self._write(line, "debug")
+
+    def info(self, line: str) -> None:
+        """Write a line of this severity."""
+        self._write(line, "info")
+
+    def warning(self, line: str) -> None:
+        """Write a line of this severity."""
+        self._write(line, "warning")
+
+    def error(self, line: str) -> None:
+        """Write a line of this severity."""
+        self._write(line, "error")
+
+    def critical(self, line: str) -> None:
+        """Write a line of this severity."""
+        self._write(line, "critical")
+
+
+class Flood:
+    """Thins warnings and errors that repeat: rule 4.
+
+    Lines of lower severity pass: how many of those there are is a decision, not an accident.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Event names are constants of the code; the cut makes that a fact for libraries too.
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, _logger: object, level: str, line: Line) -> Line:
+        """Pass the line on, or raise `structlog.DropEvent`."""
+        if level not in ("warning", "error"):
+            return line
+        event = str(line.get("event"))[:80]
+        now = self._clock()
+        with self._lock:
+            started, count = self._windows.get(event, (now, 0))
+            swallowed = 0
+            if now - started >= FLOOD_SECONDS:
+                swallowed = max(0, count - FLOOD_LINES)
+                started, count = now, 0
+            if len(self._windows) >= _MAX_EVENTS:
+                self._windows.clear()
+            self._windows[event] = (started, count + 1)
+        if count >= FLOOD_LINES:
+            raise structlog.DropEvent
+        if swallowed:
+            line["swallowed"] = swallowed
+        return line
+
+
+def _withhold_secrets(_logger: object, _level: str, line: Line) -> Line:
+    for key in line:
+        if _SECRET.search(key) and not key.endswith(("_file", "_path")):
+            line[key] = "(withheld)"
+    return line
+
+
+def _bound(_logger: object, _level: str, line: Line) -> Line:
+    for key, value in line.items():
+        if value is None or isinstance(value, bool | int | float):
+            continue
+        keep = "\n" if key == "exception" else ""
+        limit = MAX_VALUE_CHARS * (5 if key == "exception" else 1)
+        text = value if isinstance(value, str) else repr(value)
+        # The end of a traceback names the culprit; of all else, the beginning does.
+        text = text[-limit:] if key == "exception" else text[:limit]
+        line[key] = _escape(text, keep)
+    return line
+
+
+def _escape(text: str, keep: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+class _FromLogging(logging.Handler):
+    """Carries what libraries log into the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(room=record.name)
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            log.log(level, record.getMessage(), exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - a library's broken log call is not our failure
+            log.warning("unreadable log record", source=f"{record.pathname}:{record.lineno}")
