@@ -1,0 +1,79 @@
+"""The compile process: `python -I -m edge.wasm.compile < guest.wasm > guest.cwasm`.
+
+200 KB of Wasm can take ten seconds and hundreds of MiB to compile, and nothing interrupts a
+compilation. So it runs here: in a process of its own, started afresh (compiling in a forked child
+hangs), with limits that the kernel holds. It opens no file: the module comes in on stdin, checked
+against its digest by the parent, and native code goes out on stdout.
+
+Imports as little as it can: the interpreter and wasmtime take about 0.1 s to start.
+"""
+
+import os
+import resource
+import sys
+from typing import Final
+
+from wasmtime import Module, WasmtimeError
+
+from edge.wasm.sandbox import MAX_WASM_BYTES, new_engine
+
+EXIT_REFUSED: Final = 3
+"""The module is at fault; the last line on stderr says how."""
+
+MAX_EXPORTS: Final = 256
+"""The ABI has nine; toolchains add a few globals. Looking at one costs 10 µs in Python."""
+
+MAX_SENTENCE: Final = 2000
+_NICENESS: Final = 10
+
+
+def limit(cpu_s: int, memory_mib: int, output_mib: int) -> None:
+    """Bound this process; past the CPU limit the kernel kills it, past the others calls fail."""
+    os.nice(_NICENESS)
+    for what, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, memory_mib << 20),
+        (resource.RLIMIT_FSIZE, output_mib << 20),
+    ):
+        _, hard = resource.getrlimit(what)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (value, value))
+
+
+def compile_module(wasm: bytes) -> bytes:
+    """Compile, and refuse what would be costly to look at afterwards.
+
+    Raises:
+        WasmtimeError: The bytes are no module, or one of another kind than guests may be.
+    """
+    module = Module(new_engine(), wasm)
+    if len(module.imports) > 0:
+        first = module.imports[0]
+        raise WasmtimeError(
+            f"it imports {first.module}.{first.name}; a guest imports nothing: "
+            "build it freestanding, without WASI"
+        )
+    if len(module.exports) > MAX_EXPORTS:
+        raise WasmtimeError(f"it has {len(module.exports)} exports; at most {MAX_EXPORTS} may be")
+    return bytes(module.serialize())
+
+
+def main(arguments: list[str]) -> int:
+    """Compile stdin to stdout within the limits given: seconds of CPU, MiB, MiB."""
+    cpu_s, memory_mib, output_mib = (int(argument) for argument in arguments)
+    limit(cpu_s, memory_mib, output_mib)
+    wasm = sys.stdin.buffer.read(MAX_WASM_BYTES + 1)
+    try:
+        native = compile_module(wasm)
+    except WasmtimeError as error:
+        sentence = " ".join(str(error).split())[:MAX_SENTENCE]
+        sys.stderr.write(sentence + "\n")
+        return EXIT_REFUSED
+    sys.stdout.buffer.write(native)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""The guest engine: loads guests, verified and compiled, and makes instances of them.
+
+For one engine thread of a worker process.
+"""
+
+import ctypes
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from wasmtime import Func, Instance, Memory, Module, Store, Trap, WasmtimeError
+
+from edge.errors import IncompatibleError, StorageError, UntrustedError
+from edge.wasm.calls import GuestFunction, checked_function, unchecked_function, unchecked_is_known
+from edge.wasm.code_cache import CodeCache, CompileLimits
+from edge.wasm.guest import Guest, failure_of, printable
+from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
+from edge.wasm.sandbox import MAX_WASM_BYTES, new_engine
+from edge.wasm.shape import Shape
+
+_MAGIC: Final = b"\0asm"
+_MAX_TABLE_ELEMENTS: Final = 65_536
+"""8 bytes each. A table holds a program's function pointers."""
+_MAX_TABLES: Final = 8
+
+
+class GuestEngine:
+    """One wasmtime engine, its alarm and its cache of compiled guests; a context manager.
+
+    Args:
+        cache_dir: Where compiled guests are kept (see `edge.wasm.code_cache`).
+        limits: What one compilation may take.
+        checked: Call guests through wasmtime's public, slower call. Set by itself where the
+            installed wasmtime is not the one that the fast call was written for.
+
+    Attributes:
+        interruption: How late guests are ended: `native`, or `thread` where the system has no
+            POSIX timers (then a busy interpreter lock delays it).
+        checked: Which call is in use.
+    """
+
+    def __init__(
+        self, cache_dir: Path, *, limits: CompileLimits | None = None, checked: bool = False
+    ) -> None:
+        self._cache = CodeCache(cache_dir, limits)
+        self._engine = new_engine()
+        self._alarm: Alarm = new_alarm(self._engine)
+        self.interruption = "native" if self._alarm.native else "thread"
+        self.checked = checked or not unchecked_is_known()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the alarm. Guests may not be called any more; views of them stay valid."""
+        self._alarm.close()
+
+    def load(self, path: Path, sha256: str, memory_mib: int) -> "GuestModule":
+        """Load a guest: the pinned file, compiled on this device, with the ABI's exports.
+
+        Args:
+            path: The Wasm file.
+            sha256: What its digest must be, in hex.
+            memory_mib: The most memory that it may declare.
+
+        Raises:
+            UntrustedError: The file is not the pinned one, or the cache is not ours alone.
+            IncompatibleError: It is no guest that this host can run; the sentence says why.
+            StorageError: The file cannot be read, or the cache not written.
+        """
+        wasm = _read_pinned(path, sha256)
+        name = f"{printable(path.name, 80)} ({sha256[:8]})"
+        module = self._native_module(wasm, sha256, name)
+        return GuestModule(self, module, name, sha256, Shape(module, name, memory_mib))
+
+    def _native_module(self, wasm: bytes, sha256: str, name: str) -> Module:
+        """Compile or fetch; an entry that wasmtime refuses (another CPU, say) is made again."""
+        refusal = ""
+        for _ in range(2):
+            with self._cache.native_code(wasm, sha256, name) as file:
+                try:
+                    return Module.deserialize_file(self._engine, str(file))
+                except WasmtimeError as error:
+                    refusal = printable(str(error), 300)
+                    self._cache.discard(sha256)
+        raise IncompatibleError(
+            f"guest {name}: this host does not take the code that it compiled itself: {refusal}"
+        )
+
+    def _run_start(self, store: Store, module: Module, call_ms: int) -> Instance:
+        """Instantiate; the start function runs under the same budget as a call."""
+        store.set_epoch_deadline(DEADLINE_TICKS)
+        self._alarm.arm(self._alarm.budget(call_ms))
+        try:
+            return Instance(store, module, [])
+        finally:
+            self._alarm.disarm()
+
+    def _bind(self, store: Store, func: Func, parameters: int, call_ms: int) -> GuestFunction:
+        make = checked_function if self.checked else unchecked_function
+        return make(store, func, parameters, self._alarm, self._alarm.budget(call_ms))
+
+
+class GuestModule:
+    """A guest that was loaded and verified; many instances can be made of it.
+
+    Attributes:
+        name: File name and the digest's first digits, for errors.
+        sha256: Digest of the Wasm file, in hex.
+        roles: Which of `abi.ROLES` it serves.
+        memory_bytes: Memory of one instance.
+    """
+
+    def __init__(
+        self, engine: GuestEngine, module: Module, name: str, sha256: str, shape: Shape
+    ) -> None:
+        self._engine = engine
+        self._module = module
+        self._shape = shape
+        self.name = name
+        self.sha256 = sha256
+        self.roles = shape.roles
+        self.memory_bytes = shape.memory_bytes
+
+    def instantiate(self, call_ms: int) -> Guest:
+        """Make a fresh instance, owned by the calling thread.
+
+        Args:
+            call_ms: The budget of each call, 1 or more; the start function's too.
+
+        Raises:
+            IncompatibleError: It was written for another ABI, or does not fit its grant.
+            GuestError: Its start function trapped.
+            GuestBudgetError: Its start function was interrupted.
+        """
+        if call_ms < 1:
+            raise ValueError(f"call_ms is {call_ms}; at least 1")
+        engine = self._engine
+        store = Store(engine._engine)
+        store.set_limits(
+            memory_size=self.memory_bytes,
+            table_elements=_MAX_TABLE_ELEMENTS,
+            tables=_MAX_TABLES,
+            instances=1,
+            memories=1,
+        )
+        try:
+            instance = engine._run_start(store, self._module, call_ms)
+        except Trap as trap:
+            raise failure_of(trap, f"guest {self.name}: its start function", call_ms) from None
+        except WasmtimeError as error:
+            raise IncompatibleError(
+                f"guest {self.name} cannot be instantiated within its grant: "
+                f"{printable(str(error), 300)}"
+            ) from error
+        exports = instance.exports(store)
+        memory = exports["memory"]
+        assert isinstance(memory, Memory)
+        functions = {}
+        for export in self._shape.functions:
+            func = exports[export.name]
+            assert isinstance(func, Func)
+            functions[export.name] = engine._bind(store, func, export.parameters, call_ms)
+        assert memory.data_len(store) == self.memory_bytes
+        base = ctypes.addressof(memory.data_ptr(store).contents)
+        return Guest(
+            self.name,
+            store,
+            (base, self.memory_bytes),
+            functions,
+            roles=self.roles,
+            call_ms=call_ms,
+        )
+
+
+def _read_pinned(path: Path, sha256: str) -> bytes:
+    """Read a guest's file once, bounded, and hold it to its digest; what is run is these bytes."""
+    try:
+        with path.open("rb") as file:
+            wasm = file.read(MAX_WASM_BYTES + 1)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read the guest: {error.strerror}") from error
+    if len(wasm) > MAX_WASM_BYTES:
+        raise IncompatibleError(f"{path}: larger than {MAX_WASM_BYTES >> 20} MiB")
+    found = hashlib.sha256(wasm).hexdigest()
+    if found != sha256:
+        raise UntrustedError(f"{path}: sha256 is {found}, expected {sha256}")
+    if not wasm.startswith(_MAGIC):
+        raise IncompatibleError(
+            f"{path}: not a Wasm module: it starts with {wasm[:4]!r}, expected {_MAGIC!r} "
+            "(text must be assembled first)"
+        )
+    return wasm

@@ -1,0 +1,68 @@
+"""The narrowed engine: which Wasm features guests may use, and how their code is compiled.
+
+The worker, which runs compiled code, and the compile process, which makes it, build their engines
+here, so that the one accepts what the other wrote.
+"""
+
+import hashlib
+import platform
+import sys
+from typing import Final
+
+from wasmtime import Config, Engine
+
+MAX_WASM_BYTES: Final = 16 << 20
+"""The largest module that is looked at; C guests have 4 KB, Go guests 2 MB."""
+
+_SETTINGS: Final[tuple[tuple[str, bool | int | str], ...]] = (
+    # What LLVM emits by default for wasm32, and SIMD, without which vision is 2 to 5 times slower.
+    ("wasm_simd", True),
+    ("wasm_bulk_memory", True),
+    ("wasm_multi_value", True),
+    ("wasm_reference_types", True),
+    # Everything else is attack surface, or not deterministic (threads, relaxed SIMD), or breaks
+    # the zero-copy rules (memory64, several memories).
+    ("wasm_threads", False),
+    ("shared_memory", False),
+    ("wasm_relaxed_simd", False),
+    ("wasm_memory64", False),
+    ("wasm_multi_memory", False),
+    ("wasm_custom_page_sizes", False),
+    ("wasm_tail_call", False),
+    ("wasm_exceptions", False),
+    ("wasm_function_references", False),
+    ("wasm_gc", False),
+    ("gc_support", False),
+    ("wasm_wide_arithmetic", False),
+    ("wasm_stack_switching", False),
+    ("wasm_component_model", False),
+    # The base of guest memory stays where it is, and 4 GiB of address space make most bounds
+    # checks a matter of guard pages (a 64 MiB reservation costs SIMD code 1.3 times).
+    ("memory_may_move", False),
+    ("memory_reservation", 4 << 30),
+    # Guests are interrupted when their time is up; the stack is half of wasmtime's async default
+    # and fits every thread that Python starts.
+    ("epoch_interruption", True),
+    ("max_wasm_stack", 512 << 10),
+    ("cranelift_opt_level", "speed"),
+    # One thread: compiling must not take the cores of a line that runs.
+    ("parallel_compilation", False),
+)
+
+
+def new_engine() -> Engine:
+    """Build an engine with the narrowed configuration.
+
+    Installs wasmtime's signal handlers for SIGSEGV and its like in this process. Whoever wants
+    `faulthandler` enables it before: the later one wins, and would end the process at a trap.
+    """
+    config = Config()
+    for name, value in _SETTINGS:
+        setattr(config, name, value)
+    return Engine(config)
+
+
+def fingerprint() -> str:
+    """Name the target and the configuration, in 16 hex digits: compiled code depends on both."""
+    text = repr((_SETTINGS, sys.platform, platform.machine()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
