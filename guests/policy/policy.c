@@ -1,0 +1,235 @@
+/* policy: from findings and signals to a verdict and actions.
+ *
+ * See README.md for the parameters. The worst rule decides: reject before review before pass; among
+ * equals findings before signals, and signals in their order. The one thing it remembers from frame
+ * to frame is the number of rejects in a row.
+ */
+#include "edge_config.h"
+
+#define MAX_RULES 32
+#define STATE_VERSION 1u
+
+/* Above every score: a class that never leads to the verdict. */
+static const float NEVER = __builtin_inff();
+
+enum { ON_REVIEW, ON_IGNORE };
+static const char *const MISSING_WORDS[] = {"review", "ignore"};
+static const uint32_t RULE_VERDICTS[] = {EDGE_VERDICT_REVIEW, EDGE_VERDICT_REJECT};
+static const char *const RULE_VERDICT_WORDS[] = {"review", "reject"};
+static const char *const RESERVED[] = EDGE_RESERVED_REASONS;
+
+typedef struct {
+    uint32_t signal, verdict, on_absent, on_stale;
+    double min, max;
+    char reason[EDGE_REASON_BYTES];
+} rule;
+
+typedef struct {
+    bool given;
+    edge_action action;
+} wish;
+
+static struct {
+    float reject[EDGE_MAX_CLASSES], review[EDGE_MAX_CLASSES], min_area_px[EDGE_MAX_CLASSES];
+    uint32_t classes;
+    uint32_t line_stop_after; /* 0: never */
+    wish reject_action, line_stop_action;
+    uint32_t rule_count;
+    rule rules[MAX_RULES];
+} parameters;
+
+typedef struct {
+    uint32_t version;
+    uint32_t rejects_in_a_row;
+} memory;
+
+static memory state = {STATE_VERSION, 0};
+
+/* --- parameters ----------------------------------------------------------------------------- */
+
+static wish read_wish(const edge_config *config, const char *key) {
+    wish w = {0};
+    edge_json *given = edge_json_object(config->parameters, key);
+    if (!given) return w;
+    int32_t index = edge_config_name(given, "name", config->actions, "no such action is granted");
+    w.given = true;
+    w.action.index = index < 0 ? 0 : (uint32_t)index;
+    w.action.ttl_ms = edge_json_whole(given, "ttl_ms", 1000, 1, 3600000);
+    w.action.value = edge_json_number(given, "value", 1, -1e9, 1e9);
+    if (index < 0) edge_json_refuse(given, "needs the name of an action");
+    edge_json_refuse_unknown(given);
+    return w;
+}
+
+static void read_reason(edge_json *given, char reason[EDGE_REASON_BYTES]) {
+    edge_json *node = edge_json_member(given, "reason");
+    bool good = node && node->kind == EDGE_JSON_STRING && node->text.length > 0 &&
+                node->text.length < EDGE_REASON_BYTES;
+    for (uint32_t i = 0; good && i < node->text.length; i++) {
+        char c = node->text.text[i];
+        good = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+        reason[i] = c;
+    }
+    if (!good) {
+        edge_json_refuse(node ? node : given, "needs a reason of 1..31 characters a-z, 0-9 and '-'");
+        return;
+    }
+    for (uint32_t i = 0; i < sizeof RESERVED / sizeof *RESERVED; i++) {
+        if (edge_string_is(node->text, RESERVED[i])) edge_json_refuse(node, "only the host gives this reason");
+    }
+    if (edge_string_is(node->text, "ok")) edge_json_refuse(node, "this is the reason of a pass");
+}
+
+static void read_rule(const edge_config *config, edge_json *given, rule *r) {
+    *r = (rule){0};
+    if (given->kind != EDGE_JSON_OBJECT) {
+        edge_json_refuse(given, "expected an object");
+        return;
+    }
+    int32_t signal = edge_config_name(given, "signal", config->signals, "no such signal is granted");
+    r->signal = signal < 0 ? 0 : (uint32_t)signal;
+    r->min = edge_json_number(given, "min", -__builtin_inf(), -1e300, 1e300);
+    r->max = edge_json_number(given, "max", __builtin_inf(), -1e300, 1e300);
+    r->verdict = RULE_VERDICTS[edge_json_choice(given, "verdict", 0, RULE_VERDICT_WORDS, 2)];
+    r->on_absent = edge_json_choice(given, "on_absent", ON_REVIEW, MISSING_WORDS, 2);
+    r->on_stale = edge_json_choice(given, "on_stale", ON_REVIEW, MISSING_WORDS, 2);
+    read_reason(given, r->reason);
+    if (signal < 0) edge_json_refuse(given, "needs the name of a signal");
+    if (r->min > r->max) edge_json_refuse(given, "min is above max");
+    edge_json_refuse_unknown(given);
+}
+
+int32_t edge_configure(const char *document, uint32_t bytes) {
+    edge_config config = edge_config_open(document, bytes);
+    edge_json *given = config.parameters;
+    edge_config_per_class(&config, "reject", 0.5f, 0, 1, &NEVER, parameters.reject);
+    edge_config_per_class(&config, "review", 0.25f, 0, 1, &NEVER, parameters.review);
+    edge_config_per_class(&config, "min_area_px", 0, 0, 1e9, NULL, parameters.min_area_px);
+    parameters.classes = edge_config_count(config.classes);
+    parameters.reject_action = read_wish(&config, "reject_action");
+    parameters.line_stop_action = read_wish(&config, "line_stop_action");
+    parameters.line_stop_after = edge_json_whole(given, "line_stop_after", 0, 0, 1000000);
+    if (parameters.line_stop_after && !parameters.line_stop_action.given) {
+        edge_json_refuse(edge_json_member(given, "line_stop_after"), "needs line_stop_action beside it");
+    }
+    edge_json *rules = edge_json_array(given, "signals");
+    parameters.rule_count = edge_config_count(rules);
+    if (parameters.rule_count > MAX_RULES) {
+        edge_json_refuse(rules, "more than 32 rules");
+        parameters.rule_count = 0;
+    }
+    for (uint32_t i = 0; rules && i < parameters.rule_count; i++) {
+        edge_json *rule_given = rules->child;
+        for (uint32_t skip = i; skip; skip--) rule_given = rule_given->next;
+        read_rule(&config, rule_given, &parameters.rules[i]);
+    }
+    return edge_config_close(&config);
+}
+
+/* --- the decision --------------------------------------------------------------------------- */
+
+static uint32_t severity(uint32_t verdict) {
+    return verdict == EDGE_VERDICT_REJECT ? 2 : verdict == EDGE_VERDICT_REVIEW ? 1 : 0;
+}
+
+static void set_reason(edge_decide_call *call, const char *reason) {
+    uint32_t i = 0;
+    for (; reason[i] && i < EDGE_REASON_BYTES - 1; i++) call->reason[i] = reason[i];
+    for (; i < EDGE_REASON_BYTES; i++) call->reason[i] = 0;
+}
+
+/* Rises to a worse verdict; returns whether it did. */
+static bool rise(edge_decide_call *call, uint32_t verdict, const char *reason) {
+    if (severity(verdict) <= severity(call->verdict)) return false;
+    call->verdict = verdict;
+    set_reason(call, reason);
+    return true;
+}
+
+/* The score is of the strongest finding behind the verdict; of a pass, of the strongest at all. */
+static int32_t judge_defects(edge_decide_call *call) {
+    float strongest = 0;
+    for (uint32_t i = 0; i < call->defect_count; i++) {
+        const edge_defect *d = &call->defects[i];
+        if (d->label < 0 || d->label >= EDGE_MAX_CLASSES ||
+            (parameters.classes && (uint32_t)d->label >= parameters.classes)) {
+            return edge_fail(EDGE_ERROR_INPUT, "a finding is of a class that the configuration does not name");
+        }
+        if (d->score != d->score) return edge_fail(EDGE_ERROR_INPUT, "a finding's score is not a number");
+        float area = (d->x1 - d->x0) * (d->y1 - d->y0);
+        if (area < parameters.min_area_px[d->label]) continue;
+        uint32_t verdict = d->score >= parameters.reject[d->label]   ? EDGE_VERDICT_REJECT
+                           : d->score >= parameters.review[d->label] ? EDGE_VERDICT_REVIEW
+                                                                     : EDGE_VERDICT_PASS;
+        if (severity(verdict) < severity(call->verdict)) continue;
+        if (rise(call, verdict, "defect") || d->score > strongest) strongest = d->score;
+    }
+    call->score = strongest;
+    return EDGE_OK;
+}
+
+static int32_t judge_signals(edge_decide_call *call) {
+    for (uint32_t i = 0; i < parameters.rule_count; i++) {
+        const rule *r = &parameters.rules[i];
+        if (r->signal >= call->signal_count) {
+            return edge_fail(EDGE_ERROR_INPUT, "the frame comes with fewer signals than were granted");
+        }
+        const edge_signal *s = &call->signals[r->signal];
+        if (s->state == EDGE_SIGNAL_FRESH) {
+            bool within = s->value >= r->min && s->value <= r->max; /* NaN is not */
+            if (!within) rise(call, r->verdict, r->reason);
+        } else if ((s->state == EDGE_SIGNAL_STALE ? r->on_stale : r->on_absent) == ON_REVIEW) {
+            rise(call, EDGE_VERDICT_REVIEW, r->reason);
+        }
+    }
+    return EDGE_OK;
+}
+
+static void wish_for(edge_decide_call *call, const wish *w) {
+    if (w->given) call->actions[call->action_count++] = w->action;
+}
+
+/* The stop is asked for once; then the count begins anew. */
+static void count_rejects(edge_decide_call *call) {
+    if (call->verdict != EDGE_VERDICT_REJECT) {
+        state.rejects_in_a_row = 0;
+        return;
+    }
+    wish_for(call, &parameters.reject_action);
+    if (parameters.line_stop_after && ++state.rejects_in_a_row >= parameters.line_stop_after) {
+        wish_for(call, &parameters.line_stop_action);
+        state.rejects_in_a_row = 0;
+    }
+}
+
+int32_t decide(edge_decide_call *call) {
+    edge_error_clear();
+    call->verdict = EDGE_VERDICT_PASS;
+    call->score = 0;
+    call->action_count = 0;
+    set_reason(call, "ok");
+    int32_t failed = judge_defects(call);
+    if (!failed) failed = judge_signals(call);
+    if (failed) return failed;
+    count_rejects(call);
+    return EDGE_OK;
+}
+
+/* --- state ---------------------------------------------------------------------------------- */
+
+int32_t edge_state_save(void *blob, uint32_t capacity) {
+    if (capacity < sizeof state) return edge_fail(EDGE_ERROR_MEMORY, "the state takes 8 bytes");
+    __builtin_memcpy(blob, &state, sizeof state);
+    return sizeof state;
+}
+
+int32_t edge_state_restore(void *blob, uint32_t bytes) {
+    memory found = {0};
+    if (bytes == sizeof found) __builtin_memcpy(&found, blob, sizeof found);
+    state.rejects_in_a_row = 0;
+    if (found.version != STATE_VERSION) {
+        return edge_fail(EDGE_ERROR_INPUT, "the state is not of this policy's version 1");
+    }
+    state.rejects_in_a_row = found.rejects_in_a_row;
+    return EDGE_OK;
+}

@@ -1,0 +1,174 @@
+/* Bilinear letterbox for guests that preprocess: geometry, sampling tables, row kernels.
+ *
+ * Pixel centres lie at half integers, there is no antialiasing (as OpenCV's INTER_LINEAR). A row is
+ * made in two steps: two source rows are blended into 16-bit fixed point, then sampled. Results are
+ * integers until the last step, so they are the same on every machine; they differ from real
+ * arithmetic by less than 1/50 of a grey level before rounding.
+ */
+#ifndef EDGE_IMAGE_H
+#define EDGE_IMAGE_H
+
+#include <wasm_simd128.h>
+
+#include "edge_runtime.h"
+
+#define EDGE_MAX_SOURCE 16384 /* pixels on a side of an image */
+#define EDGE_MAX_TARGET 8192  /* pixels on a side of a model input */
+#define EDGE_BLEND_BITS 7     /* fraction of a blended row: 255 << 7 still fits 16 bits */
+#define EDGE_SAMPLE_BITS 14   /* fraction of a horizontal weight */
+#define EDGE_GREY_BITS (EDGE_BLEND_BITS + EDGE_SAMPLE_BITS) /* fraction of a sampled value */
+
+/* Where the image lies in the model input, in pixels of the input. */
+typedef struct edge_fit {
+    uint32_t width, height, left, top;
+    edge_transform transform;
+} edge_fit;
+
+static inline uint32_t edge_scaled_side(uint32_t side, uint32_t target, uint32_t source) {
+    uint32_t scaled = (uint32_t)(((uint64_t)side * target + source / 2) / source);
+    return scaled ? scaled : 1;
+}
+
+/* The largest centred rectangle of the image's aspect ratio. */
+static inline edge_fit edge_fit_image(uint32_t width, uint32_t height, uint32_t into_width,
+                                      uint32_t into_height) {
+    edge_fit fit = {.width = into_width, .height = into_height};
+    if ((uint64_t)width * into_height >= (uint64_t)height * into_width) {
+        fit.height = edge_scaled_side(height, into_width, width);
+    } else {
+        fit.width = edge_scaled_side(width, into_height, height);
+    }
+    fit.left = (into_width - fit.width) / 2;
+    fit.top = (into_height - fit.height) / 2;
+    fit.transform = (edge_transform){
+        .scale_x = (float)((double)width / fit.width),
+        .scale_y = (float)((double)height / fit.height),
+        .offset_x = (float)fit.left,
+        .offset_y = (float)fit.top,
+    };
+    return fit;
+}
+
+/* The sample left of (above) a target pixel's centre, and how far beyond it the centre lies. */
+typedef struct edge_sample {
+    uint32_t index;
+    double fraction; /* 0..1; 0 at the last sample, which has no neighbour */
+} edge_sample;
+
+static inline edge_sample edge_sample_at(uint32_t target, double step, uint32_t length) {
+    double at = (target + 0.5) * step - 0.5;
+    if (at < 0) at = 0;
+    uint32_t index = (uint32_t)at;
+    if (index + 1 >= length) return (edge_sample){length - 1, 0};
+    return (edge_sample){index, at - index};
+}
+
+/* The horizontal samples of a row; kept until the geometry changes. */
+typedef struct edge_columns {
+    uint32_t source, target, channels;
+    uint32_t offset[EDGE_MAX_TARGET + 4];  /* element of the blended row */
+    uint32_t weights[EDGE_MAX_TARGET + 4]; /* two 16-bit weights, the left one low */
+} edge_columns;
+
+static inline void edge_columns_prepare(edge_columns *columns, uint32_t source, uint32_t target,
+                                        uint32_t channels) {
+    if (columns->source == source && columns->target == target && columns->channels == channels) return;
+    columns->source = source;
+    columns->target = target;
+    columns->channels = channels;
+    double step = (double)source / target;
+    for (uint32_t x = 0; x < target; x++) {
+        edge_sample sample = edge_sample_at(x, step, source);
+        uint32_t right = (uint32_t)(sample.fraction * (1 << EDGE_SAMPLE_BITS) + 0.5);
+        columns->offset[x] = sample.index * channels;
+        columns->weights[x] = ((1 << EDGE_SAMPLE_BITS) - right) | right << 16;
+    }
+    for (uint32_t x = target; x < target + 4; x++) columns->offset[x] = columns->weights[x] = 0;
+}
+
+/* A blended row; readable beyond its end, as far as one vector. */
+static int16_t edge_blended[EDGE_MAX_SOURCE * 3 + 16] __attribute__((aligned(16)));
+
+/* Blends two rows of `count` bytes; reads up to 7 bytes beyond them. */
+static inline void edge_blend(const uint8_t *above, const uint8_t *below, uint32_t count,
+                              double fraction) {
+    int32_t weight = (int32_t)(fraction * 32768 + 0.5);
+    v128_t w = wasm_i16x8_splat((int16_t)(weight > 32767 ? 32767 : weight));
+    if (weight == 0 || above == below) {
+        for (uint32_t i = 0; i < count; i += 8) {
+            v128_t a = wasm_u16x8_load8x8(above + i);
+            wasm_v128_store(edge_blended + i, wasm_i16x8_shl(a, EDGE_BLEND_BITS));
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < count; i += 8) {
+        v128_t a = wasm_i16x8_shl(wasm_u16x8_load8x8(above + i), EDGE_BLEND_BITS);
+        v128_t b = wasm_i16x8_shl(wasm_u16x8_load8x8(below + i), EDGE_BLEND_BITS);
+        v128_t d = wasm_i16x8_q15mulr_sat(wasm_i16x8_sub(b, a), w);
+        wasm_v128_store(edge_blended + i, wasm_i16x8_add(a, d));
+    }
+}
+
+/* Four grey pixels of the blended row from column x on, with EDGE_GREY_BITS of fraction. */
+static inline v128_t edge_sample_grey(const edge_columns *columns, uint32_t x) {
+    const uint32_t *offset = columns->offset + x;
+    v128_t pairs = wasm_v128_load32_zero(edge_blended + offset[0]);
+    pairs = wasm_v128_load32_lane(edge_blended + offset[1], pairs, 1);
+    pairs = wasm_v128_load32_lane(edge_blended + offset[2], pairs, 2);
+    pairs = wasm_v128_load32_lane(edge_blended + offset[3], pairs, 3);
+    return wasm_i32x4_dot_i16x8(pairs, wasm_v128_load(columns->weights + x));
+}
+
+/* Luma of ITU-R BT.601 in 15 bits, rounded: (3735 B + 19235 G + 9798 R + 2^14) >> 15. */
+static inline uint8_t edge_luma(uint32_t blue, uint32_t green, uint32_t red) {
+    return (uint8_t)((3735 * blue + 19235 * green + 9798 * red + 16384) >> 15);
+}
+
+static inline v128_t edge_luma_of_4(const uint8_t *pixels, v128_t blue_green, v128_t red_one) {
+    v128_t p = wasm_v128_load(pixels); /* 12 bytes are used */
+    v128_t one = wasm_i8x16_const(1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0);
+    v128_t first = wasm_i8x16_shuffle(p, one, 0, 17, 1, 17, 3, 17, 4, 17, 6, 17, 7, 17, 9, 17, 10, 17);
+    v128_t last = wasm_i8x16_shuffle(p, one, 2, 17, 16, 17, 5, 17, 16, 17, 8, 17, 16, 17, 11, 17, 16, 17);
+    v128_t sum = wasm_i32x4_add(wasm_i32x4_dot_i16x8(first, blue_green), wasm_i32x4_dot_i16x8(last, red_one));
+    return wasm_u32x4_shr(sum, 15);
+}
+
+/* Turns `width` pixels of three channels to grey; reads up to 4 bytes beyond them. */
+static inline void edge_grey_row(uint8_t *grey, const uint8_t *row, uint32_t width, uint32_t format) {
+    uint32_t outer = format == EDGE_FORMAT_RGB8 ? 9798 : 3735, last = 3735 + 9798 - outer;
+    v128_t first = wasm_i32x4_splat((int32_t)(outer | 19235u << 16));
+    v128_t second = wasm_i32x4_splat((int32_t)(last | 16384u << 16));
+    uint32_t x = 0;
+    for (; x + 8 <= width; x += 8) {
+        v128_t low = edge_luma_of_4(row + 3 * x, first, second);
+        v128_t high = edge_luma_of_4(row + 3 * x + 12, first, second);
+        v128_t words = wasm_u16x8_narrow_i32x4(low, high);
+        wasm_v128_store64_lane(grey + x, wasm_u8x16_narrow_i16x8(words, words), 0);
+    }
+    for (; x < width; x++) {
+        const uint8_t *p = row + 3 * x;
+        bool rgb = format == EDGE_FORMAT_RGB8;
+        grey[x] = edge_luma(rgb ? p[2] : p[0], p[1], rgb ? p[0] : p[2]);
+    }
+}
+
+static inline uint32_t edge_channels(uint32_t format) { return format == EDGE_FORMAT_GRAY8 ? 1 : 3; }
+
+/* 0, or an error with its sentence, for an image that the kernels cannot read. */
+static inline int32_t edge_image_check(const edge_image *image, const char *name) {
+    const char *problem = NULL;
+    if (!image->data) problem = " is missing";
+    else if (image->format < EDGE_FORMAT_GRAY8 || image->format > EDGE_FORMAT_RGB8)
+        problem = " is of an unknown pixel format";
+    else if (image->width == 0 || image->height == 0) problem = " is empty";
+    else if (image->width > EDGE_MAX_SOURCE || image->height > EDGE_MAX_SOURCE)
+        problem = " is larger than 16384 pixels on a side";
+    else if (image->stride < image->width * edge_channels(image->format))
+        problem = " has rows that overlap";
+    if (!problem) return EDGE_OK;
+    edge_fail(EDGE_ERROR_INPUT, name);
+    edge_say(problem);
+    return EDGE_ERROR_INPUT;
+}
+
+#endif
