@@ -1,0 +1,510 @@
+"""The session: a lasting relation to a broker, whatever happens to its connections.
+
+It reconnects for ever, subscribes anew each time, and sends again what was not answered. It never
+acknowledges by itself what a receiver has taken, never raises out of a receiver, and never blocks
+the loop. It is not durable: what must outlive this process belongs into a ledger.
+
+Delivery is at least once, for QoS 1 both ways. A publication that is sent again after a lost
+connection has a new packet id: at QoS 1 the receiver keeps no ids (MQTT 5, 4.3.2), so nobody can
+tell.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from edge.config import BrokerSection
+from edge.errors import TransportError
+from edge.mqtt import security
+from edge.mqtt.attempts import Backoff, VersionChoice
+from edge.mqtt.connection import (
+    Answered,
+    Arrived,
+    Closed,
+    Connection,
+    Event,
+    Opened,
+    Subscribed,
+    UnansweredError,
+    UnsupportedError,
+    Unusable,
+)
+from edge.mqtt.messages import Incoming, Outgoing, Will
+from edge.mqtt.outgoing import OutgoingQueue
+from edge.mqtt.topics import filter_problem, matches
+
+STOOD_S: Final = 5.0
+"""A connection that lasted so long was a good one: the next delay begins small again."""
+GOODBYE_S: Final = 1.0
+"""How long `close` waits for the broker to end the connection."""
+REPEATS_UNLOGGED: Final = 40
+"""The same failure again is logged once in so many attempts: about every ten minutes."""
+
+_log = structlog.get_logger("edge.mqtt")
+
+
+class _Route(msgspec.Struct, frozen=True):
+    topic_filter: str
+    qos: int
+    receive: Callable[[Incoming], None]
+
+
+class Session:
+    """A lasting relation to one broker. All methods belong to the loop that runs `run`.
+
+    Args:
+        broker: The device config's section.
+        client_id: Stable: the broker keeps the session under it.
+        will: What the broker publishes when we vanish.
+        on_connected: Called when the broker has accepted us and answered all subscriptions.
+        on_disconnected: Called with the reason when a connection that was reported has ended.
+
+    Attributes:
+        counters: What happened since the start; only `in_flight` goes down.
+        refused_filters: Filters that the broker did not grant, each with its reason.
+        last_error: Why there is no connection; empty while there is one.
+
+    Raises:
+        ConfigError: A password, certificate or key file cannot be used.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSection,
+        client_id: str,
+        *,
+        will: Will | None = None,
+        on_connected: Callable[[], None] = lambda: None,
+        on_disconnected: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        security.password(broker)  # a file that cannot be used is said now, not while we run
+        if broker.tls is not None:
+            security.tls_context(broker.tls)
+        self._broker = broker
+        self._client_id = client_id
+        self._will = will
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._routes: list[_Route] = []
+        self._queue = OutgoingQueue(broker.max_outgoing)
+        self._versions = VersionChoice(broker.protocol)
+        self._backoff = Backoff(random.random)
+        self._connection: Connection | None = None
+        self._number = 0
+        self._opened: Opened | None = None
+        self._up = False
+        self._pumping = False
+        self._asked: dict[int, list[str]] = {}
+        self._owed: dict[int, int] = {}
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._repeats = 0
+        self.refused_filters: dict[str, str] = {}
+        self.last_error = ""
+        self.counters: dict[str, int] = dict.fromkeys(
+            (
+                "connects",
+                "connect_failures",
+                "disconnects",
+                "received",
+                "received_bytes",
+                "duplicates",
+                "unrouted",
+                "unusable",
+                "too_large",
+                "receiver_errors",
+                "acknowledged",
+                "stale_acknowledgements",
+                "published",
+                "published_bytes",
+                "publish_refused",
+                "publish_dropped",
+                "callback_errors",
+            ),
+            0,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted us and answered all subscriptions."""
+        return self._up
+
+    @property
+    def protocol(self) -> str:
+        """The version spoken on this connection: `5`, `3.1.1`; empty without one."""
+        return self._connection.version if self._connection and self._opened else ""
+
+    @property
+    def unanswered(self) -> int:
+        """Publications that the broker has not answered yet."""
+        return len(self._queue)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Received QoS 1 messages that no one has acknowledged yet."""
+        return len(self._owed)
+
+    # What others ask of us -----------------------------------------------------------------------
+
+    def subscribe(self, topic_filter: str, qos: int, receive: Callable[[Incoming], None]) -> None:
+        """Have `receive` called, from the loop, with each message that the filter takes.
+
+        May be called before there is a connection; each new one subscribes again, and the broker
+        then sends its retained messages again. Where filters overlap, each receiver gets the
+        message, and it counts as acknowledged when each has acknowledged it. A receiver that raises
+        is logged and has thereby acknowledged: else it would block the broker's window.
+
+        Raises:
+            ValueError: The filter or the QoS is against the rules of MQTT.
+        """
+        if problem := filter_problem(topic_filter):
+            raise ValueError(f"filter {topic_filter!r}: {problem}")
+        if qos not in (0, 1):
+            raise ValueError(f"filter {topic_filter!r}: QoS {qos} is not used here; 0 and 1 are")
+        route = _Route(topic_filter, qos, receive)
+        self._routes.append(route)
+        if self._connection is not None and self._opened is not None:
+            self._ask(self._connection, [route])
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        content_type: str | None = None,
+        correlation: bytes | None = None,
+        properties: dict[str, str] | None = None,
+        on_done: Callable[[bool], None] | None = None,
+    ) -> bool:
+        """Send a message, at once where there is a connection; never blocks.
+
+        Without a connection QoS 1 is queued, up to `max_outgoing`, and QoS 0 dropped.
+
+        Where this returns True, `on_done` is called once, from the loop: with True when the broker
+        has acknowledged it (QoS 0: when the kernel has taken it), with False when the broker
+        refused it (MQTT 5 says so, 3.1.1 cannot), or QoS 0 was lost with the connection.
+
+        Returns:
+            False where it was dropped: the queue is full, the session closing, or QoS 0 offline.
+
+        Raises:
+            ValueError: The topic or a property is against the rules of MQTT.
+        """
+        publication = Outgoing(
+            topic, payload, qos, retain, content_type, correlation, properties or {}, on_done
+        )
+        if problem := publication.problem():
+            raise ValueError(f"cannot publish to {topic!r}: {problem}")
+        offline = qos == 0 and self._opened is None
+        if self._closing or offline or not self._queue.add(publication):
+            self.counters["publish_dropped"] += 1
+            return False
+        self._pump()
+        return True
+
+    def acknowledge(self, message: Incoming) -> None:
+        """Tell the broker that the message need not come again.
+
+        On another connection than it came by this does nothing: the broker sends it again anyway.
+        """
+        if message.qos == 0:
+            return
+        mid = message.receipt.mid
+        here = self._connection is not None and message.receipt.connection == self._number
+        if not here or mid not in self._owed:
+            self.counters["stale_acknowledgements"] += 1
+            return
+        self._owed[mid] -= 1
+        if self._owed[mid] == 0:
+            self._send_acknowledgement(mid)
+
+    async def close(self, flush_s: float) -> None:
+        """Wait for what is on its way, `flush_s` at the longest, then say goodbye.
+
+        After a goodbye the broker publishes no will; it keeps the session. `run` returns.
+        """
+        self._closing = True
+        deadline = time.monotonic() + flush_s
+        while len(self._queue) and (left_s := deadline - time.monotonic()) > 0:
+            await self._change(left_s)
+        if len(self._queue):
+            _log.warning("mqtt-unsent", broker=self._at, publications=len(self._queue))
+        self._notify()
+        if (connection := self._connection) is not None:
+            connection.leave()
+            await asyncio.wait((connection.closed,), timeout=GOODBYE_S)
+            connection.abort()
+
+    async def run(self) -> None:
+        """Own the connection until cancelled or closed.
+
+        Cancelling drops the connection without a goodbye: the broker publishes the will.
+        """
+        while not self._closing:
+            began = time.monotonic()
+            at_once = False
+            try:
+                reason = await self._live()
+            except UnsupportedError as failed:
+                reason, at_once = str(failed), self._versions.unsupported()
+            except UnansweredError as failed:
+                reason, at_once = str(failed), self._versions.silent()
+            except TransportError as failed:
+                reason = str(failed)
+            self._note_failure(reason)
+            if time.monotonic() - began > STOOD_S and not at_once:
+                self._backoff.reset()
+            if not at_once and not self._closing:
+                await self._change(self._backoff.next_s())
+
+    # One connection ------------------------------------------------------------------------------
+
+    async def _live(self) -> str:
+        self._number += 1
+        connection = self._connection = Connection(
+            self._broker,
+            self._client_id,
+            self._will,
+            version=self._versions.current,
+            number=self._number,
+            receive=self._take,
+        )
+        reason = "cancelled"
+        try:
+            opened = await connection.open()
+            self._begin(connection, opened)
+            await self._subscribed(connection)
+            self._report_connected(opened)
+            reason = await connection.stand()
+        except TransportError as failed:
+            reason = str(failed)
+            raise
+        finally:
+            connection.abort()
+            self._end(connection, reason)
+        return reason
+
+    def _begin(self, connection: Connection, opened: Opened) -> None:
+        self._opened = opened
+        self._versions.worked()
+        self._queue.window = opened.window
+        self.counters["connects"] += 1
+        if self._routes:
+            self._ask(connection, self._routes)
+        self._pump()
+
+    async def _subscribed(self, connection: Connection) -> None:
+        deadline = time.monotonic() + self._broker.connect_timeout_s
+        while self._asked and not connection.closed.done():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TransportError(f"broker {self._at}: no answer to our subscriptions")
+            await self._change(left_s)
+        if connection.closed.done():
+            raise TransportError(f"broker {self._at}: {connection.closed.result()}")
+
+    def _report_connected(self, opened: Opened) -> None:
+        self._up = True
+        self.last_error = ""
+        self._repeats = 0
+        _log.info(
+            "mqtt-connected",
+            broker=self._at,
+            protocol=self.protocol,
+            client_id=self._client_id,
+            session_present=opened.session_present,
+            filters=len(self._routes),
+        )
+        self._call("on_connected", self._on_connected)
+
+    def _end(self, connection: Connection, reason: str) -> None:
+        was_up, self._up = self._up, False
+        self.counters["callback_errors"] += connection.broken_callbacks
+        self._connection = self._opened = None
+        self._asked.clear()
+        self._owed.clear()
+        for lost in self._queue.disconnected():
+            self._done(lost, accepted=False)
+        if was_up:
+            self.counters["disconnects"] += 1
+            self._call("on_disconnected", self._on_disconnected, reason)
+        self._notify()
+
+    def _note_failure(self, reason: str) -> None:
+        if self._closing:
+            return
+        repeated = reason == self.last_error
+        self._repeats = self._repeats + 1 if repeated else 0
+        self.last_error = reason
+        self.counters["connect_failures"] += 1
+        if self._repeats % REPEATS_UNLOGGED == 0:
+            _log.warning(
+                "mqtt-disconnected",
+                broker=self._at,
+                user=self._broker.username,
+                client_id=self._client_id,
+                reason=reason,
+                attempts_alike=self._repeats + 1,
+            )
+
+    # What the connection tells us ----------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Arrived(message):
+                self._arrived(message)
+            case Answered(mid, refusal):
+                self._answered(mid, refusal)
+            case Subscribed(mid, refusals):
+                self._granted(mid, refusals)
+            case Unusable(mid, qos, problem):
+                self.counters["unusable"] += 1
+                _log.warning("mqtt-unusable-message", broker=self._at, problem=problem)
+                if qos:
+                    self._send_acknowledgement(mid)
+            case Closed():
+                self._up = False
+        self._notify()
+
+    def _arrived(self, message: Incoming) -> None:
+        self.counters["received"] += 1
+        self.counters["received_bytes"] += len(message.payload)
+        self.counters["duplicates"] += message.duplicate
+        takers = self._takers(message)
+        if message.qos:
+            # One more than the receivers: ours, below, so that it is not sent between two of them.
+            self._owed[message.receipt.mid] = len(takers) + 1
+        for route in takers:
+            try:
+                route.receive(message)
+            except Exception as broken:  # noqa: BLE001 - a receiver's bug stays its own
+                self.counters["receiver_errors"] += 1
+                _log.error("mqtt-receiver-broken", topic=message.topic, exc_info=broken)
+                self.acknowledge(message)
+        self.acknowledge(message)
+
+    def _takers(self, message: Incoming) -> list[_Route]:
+        # MQTT 5 brokers hold back what is too large for us; 3.1.1 has no word for that.
+        if len(message.payload) > self._broker.max_packet_bytes:
+            self._dropped("too_large", message)
+            return []
+        takers = [route for route in self._routes if matches(route.topic_filter, message.topic)]
+        if not takers:  # the broker's session may remember filters of an earlier configuration
+            self._dropped("unrouted", message)
+        return takers
+
+    def _dropped(self, why: str, message: Incoming) -> None:
+        self.counters[why] += 1
+        if self.counters[why] == 1:
+            _log.warning(
+                f"mqtt-{why.replace('_', '-')}", topic=message.topic, bytes=len(message.payload)
+            )
+
+    def _answered(self, mid: int, refusal: str) -> None:
+        publication = self._queue.answered(mid)
+        if publication is None:
+            return
+        if refusal:
+            self._refused(publication, refusal)
+        else:
+            self.counters["published"] += 1
+            self.counters["published_bytes"] += len(publication.payload)
+            self._done(publication, accepted=True)
+        self._pump()
+
+    def _refused(self, publication: Outgoing, reason: str) -> None:
+        self.counters["publish_refused"] += 1
+        _log.warning(
+            "mqtt-publish-refused", broker=self._at, topic=publication.topic, reason=reason
+        )
+        self._done(publication, accepted=False)
+
+    def _granted(self, mid: int, refusals: tuple[str, ...]) -> None:
+        filters = self._asked.pop(mid, [])
+        for topic_filter, refusal in zip(filters, refusals, strict=False):
+            if refusal:
+                self.refused_filters[topic_filter] = refusal
+                _log.error(
+                    "mqtt-subscription-refused",
+                    broker=self._at,
+                    topic_filter=topic_filter,
+                    reason=refusal,
+                    remedy="grant it in the broker's access list",
+                )
+            else:
+                self.refused_filters.pop(topic_filter, None)
+
+    # What we tell the connection -----------------------------------------------------------------
+
+    def _ask(self, connection: Connection, routes: list[_Route]) -> None:
+        # A filter that two receivers share is asked for once, at the higher QoS.
+        wanted: dict[str, int] = {}
+        for route in routes:
+            wanted[route.topic_filter] = max(route.qos, wanted.get(route.topic_filter, 0))
+        mid = connection.subscribe(list(wanted.items()))
+        if mid is not None:
+            self._asked[mid] = list(wanted)
+        connection.flush()
+
+    def _pump(self) -> None:
+        """Send what may be sent. Not re-entrant: the outer call goes on where the inner began."""
+        connection, opened = self._connection, self._opened
+        if connection is None or opened is None or self._pumping:
+            return
+        self._pumping = True
+        try:
+            while (publication := self._queue.peek()) is not None:
+                too_large = 0 < opened.max_packet_bytes < publication.packet_bytes()
+                if too_large:
+                    self._queue.discard()
+                    self._refused(publication, f"larger than {opened.max_packet_bytes} bytes")
+                    continue
+                mid = connection.publish(publication)
+                if mid is None:  # the socket has just gone: it is sent on the next one
+                    break
+                self._queue.sent(mid)
+                connection.flush()
+        finally:
+            self._pumping = False
+
+    def _send_acknowledgement(self, mid: int) -> None:
+        self._owed.pop(mid, None)
+        self.counters["acknowledged"] += 1
+        if self._connection is not None:
+            self._connection.acknowledge(mid)
+
+    def _done(self, publication: Outgoing, *, accepted: bool) -> None:
+        if publication.on_done is not None:
+            self._call("on_done", publication.on_done, accepted)
+
+    def _call(self, name: str, callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception as broken:  # noqa: BLE001 - a caller's bug stays its own
+            self.counters["callback_errors"] += 1
+            _log.error("mqtt-callback-broken", callback=name, exc_info=broken)
+
+    # Waiting -------------------------------------------------------------------------------------
+
+    @property
+    def _at(self) -> str:
+        return f"{self._broker.host}:{self._broker.port}"
+
+    def _notify(self) -> None:
+        self._changed.set()
+
+    async def _change(self, longest_s: float) -> None:
+        """Wait until something happened, or so long."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
