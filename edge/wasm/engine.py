@@ -138,9 +138,8 @@ class GuestModule:
             call_ms: The budget of each call, 1 or more; the start function's too.
 
         Raises:
-            IncompatibleError: It was written for another ABI, or does not fit its grant.
-            GuestError: Its start function trapped.
-            GuestBudgetError: Its start function was interrupted.
+            IncompatibleError: It was written for another ABI, does not fit its grant, or its start
+                function trapped or was interrupted.
         """
         if call_ms < 1:
             raise ValueError(f"call_ms is {call_ms}; at least 1")
@@ -156,7 +155,8 @@ class GuestModule:
         try:
             instance = engine._run_start(store, self._module, call_ms)
         except Trap as trap:
-            raise failure_of(trap, f"guest {self.name}: its start function", call_ms) from None
+            failure = failure_of(trap, f"guest {self.name}: its start function", call_ms)
+            raise IncompatibleError(str(failure)) from failure
         except WasmtimeError as error:
             raise IncompatibleError(
                 f"guest {self.name} cannot be instantiated within its grant: "

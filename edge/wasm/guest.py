@@ -7,7 +7,7 @@ thread fills image slots), but never calls.
 import ctypes
 import json
 import math
-import threading
+from threading import get_ident
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -65,7 +65,7 @@ class Guest:
         self._base, self.memory_bytes = memory
         self._functions = functions
         self._call_ms = call_ms
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._broken = ""
         self._allocated: list[tuple[int, int]] = []
         self._state = 0
@@ -83,7 +83,7 @@ class Guest:
         return name in self._functions
 
     def _check_version(self) -> None:
-        wanted = self.call("edge_abi") & _ADDRESS_MASK
+        wanted = self._set_up("edge_abi") & _ADDRESS_MASK
         major, minor = wanted >> 16, wanted & 0xFFFF
         if major != abi.ABI_MAJOR or minor > abi.ABI_MINOR:
             raise IncompatibleError(
@@ -104,10 +104,14 @@ class Guest:
             Its address: aligned, inside the guest's memory, apart from all earlier ones.
 
         Raises:
-            IncompatibleError: There is no room, or the address is not such a one.
-            GuestError: The guest trapped.
+            IncompatibleError: There is no room, the address is not such a one, or it trapped.
         """
-        address = self.call("edge_alloc", nbytes, alignment) & _ADDRESS_MASK
+        if nbytes > self.memory_bytes:
+            raise IncompatibleError(
+                f"guest {self.name}: {nbytes} bytes do not fit into its {self.memory_bytes}: "
+                "build the guest with more memory, or grant fewer or smaller images"
+            )
+        address = self._set_up("edge_alloc", nbytes, alignment) & _ADDRESS_MASK
         asked = f"guest {self.name}: edge_alloc({nbytes}, {alignment})"
         if address == 0:
             raise IncompatibleError(
@@ -185,7 +189,7 @@ class Guest:
             GuestError: The guest lacks the function, trapped now, or had trapped before.
             GuestBudgetError: It did not return in time and was interrupted.
         """
-        if self._thread != threading.get_ident():
+        if self._thread != get_ident():
             raise RuntimeError(f"guest {self.name} belongs to another thread")
         if self._broken:
             raise GuestError(f"guest {self.name}: {name} refused: {self._broken}")
@@ -199,12 +203,19 @@ class Guest:
             self._broken = f"{name} trapped before; a fresh instance is needed"
             raise failure from None
 
+    def _set_up(self, name: str, first: int = 0, second: int = 0) -> int:
+        """Call at set-up: a guest that traps there cannot serve its deployment at all."""
+        try:
+            return self.call(name, first, second)
+        except GuestError as error:
+            raise IncompatibleError(str(error)) from error
+
     def configure(self, document: dict[str, Any]) -> None:
         """Hand the guest its parameters, once, before the first frame.
 
         Raises:
-            IncompatibleError: The guest does not accept them; with its own sentence if it has one.
-            GuestError: The guest trapped.
+            IncompatibleError: It does not accept them (with its own sentence where it has one),
+                trapped, or took longer than its budget.
         """
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
         if len(text) > MAX_PARAMETERS_BYTES:
@@ -214,7 +225,7 @@ class Guest:
             )
         address = self.alloc(len(text), 8)
         self.view(address, (len(text),), np.uint8)[:] = np.frombuffer(text, np.uint8)
-        result = self.call("edge_configure", address, len(text))
+        result = self._set_up("edge_configure", address, len(text))
         if result != abi.OK:
             raise IncompatibleError(
                 f"guest {self.name}: edge_configure refused its parameters: "

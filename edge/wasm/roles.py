@@ -3,9 +3,8 @@
 A role allocates everything once, at set-up; a frame costs it a few field writes, one call and
 the checks of what came back. Several roles may share one `Guest`.
 
-The call struct of a role is written afresh for each frame from the host's own copy, so whatever a
-guest scribbled over it last time is gone. Results are preset to what no guest may answer (NaN), so
-a field that the guest did not set is found.
+Results are preset to what no guest may answer (NaN, a verdict that is none), so a field that the
+guest did not set is found.
 """
 
 import ctypes
@@ -20,12 +19,22 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.contracts import abi
-from edge.contracts.frame import PixelFormat
 from edge.contracts.messages import ActionWish
 from edge.contracts.plan import ImagePlan, TensorSpec
 from edge.contracts.verdict import HOST_REASONS, Kind
 from edge.errors import GuestError, IncompatibleError
 from edge.wasm.guest import Guest
+from edge.wasm.placement import STRUCT_ALIGNMENT, CallStruct, ImageSlot, Tensors
+
+__all__ = [
+    "DEFECT",
+    "Decider",
+    "Decision",
+    "ImageSlot",
+    "Postprocessor",
+    "Preprocessor",
+    "Transform",
+]
 
 DEFECT: Final = np.dtype(
     [
@@ -39,14 +48,6 @@ DEFECT: Final = np.dtype(
 )
 """`abi.Defect` as NumPy sees it."""
 
-FORMATS: Final[dict[PixelFormat, int]] = {
-    PixelFormat.GRAY8: abi.FORMAT_GRAY8,
-    PixelFormat.BGR: abi.FORMAT_BGR8,
-    PixelFormat.RGB: abi.FORMAT_RGB8,
-}
-"""Bayer frames are converted before a guest sees them."""
-
-_STRUCT_ALIGNMENT: Final = 8
 _KINDS: Final = {
     abi.VERDICT_PASS: Kind.PASS,
     abi.VERDICT_REJECT: Kind.REJECT,
@@ -59,125 +60,6 @@ _NAN: Final = math.nan
 
 Transform = tuple[float, float, float, float]
 """scale_x, scale_y, offset_x, offset_y: frame = (input - offset) * scale, in pixels."""
-
-
-class ImageSlot:
-    """Room for one decoded image in guest memory.
-
-    One thread at a time: the decoder fills it, then the engine thread hands it to the guest.
-
-    Attributes:
-        address: In guest memory, aligned to 64 bytes.
-        buffer: Writable flat uint8 view of the largest image and the slack behind it.
-        width: Pixels of the image that it holds; 0 before the first.
-        height: Pixels.
-        channels: Bytes a pixel.
-    """
-
-    __slots__ = ("_limit", "address", "buffer", "channels", "format", "height", "width")
-
-    def __init__(self, guest: Guest, image: ImagePlan) -> None:
-        nbytes = image.max_bytes + abi.IMAGE_SLACK_BYTES
-        self.address = guest.alloc(nbytes)
-        self.buffer: npt.NDArray[np.uint8] = guest.view(self.address, (nbytes,), np.uint8)
-        self._limit = image.max_bytes
-        self.width = self.height = self.channels = 0
-        self.format = abi.FORMAT_NONE
-
-    def shape_as(self, width: int, height: int, pixel_format: PixelFormat) -> npt.NDArray[np.uint8]:
-        """Say what image comes next, and get the view to decode it into.
-
-        Args:
-            width: Pixels, at least 1.
-            height: Pixels, at least 1.
-            pixel_format: GRAY8, BGR or RGB.
-
-        Returns:
-            A writable view of shape (height, width, channels), or (height, width) for GRAY8.
-
-        Raises:
-            ValueError: It is larger than the plan's largest image, or of another format.
-        """
-        kind = FORMATS.get(pixel_format)
-        channels = pixel_format.channels
-        nbytes = width * height * channels
-        if kind is None or width < 1 or height < 1 or nbytes > self._limit:
-            raise ValueError(
-                f"image of {width}x{height} {pixel_format}: the slot takes {self._limit} bytes "
-                "of GRAY8, BGR or RGB"
-            )
-        self.width, self.height, self.channels, self.format = width, height, channels, kind
-        shape = (height, width) if channels == 1 else (height, width, channels)
-        return self.buffer[:nbytes].reshape(shape)
-
-    def write_to(self, image: abi.Image) -> None:
-        """Fill the ABI's description of this image."""
-        image.data = self.address
-        image.width = self.width
-        image.height = self.height
-        image.stride = self.width * self.channels
-        image.format = self.format
-
-
-class _CallStruct:
-    """A role's argument: the host's own copy, and its place in guest memory."""
-
-    def __init__(self, guest: Guest, kind: type[abi.Struct]) -> None:
-        self.nbytes = ctypes.sizeof(kind)
-        self.address = guest.alloc(self.nbytes, _STRUCT_ALIGNMENT)
-        self.host = kind()
-        self.at_host = ctypes.addressof(self.host)
-        self.guest = guest.map(kind, self.address)
-        self.at_guest = guest.pointer(self.address, self.nbytes)
-
-    def send(self) -> None:
-        """Overwrite the guest's copy with the host's."""
-        ctypes.memmove(self.at_guest, self.at_host, self.nbytes)
-
-
-class _Tensors:
-    """The tensors of one side of the model, and the ABI structs that describe them."""
-
-    def __init__(self, guest: Guest, specs: tuple[TensorSpec, ...]) -> None:
-        self.views: tuple[npt.NDArray[Any], ...]
-        self._host = (abi.Tensor * len(specs))()
-        views = []
-        for tensor, spec in zip(self._host, specs, strict=True):
-            views.append(_place_tensor(guest, tensor, spec))
-        self.views = tuple(views)
-        nbytes = ctypes.sizeof(self._host)
-        self.address = guest.alloc(nbytes, _STRUCT_ALIGNMENT)
-        self._copy = (guest.pointer(self.address, nbytes), ctypes.addressof(self._host), nbytes)
-
-    def send(self) -> None:
-        """Overwrite the guest's descriptions with the host's."""
-        ctypes.memmove(*self._copy)
-
-
-def _place_tensor(guest: Guest, tensor: abi.Tensor, spec: TensorSpec) -> npt.NDArray[Any]:
-    code = abi.DTYPES.get(spec.dtype)
-    rank = len(spec.shape)
-    if code is None or not 1 <= rank <= abi.MAX_RANK or min(spec.shape) < 1:
-        raise IncompatibleError(
-            f"tensor {spec.name}: {spec.dtype} {spec.shape} cannot be handed to a guest: "
-            f"1 to {abi.MAX_RANK} static dimensions of {', '.join(abi.DTYPES)}"
-        )
-    dtype = np.dtype(spec.dtype)
-    nbytes = math.prod(spec.shape) * dtype.itemsize
-    if nbytes > guest.memory_bytes:
-        raise IncompatibleError(
-            f"tensor {spec.name}: {nbytes} bytes do not fit into the {guest.memory_bytes} of "
-            f"guest {guest.name}"
-        )
-    tensor.data = guest.alloc(nbytes, abi.TENSOR_ALIGNMENT)
-    tensor.dtype = code
-    tensor.rank = rank
-    tensor.bytes = nbytes
-    for axis, length in enumerate(spec.shape):
-        tensor.dims[axis] = length
-    view = guest.view(tensor.data, spec.shape, dtype)
-    view[...] = 0
-    return view
 
 
 def _require(guest: Guest, role: str) -> None:
@@ -209,16 +91,15 @@ class Preprocessor:
         self._guest = guest
         self.frame_slots = tuple(ImageSlot(guest, image) for _ in range(frame_slots))
         self.reference_slots = tuple(ImageSlot(guest, image) for _ in range(reference_slots))
-        self._tensors = _Tensors(guest, inputs)
+        self._tensors = Tensors(guest, inputs)
         self.inputs = self._tensors.views
-        self._call = call = _CallStruct(guest, abi.PreprocessCall)
-        host: Any = call.host
+        self._call = call = CallStruct(guest, abi.PreprocessCall)
+        host = call.host
         host.inputs = self._tensors.address
         host.input_count = len(inputs)
         host.transform = abi.Transform(_NAN, _NAN, _NAN, _NAN)
         self._frame, self._reference = host.frame, host.reference
-        guest_side: Any = call.guest
-        self._transform: abi.Transform = guest_side.transform
+        self._transform: abi.Transform = call.guest.transform
 
     def run(self, frame: ImageSlot, reference: ImageSlot | None) -> Transform:
         """Fill `inputs` from a frame.
@@ -230,11 +111,11 @@ class Preprocessor:
             GuestError: The guest trapped or failed, or its transform is not such a one.
             GuestBudgetError: It took longer than its budget.
         """
-        frame.write_to(self._frame)
+        frame.describe(self._frame)
         if reference is None:
             ctypes.memset(ctypes.addressof(self._reference), 0, ctypes.sizeof(abi.Image))
         else:
-            reference.write_to(self._reference)
+            reference.describe(self._reference)
         self._tensors.send()
         self._call.send()
         result = self._guest.call("preprocess", self._call.address)
@@ -272,12 +153,12 @@ class Postprocessor:
         self._guest = guest
         self._class_count = class_count
         self._capacity = capacity
-        self._tensors = _Tensors(guest, outputs)
+        self._tensors = Tensors(guest, outputs)
         self.outputs = self._tensors.views
-        address = guest.alloc(capacity * DEFECT.itemsize, _STRUCT_ALIGNMENT)
+        address = guest.alloc(capacity * DEFECT.itemsize, STRUCT_ALIGNMENT)
         self._defects = guest.view(address, (capacity,), DEFECT)
-        self._call = _CallStruct(guest, abi.PostprocessCall)
-        host: Any = self._call.host
+        self._call = CallStruct(guest, abi.PostprocessCall)
+        host = self._call.host
         host.outputs = self._tensors.address
         host.output_count = len(outputs)
         host.defects = address
@@ -378,27 +259,26 @@ class Decider:
         self._guest = guest
         self._signal_count = signal_count
         self._action_count = action_count
-        defects = guest.alloc(abi.MAX_DEFECTS * DEFECT.itemsize, _STRUCT_ALIGNMENT)
+        defects = guest.alloc(abi.MAX_DEFECTS * DEFECT.itemsize, STRUCT_ALIGNMENT)
         self._defects = guest.view(defects, (abi.MAX_DEFECTS,), DEFECT)
-        signals = guest.alloc(max(signal_count, 1) * _SIGNAL.size, _STRUCT_ALIGNMENT)
+        signals = guest.alloc(max(signal_count, 1) * _SIGNAL.size, STRUCT_ALIGNMENT)
         self._signals = memoryview(
             guest.view(signals, (signal_count * _SIGNAL.size,), np.uint8)  # type: ignore[arg-type]
         )
-        self._call = call = _CallStruct(guest, abi.DecideCall)
-        host: Any = call.host
+        self._call = call = CallStruct(guest, abi.DecideCall)
+        host = call.host
         host.defects, host.signals = defects, signals
         host.signal_count = signal_count
         host.verdict = 0xFFFF_FFFF
         host.score = _NAN
         self._host = host
-        self._answer: Any = call.guest
+        self._answer = call.guest
 
     def run(
         self,
         defects: npt.NDArray[Any],
         count: int,
         signals: Sequence[tuple[float, int, int]],
-        *,
         frame_index: int,
         captured_at_ns: int,
         width: int,
@@ -438,6 +318,14 @@ class Decider:
         if result != abi.OK:
             raise _failed(self._guest, "decide", result)
         return self._decision()
+
+    def save_state(self) -> bytes | None:
+        """See `Guest.save_state`."""
+        return self._guest.save_state()
+
+    def restore_state(self, state: bytes) -> bool:
+        """See `Guest.restore_state`."""
+        return self._guest.restore_state(state)
 
     def _decision(self) -> Decision:
         answer = self._answer
