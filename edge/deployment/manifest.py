@@ -112,7 +112,7 @@ class Pipeline(Strict):
     source: CameraName
     reference: ReferenceName | None = None
     reference_slots: int = Field(
-        4, ge=1, le=64, description="Decoded references kept in guest memory."
+        4, ge=2, le=64, description="Decoded references kept in guest memory."
     )
     budget_ms: int = Field(ge=10, le=60_000, description="From capture to the verdict.")
     fail_safe: Literal["review", "reject", "pass"] = Field(

@@ -4,7 +4,7 @@ Deliberately not here: what a manifest or a card says (`manifest`, `card`), and 
 """
 
 import tomllib
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,15 +44,32 @@ def parse(content: bytes, model: type[T], where: str) -> T:
         DeploymentError: It is not UTF-8, not TOML, or not what the model asks for; the message
             lists every finding with its key.
     """
+    return validate(document(content, where), model, where)
+
+
+def document(content: bytes, where: str) -> dict[str, Any]:
+    """Read TOML.
+
+    Raises:
+        DeploymentError: It is not UTF-8 or not TOML.
+    """
     try:
-        document = tomllib.loads(content.decode())
+        return tomllib.loads(content.decode())
     except UnicodeDecodeError as failed:
         raise DeploymentError(f"{where}: is not UTF-8: {failed}") from failed
     except tomllib.TOMLDecodeError as failed:
         raise DeploymentError(f"{where}: is not TOML: {failed}") from failed
     except RecursionError:
         raise DeploymentError(f"{where}: tables or arrays are nested too deeply") from None
+
+
+def validate(found: dict[str, Any], model: type[T], where: str) -> T:
+    """Hold a document to its model.
+
+    Raises:
+        DeploymentError: It is not what the model asks for; every finding with its key.
+    """
     try:
-        return model.model_validate(document)
+        return model.model_validate(found)
     except ValidationError as invalid:
         raise DeploymentError(f"{where}: {explain(invalid)}") from None

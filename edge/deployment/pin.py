@@ -1,0 +1,202 @@
+"""Brings a deployment folder up to date with its sources: copies, then digests, in one command.
+
+    python -m edge.deployment.pin FOLDER [SOURCE ...] [--check]
+
+Each source replaces the file of the same name that the manifest pins (or that the card names as
+the pinned variant); then the manifest's `sha256` values are written anew, and nothing else of it:
+comments and layout stay. At the end the folder is loaded as a device would load it. `--check`
+writes nothing and exits with 1 where something would change.
+
+Deliberately not here: raising the revision. That a deployment is another one is a person's word.
+"""
+
+import argparse
+import copy
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from edge.contracts.plan import MAX_MODEL_BYTES
+from edge.deployment import files
+from edge.deployment.card import Card
+from edge.deployment.folder import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES, load_folder
+from edge.deployment.manifest import Manifest
+from edge.deployment.schema import document, parse, validate
+from edge.errors import DeploymentError, EdgeError
+
+_BLOCKS: Final = re.compile(r"^(?=[ \t]*\[)", re.MULTILINE)
+_INLINE: Final = re.compile(r"\{[^{}\n]*\}")
+_PATH: Final = re.compile(
+    r"""(?:^|(?<=[{,\n]))[ \t]*path[ \t]*=[ \t]*(?:"([^"\n]*)"|'([^'\n]*)')"""
+)
+_DIGEST: Final = re.compile(r"""((?:^|(?<=[{,\n]))[ \t]*sha256[ \t]*=[ \t]*)["'][^"'\n]*["']""")
+
+
+def pin(folder: Path, sources: Sequence[Path] = (), *, write: bool = True) -> list[str]:
+    """Refresh the copies and digests of a deployment folder.
+
+    Args:
+        folder: Holds `manifest.toml`; its `sha256` values may be anything.
+        sources: Files to take over, matched by name to what is pinned.
+        write: False: only say what would change.
+
+    Returns:
+        Paths below the folder that changed, or would.
+
+    Raises:
+        DeploymentError: A source is pinned nowhere or in two places, or the folder is unsound
+            after it was refreshed.
+    """
+    content = files.read(folder, MANIFEST, MAX_TEXT_BYTES)
+    found = document(content, str(folder / MANIFEST))
+    manifest = _manifest_without_digests(folder, found)
+    fresh = {source.name: source for source in sources}
+    if len(fresh) != len(sources):
+        raise DeploymentError(f"{folder}: two sources have the same name")
+    contents = _contents(folder, manifest, fresh)
+    _refuse_strangers(folder, fresh, contents)
+    contents[MANIFEST] = _repinned(folder, content.decode(), found, contents).encode()
+    changed = [path for path, content in contents.items() if _differs(folder / path, content)]
+    if write:
+        for path in changed:
+            _replace(folder / path, contents[path])
+        load_folder(folder)
+    return changed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m edge.deployment.pin")
+    parser.add_argument("folder", type=Path, help="deployment folder")
+    parser.add_argument("sources", type=Path, nargs="*", help="files to take over, by name")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
+    chosen = parser.parse_args(arguments)
+    try:
+        changed = pin(chosen.folder, chosen.sources, write=not chosen.check)
+        if not chosen.check or not changed:
+            load_folder(chosen.folder)
+    except EdgeError as failed:
+        sys.stderr.write(f"{failed}\n")
+        return 1
+    for path in changed:
+        verb = "is out of date" if chosen.check else "was renewed"
+        sys.stdout.write(f"{chosen.folder / path} {verb}\n")
+    return 1 if chosen.check and changed else 0
+
+
+def _manifest_without_digests(folder: Path, found: dict[str, Any]) -> Manifest:
+    """Read the manifest whatever its digests are: they are what is to be written."""
+    blank = copy.deepcopy(found)
+    tables: list[Any] = [blank]
+    for table in tables:  # grows as it goes
+        if isinstance(table, dict):
+            if "path" in table and "sha256" in table:
+                table["sha256"] = "0" * 64
+            tables.extend(table.values())
+    return validate(blank, Manifest, str(folder / MANIFEST))
+
+
+def _contents(folder: Path, manifest: Manifest, fresh: dict[str, Path]) -> dict[str, bytes]:
+    """What every pinned file is to hold, by its path below the folder."""
+    contents: dict[str, bytes] = {}
+    for name, pipeline in manifest.pipelines.items():
+        for _, guest in pipeline.guests:
+            contents[guest.path] = _content(folder, guest.path, fresh, MAX_GUEST_BYTES)
+        card_path = pipeline.model.card.path
+        contents[card_path] = _content(folder, card_path, fresh, MAX_TEXT_BYTES)
+        card = parse(contents[card_path], Card, str(folder / card_path))
+        variant = card.variant(pipeline.model.variant)
+        if variant is None:
+            raise DeploymentError(
+                f"{folder / card_path}: pipelines.{name}.model.variant is "
+                f"{pipeline.model.variant!r}, which the card does not offer"
+            )
+        path = str(PurePosixPath(card_path).parent / variant.file)
+        contents[path] = _content(folder, path, fresh, MAX_MODEL_BYTES)
+        _hold_to_card(path, variant.sha256, contents[path])
+    return contents
+
+
+def _content(folder: Path, path: str, fresh: dict[str, Path], limit: int) -> bytes:
+    source = fresh.get(PurePosixPath(path).name)
+    if source is None:
+        return files.read(folder, path, limit)
+    return files.read(source.absolute().parent, source.name, limit)
+
+
+def _hold_to_card(path: str, expected: str, content: bytes) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise DeploymentError(
+            f"{path}: the card pins sha256 {expected}, the file has {found} "
+            "(write the card anew for this model)"
+        )
+
+
+def _refuse_strangers(folder: Path, fresh: dict[str, Path], contents: dict[str, bytes]) -> None:
+    names = [PurePosixPath(path).name for path in contents]
+    for name, source in fresh.items():
+        if names.count(name) != 1:
+            raise DeploymentError(
+                f"{source}: {folder / MANIFEST} pins {names.count(name)} files of this name; "
+                f"it pins {', '.join(sorted(names))}"
+            )
+
+
+def _repinned(folder: Path, text: str, found: dict[str, Any], contents: dict[str, bytes]) -> str:
+    """The manifest with every digest written anew, proved to differ in nothing else."""
+    digests = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    renewed = "".join(
+        _edit(_INLINE.sub(lambda match: _edit(match[0], digests), block), digests)
+        for block in _BLOCKS.split(text)
+    )
+    expected = copy.deepcopy(found)
+    for pipeline in expected["pipelines"].values():
+        roles = (pipeline[role] for role in ("preprocess", "postprocess", "decide"))
+        for table in (pipeline["model"]["card"], *roles):
+            table["sha256"] = digests[table["path"]]
+    if document(renewed.encode(), str(folder / MANIFEST)) != expected:
+        raise DeploymentError(
+            f"{folder / MANIFEST}: cannot be edited line by line; write each pin as two lines, "
+            'path = "..." and sha256 = "...", or as one inline table on one line'
+        )
+    return renewed
+
+
+def _edit(block: str, digests: dict[str, str]) -> str:
+    """Renew the digest of a table (or inline table) that has one path and one digest."""
+    bare = block if block.startswith("{") else _INLINE.sub("", block)
+    paths = [double or single for double, single in _PATH.findall(bare)]
+    if len(paths) != 1 or paths[0] not in digests or len(_DIGEST.findall(bare)) != 1:
+        return block
+    return _DIGEST.sub(lambda match: f'{match[1]}"{digests[paths[0]]}"', block)
+
+
+def _differs(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() != content
+    except FileNotFoundError:
+        return True
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write aside, then rename: an interrupted run leaves whole files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
