@@ -4,24 +4,46 @@ Nothing else in the product reads settings, and nothing reads the environment. S
 of files. The JSON Schema in `device_configs/schema.json` is generated from these models.
 """
 
+import copy
+import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from edge.errors import ConfigError
 
+MAX_FILE_BYTES: Final = 1 << 20
+"""Largest device config; a real one has 2 KiB."""
+
 Port = Annotated[int, Field(ge=1, le=65_535)]
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+File = Annotated[Path, Field(strict=False)]
+"""A path; TOML has only strings for it. A relative one is relative to the working folder."""
+
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+LogicalName = Annotated[str, Field(pattern=_NAME)]
+_PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
+_PLACEHOLDERS: Final = ("part_id", "reference_id", "frame_id")
+_REMEDY: Final = (
+    "correct it and run `edge check --config FILE`; docs/configuration.md lists all keys"
+)
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are refused, values are frozen."""
+    """Base of all sections: unknown keys are refused, nothing is coerced, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DeviceSection(Section):
@@ -34,9 +56,15 @@ class DeviceSection(Section):
 class TlsSection(Section):
     """TLS to the broker."""
 
-    ca_file: Path = Field(description="PEM file of the authorities that may sign the broker.")
-    certificate_file: Path | None = Field(None, description="PEM client certificate.")
-    key_file: Path | None = Field(None, description="PEM key of the client certificate.")
+    ca_file: File = Field(description="PEM file of the authorities that may sign the broker.")
+    certificate_file: File | None = Field(None, description="PEM client certificate.")
+    key_file: File | None = Field(None, description="PEM key of the client certificate.")
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: give both or neither")
+        return self
 
 
 class BrokerSection(Section):
@@ -58,7 +86,7 @@ class BrokerSection(Section):
         "", max_length=64, description="MQTT client id; default edge-{device.id}."
     )
     username: str = Field("", max_length=128, description="User name, with password_file.")
-    password_file: Path | None = Field(None, description="File whose first line is the password.")
+    password_file: File | None = Field(None, description="File whose first line is the password.")
     tls: TlsSection | None = Field(None, description="TLS; absent means plain TCP.")
     max_packet_bytes: int = Field(
         16 << 20, ge=1 << 10, le=256 << 20, description="Largest MQTT packet accepted, bytes."
@@ -67,11 +95,17 @@ class BrokerSection(Section):
         1_000, ge=10, le=100_000, description="Publications kept while the broker is away."
     )
 
+    @model_validator(mode="after")
+    def _password_with_user(self) -> Self:
+        if self.password_file is not None and not self.username:
+            raise ValueError("password_file needs username: MQTT 3.1.1 knows no password alone")
+        return self
+
 
 class StorageSection(Section):
     """Durable state."""
 
-    path: Path = Field(
+    path: File = Field(
         Path("/var/lib/edge"), description="Folder for compiled guests and state; made if absent."
     )
 
@@ -190,6 +224,13 @@ class Binding(Section):
         description="Cameras: shared subscription group, for several boxes on one line.",
     )
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Let the published schema know the short form, a topic alone."""
+        return {"anyOf": [{"type": "string", "minLength": 1}, handler(core_schema)]}
+
     @model_validator(mode="before")
     @classmethod
     def _topic_alone(cls, value: Any) -> Any:
@@ -197,26 +238,42 @@ class Binding(Section):
 
     @model_validator(mode="after")
     def _placeholders(self) -> Self:
-        for level in self.topic.split("/"):
+        if self.topic.startswith("$share/"):
+            raise ValueError("name the group of a shared subscription by `share`, not in the topic")
+        *above, last = self.topic.split("/")
+        for level in (*above, last):
             names = _PLACEHOLDER.findall(level)
             if "{" in level and (len(names) != 1 or level != f"{{{names[0]}}}"):
                 raise ValueError(f"{level!r}: a placeholder must be a whole topic level")
-            if names and names[0] not in ("part_id", "reference_id", "frame_id"):
-                raise ValueError(
-                    f"{level!r}: known placeholders are part_id, reference_id, frame_id"
-                )
+            if names and names[0] not in _PLACEHOLDERS:
+                raise ValueError(f"{level!r}: known placeholders are {', '.join(_PLACEHOLDERS)}")
             if ("+" in level and level != "+") or ("#" in level and level != "#"):
                 raise ValueError(f"{level!r}: a wildcard must be a whole topic level")
+        if "#" in above:
+            raise ValueError("the wildcard # must be the last topic level")
         return self
+
+
+# The schema that pydantic makes of the pattern would let other names pass unchecked.
+Table = Annotated[
+    dict[LogicalName, Binding], Field(json_schema_extra={"additionalProperties": False})
+]
 
 
 class BindingsSection(Section):
     """Logical names to topics, by kind: `camera.top` is `bindings.camera.top`."""
 
-    camera: dict[str, Binding] = Field(default_factory=dict, description="Frames in.")
-    reference: dict[str, Binding] = Field(default_factory=dict, description="Reference images in.")
-    signal: dict[str, Binding] = Field(default_factory=dict, description="Signals in.")
-    action: dict[str, Binding] = Field(default_factory=dict, description="Actions out.")
+    camera: Table = Field(default_factory=dict, description="Frames in.")
+    reference: Table = Field(default_factory=dict, description="Reference images in.")
+    signal: Table = Field(default_factory=dict, description="Signals in.")
+    action: Table = Field(default_factory=dict, description="Actions out.")
+
+    @model_validator(mode="after")
+    def _actions_have_one_topic(self) -> Self:
+        for name, binding in self.action.items():
+            if "+" in binding.topic or "#" in binding.topic:
+                raise ValueError(f"action.{name}: no wildcard in a topic that is published to")
+        return self
 
     def find(self, name: str) -> Binding | None:
         """Return the binding of a logical name such as `camera.top`, or None."""
@@ -261,54 +318,108 @@ def parse(document: dict[str, Any], where: str, overrides: tuple[str, ...] = ())
     Raises:
         ConfigError: A key is unknown, missing or out of range, or an override is not `key=value`.
     """
-    for override in overrides:
-        _lay_over(document, override)
+    laid_over = copy.deepcopy(document)
+    keys = {_lay_over(laid_over, override) for override in overrides}
     try:
-        return DeviceConfig.model_validate(document)
+        return DeviceConfig.model_validate(laid_over)
     except ValidationError as invalid:
-        raise ConfigError(
-            where, explain(invalid), "see `edge check --config` and docs/configuration.md"
-        ) from None
+        raise ConfigError(where, explain(invalid, DeviceConfig, keys), _REMEDY) from None
 
 
-def explain(invalid: ValidationError) -> str:
-    """Say every finding of a validation on one line each: key, problem, what was found."""
+def explain(
+    invalid: ValidationError,
+    model: type[BaseModel] | None = None,
+    overridden: set[str] | frozenset[str] = frozenset(),
+) -> str:
+    """Say every finding of a validation: key, what was expected, what was found.
+
+    The value of an unknown key is not shown: it may be a secret that was put in the wrong place.
+
+    Args:
+        invalid: The findings.
+        model: The model of the whole document, for a guess at what an unknown key was meant to be.
+        overridden: Dotted keys that came from `--set` and not from the file.
+    """
     findings = []
     for error in invalid.errors(include_url=False):
-        key = ".".join(str(part) for part in error["loc"]) or "(file)"
-        message = error["msg"].removeprefix("Value error, ")
-        if error["type"] == "extra_forbidden":
-            message = "unknown key"
-        found = "" if error["type"] == "missing" else f", found {str(error['input'])[:80]!r}"
-        findings.append(f"{key}: {message}{found}")
+        parts = [str(part) for part in error["loc"]]
+        key = ".".join(parts) or "(file)"
+        message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        match error["type"]:
+            case "extra_forbidden":
+                message = "unknown key" + (_guess(model, parts) if model else "")
+            case "missing":
+                message = "is missing"
+            case "value_error":
+                pass
+            case _:
+                message += f", found {_shortened(error['input'])}"
+        origin = (
+            " (from --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""
+        )
+        findings.append(f"{key}{origin}: {message}")
     return "; ".join(findings)
+
+
+def _guess(model: type[BaseModel], parts: list[str]) -> str:
+    """Name the keys that the last of `parts` may have been meant to be."""
+    known: type[BaseModel] | None = model
+    for part in parts[:-1]:
+        field = known.model_fields.get(part) if known else None
+        inner = field.annotation if field else None
+        known = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    if known is None:
+        return ""
+    near = difflib.get_close_matches(parts[-1], known.model_fields, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known.model_fields)}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
+
+
+_MAX_SHOWN: Final = 80
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode()
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as failed:
-        raise ConfigError(path, f"cannot be read: {failed.strerror}", "check --config") from failed
-    except UnicodeDecodeError as failed:
-        raise ConfigError(path, f"is not UTF-8: {failed}") from failed
+        raise ConfigError(
+            path,
+            f"cannot be read: {failed.strerror}",
+            "name a file by --config; device_configs/ has one for each kind of box",
+        ) from failed
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(path, f"is larger than {MAX_FILE_BYTES} bytes", "is it the right file?")
     try:
-        return tomllib.loads(text)
+        # Editors of another system put a byte order mark in front.
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as failed:
+        raise ConfigError(path, f"is not UTF-8: {failed}", "save it as UTF-8") from failed
     except tomllib.TOMLDecodeError as failed:
-        raise ConfigError(path, f"is not TOML: {failed}") from failed
+        raise ConfigError(path, f"is not TOML: {failed}", "see toml.io for the syntax") from failed
+    except RecursionError:
+        raise ConfigError(path, "is not a config: tables or arrays nest too deeply") from None
 
 
-def _lay_over(document: dict[str, Any], override: str) -> None:
+def _lay_over(document: dict[str, Any], override: str) -> str:
+    """Put one `key.path=value` into the document and return its key."""
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    *parents, last = key.split(".")
+    if not equals or not all((*parents, last)):
         raise ConfigError("--set", f"{override!r} is not of the form key.path=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
+        found = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        found = {}
     table = document
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise ConfigError("--set", f"{key!r}: {parent!r} is not a table")
-    table[last] = value
+    table[last] = found["value"] if found.keys() == {"value"} else text
+    return key
