@@ -421,5 +421,5 @@ def _lay_over(document: dict[str, Any], override: str) -> str:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise ConfigError("--set", f"{key!r}: {parent!r} is not a table")
-    table[last] = found["value"] if found.keys() == {"value"} else text
+    table[last] = found["value"] if found.keys() == {"value"} else text.strip()
     return key
