@@ -72,15 +72,16 @@ def _open(root: Path, path: str, max_bytes: int) -> BinaryIO:
         handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as failed:
         raise DeploymentError(f"{here}: cannot be read: {failed.strerror} ({_REMEDY})") from failed
-    file = os.fdopen(handle, "rb")
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):  # 3
-        file.close()
-        raise DeploymentError(f"{here}: is not a regular file")
-    if status.st_size > max_bytes:  # 4
-        file.close()
-        raise _too_large(here, max_bytes)
-    return file
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):  # 3
+            raise DeploymentError(f"{here}: is not a regular file")
+        if status.st_size > max_bytes:  # 4
+            raise _too_large(here, max_bytes)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def _too_large(path: Path, max_bytes: int) -> DeploymentError:
