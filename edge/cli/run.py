@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM; a configuration that cannot be used ends with status 78."""
     settings = config.load(arguments.config, tuple(arguments.overrides))
-    log.configure(settings.log, tty=sys.stderr.isatty(), journal=log.goes_to_journal(os.environ))
+    journal = log.goes_to_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno())
+    log.configure(settings.log, tty=sys.stderr.isatty(), journal=journal)
     if arguments.deployment is None:
         raise ConfigError("--deployment", "no deployment to run", "give --deployment DIR")
     if not arguments.allow_unsigned:

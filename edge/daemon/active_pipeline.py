@@ -25,7 +25,8 @@ from edge.daemon.remembered import Remembered
 from edge.daemon.signals import SignalHistory
 from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
 from edge.errors import DeploymentError, StorageError
-from edge.mqtt.session import Incoming, Session
+from edge.mqtt.messages import Incoming
+from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 from edge.observability.latency import Histogram
 

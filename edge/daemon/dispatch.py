@@ -28,13 +28,20 @@ MAX_AT_WORK: Final = 2
 _NS_PER_MS: Final = 1_000_000
 
 
+class Timer(Protocol):
+    """Something that was to happen, and may be called off."""
+
+    def cancel(self) -> None:
+        """Call it off."""
+
+
 class Outlets(Protocol):
     """What dispatch causes."""
 
     def now_ns(self) -> int:
         """The monotonic clock."""
 
-    def call_at(self, instant_ns: int, act: Callable[[], None]) -> asyncio.TimerHandle:
+    def call_at(self, instant_ns: int, act: Callable[[], None]) -> Timer:
         """Call `act` at an instant of the monotonic clock."""
 
     def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
@@ -76,7 +83,7 @@ class _Admission:
         self.signals = signals
         self.sent_ns = 0
         self.answered = False
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Timer | None = None
 
 
 class Dispatch:

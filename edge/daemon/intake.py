@@ -15,7 +15,7 @@ from edge.config import ClockSection
 from edge.contracts.frame import ContentType, parse_content_type
 from edge.contracts.verdict import Reason
 from edge.errors import DecodeError
-from edge.mqtt.session import Incoming
+from edge.mqtt.messages import Incoming
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000

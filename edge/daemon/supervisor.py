@@ -21,7 +21,8 @@ from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.references import Held, ReferenceShelf
 from edge.errors import ConfigError, DecodeError
-from edge.mqtt.session import Incoming, Session, Will
+from edge.mqtt.messages import Incoming, Will
+from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate
 from edge.observability.counters import Counters
 from edge.observability.systemd import Notifier

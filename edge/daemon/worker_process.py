@@ -12,9 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self, TypeVar
-
-import structlog
+from typing import Any, Final, Self, TypeVar
 
 from edge.contracts.frame import ContentType, Encoding
 from edge.contracts.messages import (
@@ -32,13 +30,12 @@ from edge.contracts.messages import (
     Stop,
 )
 from edge.contracts.plan import PipelinePlan
+from edge.contracts.signal import SignalValue
 from edge.daemon.references import Held
 from edge.errors import DeploymentError, EdgeError, TrialError
 from edge.worker.channel import SOCKET_BUFFER_BYTES, PacketReader, decode_from_worker, head
 
 T = TypeVar("T")
-
-log = structlog.get_logger("edge.daemon")
 
 PROBE_TICKET: Final = (1 << 63) - 1
 _GRAY: Final = 128
@@ -132,9 +129,8 @@ class WorkerProcess(asyncio.Protocol):
         if self.plan.reference:
             digest = "probe"
             self._send(Reference(digest, content), pixels)
-        self._send(
-            Judge(PROBE_TICKET, content, deadline_ns, 0, reference=digest, probe=True), pixels
-        )
+        absent = (SignalValue(),) * len(self.plan.signals)
+        self._send(Judge(PROBE_TICKET, content, deadline_ns, 0, digest, absent, probe=True), pixels)
         answer = await self._within(self._probe, timeout_s, "the probe frame")
         if digest:
             self._send(Forget(digest))
@@ -216,11 +212,10 @@ class WorkerProcess(asyncio.Protocol):
             self._transport.write(body)
 
     async def _within(self, answer: asyncio.Future[T], timeout_s: float, what: str) -> T:
-        done, _ = await asyncio.wait(
-            {answer, self.gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        if answer in done:
+        either: tuple[asyncio.Future[Any], ...] = (answer, self.gone)
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
             return answer.result()
-        if self.gone in done:
+        if self.gone.done():
             raise WorkerGoneError(f"the worker ended during {what}: {await self.epitaph()}")
         raise TrialError(f"{what} took longer than {timeout_s:.0f} s")

@@ -16,7 +16,7 @@ from edge.contracts.messages import Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalState
 from edge.contracts.verdict import Defect
-from edge.errors import FrameError
+from edge.errors import FrameError, GuestError
 from edge.inference.model import OnnxModel
 from edge.pipeline.decode import decode
 from edge.pipeline.references import DecodedReferences, EncodedReferences
@@ -146,7 +146,7 @@ class FramePath:
             ticket=frame.request.ticket,
             verdict=decision.kind,
             reason=decision.reason,
-            score=decision.score,
+            score=round(decision.score, 4),
             defects=defects,
             stage_ms=frame.stage_ms,
             actions=decision.actions,
@@ -246,8 +246,14 @@ class FramePath:
         """Hand the policy its forerunner's state; say whether it could read it."""
         if not self._policy.blob:
             return True
-        if standing.stages.decide.restore_state(self._policy.blob):
-            return True
+        try:
+            if standing.stages.decide.restore_state(self._policy.blob):
+                return True
+        except GuestError:
+            # It traps on this state: drop the state, and let the next frame find a whole guest.
+            self._policy = PolicyState()
+            self._replace()
+            return False
         self._policy = PolicyState()
         return False
 

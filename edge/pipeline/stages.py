@@ -37,7 +37,7 @@ class Stages:
     def __init__(self, plan: PipelinePlan, modules: Modules, model: OnnxModel) -> None:
         self._plan = plan
         self._modules = modules
-        self._guests: dict[str, Guest] = {}
+        self._guests: dict[bytes, Guest] = {}
         self.preprocess = Preprocessor(
             self._guest("preprocess", modules.preprocess, plan.preprocess),
             plan.image,

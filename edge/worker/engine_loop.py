@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from edge.contracts.messages import (
     Failed,
     Forget,
@@ -30,10 +28,8 @@ from edge.pipeline.stages import Modules
 from edge.wasm.engine import GuestEngine
 from edge.worker.channel import WorkerEnd
 
-log = structlog.get_logger("edge.worker")
-
 _END: Final = None
-_Turn = DecodedFrame | Failed | None
+_Turn = DecodedFrame | Failed | Exception | None
 
 
 def work(end: WorkerEnd) -> int:
@@ -94,10 +90,9 @@ def _read_and_decode(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[
                 path.encoded.forget(message.digest)
             elif isinstance(message, Stop):
                 break
-    except Exception:
-        # A bug on this thread must not leave the engine thread waiting for ever.
-        log.exception("decode_thread_failed")
-    finally:
+    except Exception as bug:  # noqa: BLE001 - it is raised again, on the thread that ends us
+        turns.put(bug)
+    else:
         turns.put(_END)
 
 
@@ -116,5 +111,7 @@ def _judge_and_answer(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue
             except FrameError as error:
                 end.send(Failed(turn.request.ticket, error.reason, str(error), turn.stage_ms))
                 path.mend()
-        else:
+        elif isinstance(turn, Failed):
             end.send(turn)
+        else:
+            raise turn

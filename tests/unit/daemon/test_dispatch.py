@@ -1,0 +1,403 @@
+"""Dispatch against a clock that the test turns: one verdict for every frame, in time."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge.config import DeadlineSection
+from edge.contracts.frame import ContentType, PixelFormat
+from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
+from edge.contracts.plan import GuestPlan, ImagePlan, ModelPlan, Overflow, PipelinePlan
+from edge.contracts.verdict import DeploymentRef, Kind, Verdict, from_json
+from edge.daemon.dispatch import MAX_AT_WORK, Dispatch
+from edge.daemon.intake import Fault, Frame
+from edge.daemon.remembered import Remembered
+
+MS = 1_000_000
+BUDGET_MS = 200
+GUEST = GuestPlan("guest.wasm", "00", 1, 10)
+PLAN = PipelinePlan(
+    name="pcb",
+    deployment=DeploymentRef("pcb", 1, "ab"),
+    source="camera.top",
+    reference="",
+    reference_slots=0,
+    budget_ms=BUDGET_MS,
+    fail_safe=Kind.REVIEW,
+    overflow=Overflow.LATEST,
+    queue_frames=2,
+    image=ImagePlan(PixelFormat.GRAY8, 64, 64),
+    model=ModelPlan("model.onnx", "00", ("open",), (), ()),
+    preprocess=GUEST,
+    postprocess=GUEST,
+    decide=GUEST,
+)
+
+
+class Alarm:
+    """An entry of the test's own clock."""
+
+    def __init__(self, instant_ns: int, act: Callable[[], None]) -> None:
+        self.instant_ns = instant_ns
+        self.act = act
+        self.live = True
+
+    def cancel(self) -> None:
+        self.live = False
+
+
+class Line:
+    """The outlets of a dispatch under test: what went out, and a clock to turn."""
+
+    def __init__(self, plan: PipelinePlan = PLAN) -> None:
+        self.now = 1_000 * MS
+        self.timers: list[Alarm] = []
+        self.published: list[tuple[str, Verdict, bool, int]] = []
+        self.acted: list[tuple[ActionWish, ...]] = []
+        self.noted: list[str] = []
+        self.hangs = 0
+        self.settled: list[str] = []
+        self.dispatch = Dispatch("box1", plan, DeadlineSection(), Remembered(1_000), self)
+        self.worker: Worker | None = None
+
+    def now_ns(self) -> int:
+        return self.now
+
+    def call_at(self, instant_ns: int, act: Callable[[], None]) -> Alarm:
+        timer = Alarm(instant_ns, act)
+        self.timers.append(timer)
+        return timer
+
+    def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
+        self.published.append((frame.frame_id, from_json(verdict), again, self.now))
+        frame.settle()
+
+    def observe(self, verdict: Verdict) -> None:
+        assert verdict.budget_ms == BUDGET_MS
+
+    def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
+        self.acted.append(wishes)
+
+    def note(self, reason: str, frame: Frame, detail: str) -> None:
+        assert detail
+        self.noted.append(reason)
+
+    def worker_hangs(self, detail: str) -> None:
+        self.hangs += 1
+
+    def turn_to(self, instant_ns: int) -> None:
+        while due := sorted(
+            (t for t in self.timers if t.live and t.instant_ns <= instant_ns),
+            key=lambda t: t.instant_ns,
+        ):
+            due[0].live = False
+            self.now = max(self.now, due[0].instant_ns)
+            due[0].act()
+        self.now = max(self.now, instant_ns)
+
+    def turn(self, ms: float) -> None:
+        self.turn_to(self.now + int(ms * MS))
+
+    def ready(self) -> "Worker":
+        self.worker = Worker()
+        self.dispatch.attach(self.worker)
+        return self.worker
+
+    def send(self, frame_id: str, *, age_ms: float = 0, fault: Fault | None = None) -> None:
+        captured = self.now - int(age_ms * MS)
+        self.dispatch.submit(
+            Frame(
+                frame_id=frame_id,
+                part_id="",
+                reference_id="",
+                content=ContentType(),
+                payload=b"jpeg",
+                captured_at_ns=captured,
+                captured_ns=captured,
+                arrived_ns=self.now,
+                deadline_ns=captured + BUDGET_MS * MS,
+                fault=fault,
+                oddities=(),
+                response_topic=None,
+                correlation=None,
+                settle=lambda: self.settled.append(frame_id),
+            ),
+            None,
+            (),
+        )
+
+    def verdicts(self, frame_id: str) -> list[Verdict]:
+        return [v for name, v, again, _ in self.published if name == frame_id and not again]
+
+    def reason(self, frame_id: str) -> str:
+        (verdict,) = self.verdicts(frame_id)
+        return verdict.reason
+
+
+class Worker:
+    """A worker's port that keeps what it is sent."""
+
+    provider = "CPUExecutionProvider"
+
+    def __init__(self) -> None:
+        self.requests: list[Judge] = []
+
+    def judge(self, request: Judge, payload: bytes) -> None:
+        assert payload == b"jpeg"
+        self.requests.append(request)
+
+
+def judged(ticket: int, **changes: object) -> Judged:
+    return msgspec.structs.replace(
+        Judged(ticket, Kind.PASS, "ok", 0.0, (), {"infer": 9.0}, policy=PolicyState(1, b"s")),
+        **changes,
+    )
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def test_a_judged_frame_gets_the_workers_verdict_and_no_fail_safe(line: Line) -> None:
+    worker = line.ready()
+    line.send("a")
+    line.turn(12)
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    line.turn(1_000)
+    assert line.reason("a") == "ok"
+    latency = line.verdicts("a")[0].latency_ms
+    assert latency["total"] == 12.0
+    assert latency["infer"] == 9.0
+    assert latency["channel"] == 3.0
+    assert line.settled == ["a"]
+
+
+def test_a_silent_worker_costs_the_fail_safe_before_the_deadline(line: Line) -> None:
+    line.ready()
+    line.send("a")
+    line.turn(1_000)
+    assert line.reason("a") == "overrun"
+    assert line.verdicts("a")[0].verdict is Kind.REVIEW
+    assert line.published[0][3] <= (1_000 + BUDGET_MS) * MS
+
+
+def test_an_answer_after_the_fail_safe_is_counted_and_not_published(line: Line) -> None:
+    worker = line.ready()
+    line.send("a")
+    line.turn(190)
+    line.dispatch.judged(judged(worker.requests[0].ticket, actions=(ActionWish(0, 1.0, 5),)))
+    assert len(line.published) == 1
+    assert line.noted == ["overrun", "late"]
+    assert line.acted == []
+
+
+def test_a_worker_silent_long_past_a_deadline_is_reported_as_hanging_once(line: Line) -> None:
+    line.ready()
+    line.send("a")
+    line.turn(BUDGET_MS + DeadlineSection().hang_ms - 1)
+    assert line.hangs == 0
+    line.turn(2)
+    assert line.hangs == 1
+
+
+def test_a_worker_that_answered_late_is_not_reported_as_hanging(line: Line) -> None:
+    worker = line.ready()
+    line.send("a")
+    line.turn(190)
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    line.turn(10_000)
+    assert line.hangs == 0
+
+
+def test_frames_at_work_in_a_lost_worker_get_worker_lost_at_once(line: Line) -> None:
+    line.ready()
+    line.send("a")
+    line.send("b")
+    line.turn(5)
+    line.dispatch.detach()
+    assert (line.reason("a"), line.reason("b")) == ("worker-lost", "worker-lost")
+    assert all(at == 1_005 * MS for _, _, _, at in line.published)
+
+
+def test_frames_that_wait_for_the_next_worker_are_judged_by_it(line: Line) -> None:
+    line.ready()
+    line.dispatch.detach()
+    line.send("a")
+    line.turn(50)
+    worker = line.ready()
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    assert line.reason("a") == "ok"
+
+
+def test_frames_for_which_no_worker_stood_in_time_get_worker_lost(line: Line) -> None:
+    line.ready()
+    line.dispatch.detach()
+    line.send("a")
+    line.turn(BUDGET_MS)
+    assert line.reason("a") == "worker-lost"
+
+
+def test_frames_before_the_first_probe_are_answered_at_once(line: Line) -> None:
+    line.send("a")
+    assert line.reason("a") == "not-ready"
+    assert line.published[0][3] == 1_000 * MS
+
+
+def test_with_latest_the_oldest_waiting_frame_yields(line: Line) -> None:
+    line.ready()
+    for name in "abcde":
+        line.send(name)
+    # a and b are at work, two may wait: c yields to e.
+    assert [name for name, *_ in line.published] == ["c"]
+    assert line.reason("c") == "overload"
+
+
+def test_with_queue_the_newest_frame_yields() -> None:
+    line = Line(msgspec.structs.replace(PLAN, overflow=Overflow.QUEUE))
+    line.ready()
+    for name in "abcde":
+        line.send(name)
+    assert [name for name, *_ in line.published] == ["e"]
+    assert line.reason("e") == "overload"
+
+
+def test_at_most_two_frames_are_with_the_worker(line: Line) -> None:
+    worker = line.ready()
+    for name in "abcd":
+        line.send(name)
+    assert len(worker.requests) == MAX_AT_WORK
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    assert len(worker.requests) == MAX_AT_WORK + 1
+
+
+def test_a_frame_that_comes_again_gets_the_verdict_that_it_had(line: Line) -> None:
+    worker = line.ready()
+    line.send("a")
+    line.dispatch.failed(Failed(worker.requests[0].ticket, "guest-trap", "unreachable"))
+    line.turn(1)
+    line.send("a")
+    assert len(worker.requests) == 1
+    (_, first, _, _), (_, second, again, _) = line.published
+    assert again
+    assert first == second
+    assert line.settled == ["a", "a"]
+
+
+def test_a_frame_that_comes_again_while_it_is_judged_shares_the_one_verdict(line: Line) -> None:
+    worker = line.ready()
+    line.send("a")
+    line.send("a")
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    assert len(worker.requests) == 1
+    assert [again for _, _, again, _ in line.published] == [False, True]
+    assert line.settled == ["a", "a"]
+
+
+def test_a_faulty_frame_gets_its_reason_without_the_worker(line: Line) -> None:
+    worker = line.ready()
+    line.send("a", fault=Fault("decode-error", "not an image"))
+    assert line.reason("a") == "decode-error"
+    assert worker.requests == []
+
+
+def test_a_missing_reference_is_named() -> None:
+    line = Line(msgspec.structs.replace(PLAN, reference="reference.top"))
+    line.ready()
+    line.send("a")
+    assert line.reason("a") == "no-reference"
+
+
+def test_a_frame_whose_time_is_all_but_over_is_answered_at_once(line: Line) -> None:
+    worker = line.ready()
+    line.send("a", age_ms=BUDGET_MS - 5)
+    assert line.reason("a") == "stale"
+    assert worker.requests == []
+
+
+def test_the_policys_state_is_kept_for_the_next_worker(line: Line) -> None:
+    worker = line.ready()
+    line.send("a")
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    line.dispatch.detach()
+    assert line.dispatch.policy == PolicyState(1, b"s")
+
+
+class AnyOrderOfEvents(RuleBasedStateMachine):
+    """Whatever happens in whatever order: at most one verdict, and one by the deadline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = Line()
+        self.sent: dict[str, int] = {}
+        self.timely: set[str] = set()
+
+    @rule(age_ms=st.integers(0, 250))
+    def a_frame_arrives(self, age_ms: int) -> None:
+        name = f"f{len(self.sent)}"
+        self.sent[name] = self.line.now + (BUDGET_MS - age_ms) * MS
+        if age_ms < BUDGET_MS:
+            self.timely.add(name)
+        self.line.send(name, age_ms=age_ms)
+
+    @precondition(lambda self: self.sent)
+    @rule(which=st.integers(0, 10_000))
+    def a_frame_comes_again(self, which: int) -> None:
+        self.line.send(list(self.sent)[which % len(self.sent)])
+
+    @rule(ms=st.integers(1, 400))
+    def time_passes(self, ms: int) -> None:
+        self.line.turn(ms)
+
+    @precondition(lambda self: self.line.worker is None)
+    @rule()
+    def a_worker_stands(self) -> None:
+        self.line.ready()
+
+    @precondition(lambda self: self.line.worker is not None)
+    @rule()
+    def the_worker_is_lost(self) -> None:
+        self.line.worker = None
+        self.line.dispatch.detach()
+
+    @precondition(lambda self: self.line.worker and self.line.worker.requests)
+    @rule(trap=st.booleans())
+    def the_worker_answers(self, trap: bool) -> None:
+        assert self.line.worker is not None
+        ticket = self.line.worker.requests.pop(0).ticket
+        if trap:
+            self.line.dispatch.failed(Failed(ticket, "guest-trap", "unreachable"))
+        else:
+            self.line.dispatch.judged(judged(ticket))
+
+    @invariant()
+    def no_frame_has_two_verdicts(self) -> None:
+        for name in self.sent:
+            assert len(self.line.verdicts(name)) <= 1
+
+    @invariant()
+    def every_frame_past_its_deadline_has_its_verdict(self) -> None:
+        for name, deadline in self.sent.items():
+            if deadline <= self.line.now:
+                assert len(self.line.verdicts(name)) == 1, name
+
+    @invariant()
+    def no_verdict_came_after_the_deadline_of_a_timely_frame(self) -> None:
+        for name, _, again, at in self.line.published:
+            if not again and name in self.timely:
+                assert at <= self.sent[name], name
+
+    @invariant()
+    def idle_means_that_nothing_is_owed(self) -> None:
+        answered = {name for name, _, again, _ in self.line.published if not again}
+        assert self.line.dispatch.unanswered == len(self.sent.keys() - answered)
+
+
+AnyOrderOfEvents.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None
+)
+TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
