@@ -125,22 +125,11 @@ static void pad(const edge_fit *fit, edge_tensor *input) {
 
 static int32_t check_input(const edge_preprocess_call *call) {
     if (call->input_count != 1) return edge_fail(EDGE_ERROR_INPUT, "pair fills exactly one model input");
-    const edge_tensor *input = call->inputs;
-    if (input->rank != 4 || input->dims[0] != 1 || input->dims[1] != 2 || input->dims[2] == 0 ||
-        input->dims[3] == 0 || input->dims[2] > EDGE_MAX_TARGET || input->dims[3] > EDGE_MAX_TARGET) {
-        return edge_fail(EDGE_ERROR_INPUT, "the model input must be of shape [1, 2, height, width]");
+    int32_t failed = edge_input_check(call->inputs, 2, "the model input must be of shape [1, 2, height, width]");
+    if (!failed && call->inputs->dtype == EDGE_DTYPE_UINT8 && parameters.float_only) {
+        return edge_fail(EDGE_ERROR_PARAMETERS, "parameters.scale: has no meaning for a uint8 model input");
     }
-    if (input->dtype != EDGE_DTYPE_UINT8 && input->dtype != EDGE_DTYPE_FLOAT32) {
-        return edge_fail(EDGE_ERROR_INPUT, "the model input must be uint8 or float32");
-    }
-    if (input->dtype == EDGE_DTYPE_UINT8 && parameters.float_only) {
-        return edge_fail(EDGE_ERROR_PARAMETERS, "parameters.scale: the model input is uint8, which is not scaled");
-    }
-    uint64_t elements = 2ull * input->dims[2] * input->dims[3];
-    if (input->bytes != elements * (input->dtype == EDGE_DTYPE_UINT8 ? 1 : 4)) {
-        return edge_fail(EDGE_ERROR_INPUT, "the model input's size in bytes does not follow from its shape");
-    }
-    return EDGE_OK;
+    return failed;
 }
 
 int32_t preprocess(edge_preprocess_call *call) {

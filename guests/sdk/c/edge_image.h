@@ -66,7 +66,7 @@ static inline edge_sample edge_sample_at(uint32_t target, double step, uint32_t 
 /* The horizontal samples of a row; kept until the geometry changes. */
 typedef struct edge_columns {
     uint32_t source, target, channels;
-    uint32_t offset[EDGE_MAX_TARGET + 4];  /* element of the blended row */
+    uint32_t offset[EDGE_MAX_TARGET + 4];  /* bytes into the blended row */
     uint32_t weights[EDGE_MAX_TARGET + 4]; /* two 16-bit weights, the left one low */
 } edge_columns;
 
@@ -80,7 +80,7 @@ static inline void edge_columns_prepare(edge_columns *columns, uint32_t source, 
     for (uint32_t x = 0; x < target; x++) {
         edge_sample sample = edge_sample_at(x, step, source);
         uint32_t right = (uint32_t)(sample.fraction * (1 << EDGE_SAMPLE_BITS) + 0.5);
-        columns->offset[x] = sample.index * channels;
+        columns->offset[x] = sample.index * channels * sizeof(int16_t);
         columns->weights[x] = ((1 << EDGE_SAMPLE_BITS) - right) | right << 16;
     }
     for (uint32_t x = target; x < target + 4; x++) columns->offset[x] = columns->weights[x] = 0;
@@ -101,6 +101,13 @@ static inline void edge_blend(const uint8_t *above, const uint8_t *below, uint32
         }
         return;
     }
+    if (weight == 1 << 14) { /* every row, when an image is halved; a fraction of the work */
+        for (uint32_t i = 0; i < count; i += 8) {
+            v128_t sum = wasm_i16x8_add(wasm_u16x8_load8x8(above + i), wasm_u16x8_load8x8(below + i));
+            wasm_v128_store(edge_blended + i, wasm_i16x8_shl(sum, EDGE_BLEND_BITS - 1));
+        }
+        return;
+    }
     for (uint32_t i = 0; i < count; i += 8) {
         v128_t a = wasm_i16x8_shl(wasm_u16x8_load8x8(above + i), EDGE_BLEND_BITS);
         v128_t b = wasm_i16x8_shl(wasm_u16x8_load8x8(below + i), EDGE_BLEND_BITS);
@@ -109,14 +116,45 @@ static inline void edge_blend(const uint8_t *above, const uint8_t *below, uint32
     }
 }
 
+static inline const void *edge_blended_at(uint32_t offset) { return (const char *)edge_blended + offset; }
+
 /* Four grey pixels of the blended row from column x on, with EDGE_GREY_BITS of fraction. */
 static inline v128_t edge_sample_grey(const edge_columns *columns, uint32_t x) {
     const uint32_t *offset = columns->offset + x;
-    v128_t pairs = wasm_v128_load32_zero(edge_blended + offset[0]);
-    pairs = wasm_v128_load32_lane(edge_blended + offset[1], pairs, 1);
-    pairs = wasm_v128_load32_lane(edge_blended + offset[2], pairs, 2);
-    pairs = wasm_v128_load32_lane(edge_blended + offset[3], pairs, 3);
+    v128_t pairs = wasm_v128_load32_zero(edge_blended_at(offset[0]));
+    pairs = wasm_v128_load32_lane(edge_blended_at(offset[1]), pairs, 1);
+    pairs = wasm_v128_load32_lane(edge_blended_at(offset[2]), pairs, 2);
+    pairs = wasm_v128_load32_lane(edge_blended_at(offset[3]), pairs, 3);
     return wasm_i32x4_dot_i16x8(pairs, wasm_v128_load(columns->weights + x));
+}
+
+/* Four three-channel pixels of the blended row from column x on: their first, second and third
+ * channel, with EDGE_GREY_BITS of fraction. */
+static inline void edge_sample_colour(const edge_columns *columns, uint32_t x, v128_t channel[3]) {
+    v128_t pairs[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        v128_t p = wasm_v128_load(edge_blended_at(columns->offset[x + i])); /* two pixels: 012 012 */
+        pairs[i] = wasm_i16x8_shuffle(p, p, 0, 3, 1, 4, 2, 5, 6, 7);      /* 00 11 22 */
+    }
+    v128_t first_ab = wasm_i32x4_shuffle(pairs[0], pairs[1], 0, 4, 1, 5);
+    v128_t first_cd = wasm_i32x4_shuffle(pairs[2], pairs[3], 0, 4, 1, 5);
+    v128_t last_ab = wasm_i32x4_shuffle(pairs[0], pairs[1], 2, 6, 3, 7);
+    v128_t last_cd = wasm_i32x4_shuffle(pairs[2], pairs[3], 2, 6, 3, 7);
+    v128_t weights = wasm_v128_load(columns->weights + x);
+    channel[0] = wasm_i32x4_dot_i16x8(wasm_i64x2_shuffle(first_ab, first_cd, 0, 2), weights);
+    channel[1] = wasm_i32x4_dot_i16x8(wasm_i64x2_shuffle(first_ab, first_cd, 1, 3), weights);
+    channel[2] = wasm_i32x4_dot_i16x8(wasm_i64x2_shuffle(last_ab, last_cd, 0, 2), weights);
+}
+
+/* Sixteen three-channel pixels, channel by channel. */
+static inline void edge_split_colour(const uint8_t *pixels, v128_t channel[3]) {
+    v128_t a = wasm_v128_load(pixels), b = wasm_v128_load(pixels + 16), c = wasm_v128_load(pixels + 32);
+    v128_t ab = wasm_i8x16_shuffle(a, b, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
+    channel[0] = wasm_i8x16_shuffle(ab, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29);
+    ab = wasm_i8x16_shuffle(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
+    channel[1] = wasm_i8x16_shuffle(ab, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30);
+    ab = wasm_i8x16_shuffle(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
+    channel[2] = wasm_i8x16_shuffle(ab, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31);
 }
 
 /* Luma of ITU-R BT.601 in 15 bits, rounded: (3735 B + 19235 G + 9798 R + 2^14) >> 15. */
@@ -169,6 +207,23 @@ static inline int32_t edge_image_check(const edge_image *image, const char *name
     edge_fail(EDGE_ERROR_INPUT, name);
     edge_say(problem);
     return EDGE_ERROR_INPUT;
+}
+
+/* 0, or an error with its sentence, for a model input that is not [1, channels, height, width] of
+ * bytes or floats. */
+static inline int32_t edge_input_check(const edge_tensor *input, uint32_t channels, const char *shape) {
+    if (input->rank != 4 || input->dims[0] != 1 || input->dims[1] != channels || input->dims[2] == 0 ||
+        input->dims[3] == 0 || input->dims[2] > EDGE_MAX_TARGET || input->dims[3] > EDGE_MAX_TARGET) {
+        return edge_fail(EDGE_ERROR_INPUT, shape);
+    }
+    if (input->dtype != EDGE_DTYPE_UINT8 && input->dtype != EDGE_DTYPE_FLOAT32) {
+        return edge_fail(EDGE_ERROR_INPUT, "the model input must be uint8 or float32");
+    }
+    uint64_t elements = (uint64_t)channels * input->dims[2] * input->dims[3];
+    if (input->bytes != elements * (input->dtype == EDGE_DTYPE_UINT8 ? 1 : 4)) {
+        return edge_fail(EDGE_ERROR_INPUT, "the model input's size in bytes does not follow from its shape");
+    }
+    return EDGE_OK;
 }
 
 #endif

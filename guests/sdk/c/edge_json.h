@@ -417,6 +417,24 @@ static inline double edge_json_number(edge_json *object, const char *key, double
     return edge_json_in_range(edge_json_member(object, key), fallback, low, high);
 }
 
+/* Exactly `count` numbers; `values` stay as they are where the member is absent. */
+static inline void edge_json_numbers(edge_json *object, const char *key, double *values, uint32_t count,
+                                     double low, double high) {
+    const edge_json *list = edge_json_array(object, key);
+    if (!list) return;
+    if (list->count != count) {
+        if (edge_json_blame(list, NULL)) {
+            edge_say("expected ");
+            edge_say_integer(count);
+            edge_say(" numbers");
+        }
+        return;
+    }
+    for (const edge_json *node = list->child; node; node = node->next) {
+        values[node->index] = edge_json_in_range(node, values[node->index], low, high);
+    }
+}
+
 static inline uint32_t edge_json_whole(edge_json *object, const char *key, uint32_t fallback,
                                        uint32_t low, uint32_t high) {
     const edge_json *node = edge_json_member(object, key);
