@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ class LocalBroker:
         host: Where it listens; `localhost` with TLS, for the certificate's sake.
         kind: The program that runs.
         version: Its version.
+        folder: Its files, while the block lasts.
 
     Raises:
         TransportError: On start: it is not installed, or does not answer; with its own words.
@@ -90,14 +92,14 @@ class LocalBroker:
         self._anonymous = anonymous
         self._settings = tuple(settings)
         self._tls = tls
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
-        self._folder = Path()
+        self.folder = Path()
 
     async def __aenter__(self) -> Self:
         """Start it; on return it answers CONNECT."""
         try:
-            self._folder = Path(
+            self.folder = Path(
                 self._stack.enter_context(
                     tempfile.TemporaryDirectory(prefix="edge-broker-", ignore_cleanup_errors=True)
                 )
@@ -145,51 +147,34 @@ class LocalBroker:
 
     async def stop(self) -> None:
         """Stop it in good order: Mosquitto then saves what it persists."""
-        process = self._process
-        if process is None:
-            return
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, STOP_S)
         await self.kill()
 
     async def kill(self) -> None:
         """End it at once (SIGKILL), as a power cut would."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
+        if process is not None:
+            process.kill()
+            await asyncio.to_thread(process.wait)
 
     def output(self) -> str:
         """Return what it has printed, at most the last 4,000 characters."""
         try:
-            return (self._folder / "output").read_text(errors="replace")[-4_000:]
+            return (self.folder / "output").read_text(errors="replace")[-4_000:]
         except OSError:
             return ""
 
     async def _start_once(self) -> None:
-        with (self._folder / "output").open("wb") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # The broker gets no signals meant for us (Ctrl-C): we stop it, in our order.
-                start_new_session=True,
-            )
+        process = self._process = self._spawn()
         try:
             async with asyncio.timeout(START_S):
                 while not await self._answers():
-                    if self._process.returncode is not None:
+                    if (ended := process.poll()) is not None:
                         raise TransportError(
-                            f"the {self.kind} broker ended with {self._process.returncode}: "
-                            f"{self.output().strip()}"
+                            f"the {self.kind} broker ended with {ended}: {self.output().strip()}"
                         )
                     await asyncio.sleep(0.02)  # between two looks, until START_S
         except TimeoutError:
@@ -199,12 +184,24 @@ class LocalBroker:
             ) from None
         _log.debug("broker-started", kind=self.kind, version=self.version, port=self.port)
 
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # On this thread, which lasts: the kernel ties the leash to it (prctl(2), PR_SET_PDEATHSIG).
+        with (self.folder / "output").open("wb") as output:
+            return subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # The broker gets no signals meant for us (Ctrl-C): we stop it, in our order.
+                start_new_session=True,
+            )
+
     def _command(self) -> list[str]:
         parent = str(os.getpid())
         if self._program is None:
             python = [sys.executable, "-m", "edge.mqtt.embedded"]
             return [*python, "--port", str(self.port), "--parent", parent]
-        path = self._folder / "mosquitto.conf"
+        path = self.folder / "mosquitto.conf"
         path.write_text("\n".join(self._configuration()) + "\n")
         leash = [sys.executable, "-m", "edge.mqtt.leash", parent]
         return [*leash, self._program, "-c", str(path)]
@@ -225,7 +222,7 @@ class LocalBroker:
         if self._persist:
             # Save after each change: a killed Mosquitto loses what it has not saved.
             lines += [
-                f"persistence_location {self._folder}/",
+                f"persistence_location {self.folder}/",
                 "autosave_on_changes true",
                 "autosave_interval 1",
             ]
@@ -257,15 +254,10 @@ class LocalBroker:
     async def _read_version(self) -> str:
         if self._program is None:
             return importlib.metadata.version("amqtt")
-        process = await asyncio.create_subprocess_exec(
-            self._program,
-            "-h",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        printed = await asyncio.to_thread(
+            subprocess.run, [self._program, "-h"], capture_output=True, check=False, timeout=STOP_S
         )
-        printed, _ = await process.communicate()
-        match = re.search(rb"version ([0-9][0-9.]*)", printed)
+        match = re.search(rb"version ([0-9][0-9.]*)", printed.stdout)
         return match[1].decode() if match else "unknown"
 
 

@@ -17,9 +17,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 from paho.mqtt.client import (
     Client,
@@ -28,26 +27,20 @@ from paho.mqtt.client import (
     MQTTMessage,
 )
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.config import BrokerSection
-from edge.errors import ConfigError, TransportError
-from edge.mqtt import security
+from edge.errors import TransportError
+from edge.mqtt import packets, security
 from edge.mqtt.attempts import Version
-from edge.mqtt.messages import Incoming, Outgoing, Receipt, Will
-from edge.mqtt.topics import topic_problem
+from edge.mqtt.events import Answered, Closed, Event, Opened, Subscribed
+from edge.mqtt.messages import Outgoing, Will
 
 TICK_S: Final = 1.0  # paho's keepalive is checked this often; its unit is one second
-RECEIVE_MAXIMUM: Final = 64
-"""QoS 1 messages that the broker may send ahead of our acknowledgements (MQTT 5)."""
-SEND_MAXIMUM: Final = 64
-"""QoS 1 publications that we send ahead of the broker's answers; the broker may ask for less."""
 TLS_READS: Final = 64
 """Packets read from a TLS record buffer in one go, before the loop's other work has its turn."""
-_UNSUPPORTED_VERSION: Final = "Unsupported protocol version"
 
 _log = structlog.get_logger("edge.mqtt")
 
@@ -58,57 +51,6 @@ class UnansweredError(TransportError):
 
 class UnsupportedError(TransportError):
     """The broker does not speak this version of MQTT."""
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """The broker's answer to CONNECT: what it allows.
-
-    Attributes:
-        session_present: It still held our session.
-        window: Publications that may be in flight.
-        max_packet_bytes: The largest packet it takes; 0: it named no limit.
-    """
-
-    session_present: bool
-    window: int
-    max_packet_bytes: int
-
-
-class Arrived(msgspec.Struct, frozen=True):
-    """A message has been read."""
-
-    message: Incoming
-
-
-class Unusable(msgspec.Struct, frozen=True):
-    """A message has been read that is against the rules of MQTT."""
-
-    mid: int
-    qos: int
-    problem: str
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """A publication was acknowledged; `refusal` says why not, empty where it was accepted."""
-
-    mid: int
-    refusal: str
-
-
-class Subscribed(msgspec.Struct, frozen=True):
-    """Filters were answered, in their order; empty strings are acceptances."""
-
-    mid: int
-    refusals: tuple[str, ...]
-
-
-class Closed(msgspec.Struct, frozen=True):
-    """The connection has ended, and why."""
-
-    reason: str
-
-
-Event = Arrived | Unusable | Answered | Subscribed | Closed
 
 
 class Connection:
@@ -213,7 +155,7 @@ class Connection:
         done: asyncio.Future[None] = self._loop.create_future()
 
         def settle(failed: Exception | None) -> None:
-            if done.done():  # nobody waits any more
+            if self.closed.done():  # nobody waits any more
                 self.abort()
             elif failed is None:
                 done.set_result(None)
@@ -224,11 +166,9 @@ class Connection:
             failed: Exception | None = None
             try:
                 self._connect()
-            except (OSError, ValueError, ConfigError) as problem:
+            except Exception as problem:  # noqa: BLE001 - whatever it was, there is no connection
                 failed = TransportError(f"broker {self.at}: {_said(problem)}")
                 failed.__cause__ = problem
-            except Exception as bug:  # noqa: BLE001 - handed to whoever waits
-                failed = bug
             try:
                 self._loop.call_soon_threadsafe(settle, failed)
             except RuntimeError:  # the loop has been closed meanwhile
@@ -236,7 +176,10 @@ class Connection:
                     self._socket.close()
 
         threading.Thread(target=connect, name="mqtt-connect", daemon=True).start()
-        await done
+        await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        if self.closed.done():
+            raise TransportError(f"broker {self.at}: {self.closed.result()}")
+        done.result()
 
     def _connect(self) -> None:
         broker, client = self._broker, self._client
@@ -246,16 +189,12 @@ class Connection:
         if broker.tls is not None:
             client.tls_set_context(security.tls_context(broker.tls))
         if self.version == "5":
-            properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = broker.session_expiry_s
-            properties.ReceiveMaximum = RECEIVE_MAXIMUM
-            properties.MaximumPacketSize = broker.max_packet_bytes
             client.connect(
                 broker.host,
                 broker.port,
                 broker.keepalive_s,
                 clean_start=False,
-                properties=properties,
+                properties=packets.connect_properties(broker),
             )
         else:
             client.connect(broker.host, broker.port, broker.keepalive_s)
@@ -280,7 +219,7 @@ class Connection:
 
     def publish(self, publication: Outgoing) -> int | None:
         """Build the packet; return its id, None where it cannot be sent now. `flush` sends it."""
-        properties = _properties_of(publication) if self.version == "5" else None
+        properties = packets.publish_properties(publication) if self.version == "5" else None
         made = self._client.publish(
             publication.topic,
             publication.payload,
@@ -409,69 +348,28 @@ class Connection:
         if self._opened.done():
             return
         if reason.is_failure:
-            self._opened.set_exception(self._refusal(str(reason), properties))
-            self._opened.exception()
-            return
-        window = int(getattr(properties, "ReceiveMaximum", SEND_MAXIMUM))
-        self._opened.set_result(
-            Opened(
-                flags.session_present,
-                max(1, min(window, SEND_MAXIMUM)),
-                int(getattr(properties, "MaximumPacketSize", 0)),
-            )
-        )
+            self._opened.set_exception(self._refusal(reason, properties))
+            self._opened.exception()  # retrieved: nobody may be waiting any more
+        else:
+            self._opened.set_result(packets.opened(flags.session_present, properties))
 
-    def _refusal(self, reason: str, properties: Properties | None) -> TransportError:
-        user = f" user {self._broker.username!r}" if self._broker.username else " no user"
-        explained = getattr(properties, "ReasonString", "")
-        text = f"broker {self.at} refused us ({user.strip()}, MQTT {self.version}): {reason}" + (
-            f": {explained}" if explained else ""
+    def _refusal(self, reason: ReasonCode, properties: Properties | None) -> TransportError:
+        user = f"user {self._broker.username!r}" if self._broker.username else "no user name"
+        text = (
+            f"broker {self.at} refused us ({user}, MQTT {self.version}): "
+            f"{packets.said(reason, properties)}"
         )
-        return UnsupportedError(text) if reason == _UNSUPPORTED_VERSION else TransportError(text)
+        unsupported = reason == "Unsupported protocol version"
+        return UnsupportedError(text) if unsupported else TransportError(text)
 
     def _note_disconnect(
         self, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        explained = getattr(properties, "ReasonString", "")
-        said = f"{reason}: {explained}" if explained else str(reason)
-        if flags.is_disconnect_packet_from_server:
-            self._noted.append(Closed(f"the broker ended it: {said}"))
-        elif reason.is_failure:
-            self._noted.append(Closed(f"connection lost: {said}"))
-        else:
-            self._noted.append(Closed("goodbye"))
+        self._noted.append(packets.closed(flags, reason, properties))
 
     def _note_message(self, message: MQTTMessage) -> None:
-        arrived_ns, arrived_at_ns = time.monotonic_ns(), time.time_ns()
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            self._noted.append(Unusable(message.mid, message.qos, "its topic is not UTF-8"))
-            return
-        properties = message.properties
-        response_topic = getattr(properties, "ResponseTopic", None)
-        if response_topic is not None and topic_problem(response_topic):
-            response_topic = None
-        named: dict[str, str] = {}
-        for key, value in getattr(properties, "UserProperty", ()):
-            named.setdefault(key, value)
         self._noted.append(
-            Arrived(
-                Incoming(
-                    topic=topic,
-                    payload=bytes(message.payload),
-                    qos=message.qos,
-                    retain=message.retain,
-                    duplicate=message.dup,
-                    content_type=getattr(properties, "ContentType", None),
-                    response_topic=response_topic,
-                    correlation=getattr(properties, "CorrelationData", None),
-                    properties=named,
-                    arrived_ns=arrived_ns,
-                    arrived_at_ns=arrived_at_ns,
-                    receipt=Receipt(message.mid, self.number),
-                )
-            )
+            packets.arrived(message, self.number, time.monotonic_ns(), time.time_ns())
         )
 
     def _note_publish(self, mid: int, reason: ReasonCode, _properties: Properties) -> None:
@@ -482,20 +380,6 @@ class Connection:
     ) -> None:
         refusals = tuple(str(reason) if reason.is_failure else "" for reason in reasons)
         self._noted.append(Subscribed(mid, refusals))
-
-
-def _properties_of(publication: Outgoing) -> Properties | None:
-    properties: Any = None
-    if publication.content_type or publication.correlation or publication.properties:
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if publication.content_type:
-            properties.ContentType = publication.content_type
-        if publication.correlation:
-            properties.CorrelationData = publication.correlation
-        if publication.properties:
-            properties.UserProperty = list(publication.properties.items())
-    made: Properties | None = properties
-    return made
 
 
 def _said(problem: Exception) -> str:

@@ -5,8 +5,14 @@ next. Rule of overflow: a new publication is refused when `limit` are on their w
 """
 
 from collections import deque
+from typing import Final
 
 from edge.mqtt.messages import Outgoing
+
+STRIKES: Final = 5
+"""A broker may answer a publication that it cannot bear by hanging up, and MQTT 3.1.1 has no other
+answer. What was the oldest unanswered one at so many ends in a row is given up: else it would be
+sent first on each new connection, for ever, and nothing behind it would ever leave."""
 
 
 class OutgoingQueue:
@@ -24,6 +30,8 @@ class OutgoingQueue:
         self._waiting: deque[Outgoing] = deque()
         self._in_flight: dict[int, Outgoing] = {}
         self.window = 1
+        self._suspect: Outgoing | None = None
+        self._strikes = 0
 
     def __len__(self) -> int:
         """Return how many are on their way."""
@@ -54,10 +62,25 @@ class OutgoingQueue:
         """The broker has answered; return the publication, None where the id is unknown."""
         return self._in_flight.pop(mid, None)
 
-    def disconnected(self) -> list[Outgoing]:
-        """Line up again what is unanswered; return the QoS 0 ones, which are lost."""
+    def disconnected(self) -> tuple[list[Outgoing], Outgoing | None]:
+        """Line up again what is unanswered.
+
+        Returns:
+            The QoS 0 ones, which are lost, and the one that is given up, if any.
+        """
         unanswered = list(self._in_flight.values())
         self._in_flight.clear()
-        lost = [*unanswered, *self._waiting]
-        self._waiting = deque(publication for publication in lost if publication.qos)
-        return [publication for publication in lost if not publication.qos]
+        condemned = self._judge(next((sent for sent in unanswered if sent.qos), None))
+        again = [*unanswered, *self._waiting]
+        self._waiting = deque(kept for kept in again if kept.qos and kept is not condemned)
+        return [lost for lost in again if not lost.qos], condemned
+
+    def _judge(self, oldest: Outgoing | None) -> Outgoing | None:
+        if oldest is None:
+            return None  # an end before anything was sent says nothing
+        self._strikes = self._strikes + 1 if oldest is self._suspect else 1
+        self._suspect = oldest
+        if self._strikes < STRIKES:
+            return None
+        self._suspect, self._strikes = None, 0
+        return oldest

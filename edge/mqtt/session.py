@@ -15,28 +15,18 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from edge.config import BrokerSection
 from edge.errors import TransportError
 from edge.mqtt import security
 from edge.mqtt.attempts import Backoff, VersionChoice
-from edge.mqtt.connection import (
-    Answered,
-    Arrived,
-    Closed,
-    Connection,
-    Event,
-    Opened,
-    Subscribed,
-    UnansweredError,
-    UnsupportedError,
-    Unusable,
-)
+from edge.mqtt.connection import Connection, UnansweredError, UnsupportedError
+from edge.mqtt.events import Answered, Arrived, Closed, Event, Opened, Subscribed, Unusable
+from edge.mqtt.inbox import Inbox, Route
 from edge.mqtt.messages import Incoming, Outgoing, Will
 from edge.mqtt.outgoing import OutgoingQueue
-from edge.mqtt.topics import filter_problem, matches
+from edge.mqtt.topics import filter_problem
 
 STOOD_S: Final = 5.0
 """A connection that lasted so long was a good one: the next delay begins small again."""
@@ -45,13 +35,27 @@ GOODBYE_S: Final = 1.0
 REPEATS_UNLOGGED: Final = 40
 """The same failure again is logged once in so many attempts: about every ten minutes."""
 
+COUNTERS: Final = (
+    "connects",  # accepted by the broker
+    "connect_failures",
+    "disconnects",  # of a connection that was reported
+    "received",
+    "received_bytes",  # payloads
+    "duplicates",  # redelivered by the broker
+    "unrouted",  # no receiver: a filter of an earlier configuration
+    "unusable",  # against the rules of MQTT
+    "too_large",  # beyond max_packet_bytes, MQTT 3.1.1
+    "receiver_errors",
+    "acknowledged",
+    "stale_acknowledgements",  # of another connection, or twice
+    "published",  # answered by the broker
+    "published_bytes",  # payloads
+    "publish_refused",
+    "publish_dropped",  # queue full, closing, or QoS 0 without a connection
+    "callback_errors",
+)
+
 _log = structlog.get_logger("edge.mqtt")
-
-
-class _Route(msgspec.Struct, frozen=True):
-    topic_filter: str
-    qos: int
-    receive: Callable[[Incoming], None]
 
 
 class Session:
@@ -90,44 +94,25 @@ class Session:
         self._will = will
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
-        self._routes: list[_Route] = []
         self._queue = OutgoingQueue(broker.max_outgoing)
         self._versions = VersionChoice(broker.protocol)
         self._backoff = Backoff(random.random)
         self._connection: Connection | None = None
         self._number = 0
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self._inbox = Inbox(broker.max_packet_bytes, self.counters, self._send_acknowledgement)
         self._opened: Opened | None = None
         self._up = False
+        self._reported = False
         self._pumping = False
         self._asked: dict[int, list[str]] = {}
-        self._owed: dict[int, int] = {}
         self._changed = asyncio.Event()
-        self._closing = False
+        self._closing = False  # nothing new is taken
+        self._stopping = False  # no connection is made any more
+        self._running = False
         self._repeats = 0
         self.refused_filters: dict[str, str] = {}
         self.last_error = ""
-        self.counters: dict[str, int] = dict.fromkeys(
-            (
-                "connects",
-                "connect_failures",
-                "disconnects",
-                "received",
-                "received_bytes",
-                "duplicates",
-                "unrouted",
-                "unusable",
-                "too_large",
-                "receiver_errors",
-                "acknowledged",
-                "stale_acknowledgements",
-                "published",
-                "published_bytes",
-                "publish_refused",
-                "publish_dropped",
-                "callback_errors",
-            ),
-            0,
-        )
 
     @property
     def connected(self) -> bool:
@@ -147,7 +132,7 @@ class Session:
     @property
     def unacknowledged(self) -> int:
         """Received QoS 1 messages that no one has acknowledged yet."""
-        return len(self._owed)
+        return self._inbox.unacknowledged
 
     # What others ask of us -----------------------------------------------------------------------
 
@@ -166,10 +151,9 @@ class Session:
             raise ValueError(f"filter {topic_filter!r}: {problem}")
         if qos not in (0, 1):
             raise ValueError(f"filter {topic_filter!r}: QoS {qos} is not used here; 0 and 1 are")
-        route = _Route(topic_filter, qos, receive)
-        self._routes.append(route)
+        self._inbox.routes.append(Route(topic_filter, qos, receive))
         if self._connection is not None and self._opened is not None:
-            self._ask(self._connection, [route])
+            self._ask(self._connection, {topic_filter: self._inbox.wanted()[topic_filter]})
 
     def publish(
         self,
@@ -214,16 +198,7 @@ class Session:
 
         On another connection than it came by this does nothing: the broker sends it again anyway.
         """
-        if message.qos == 0:
-            return
-        mid = message.receipt.mid
-        here = self._connection is not None and message.receipt.connection == self._number
-        if not here or mid not in self._owed:
-            self.counters["stale_acknowledgements"] += 1
-            return
-        self._owed[mid] -= 1
-        if self._owed[mid] == 0:
-            self._send_acknowledgement(mid)
+        self._inbox.acknowledge(message)
 
     async def close(self, flush_s: float) -> None:
         """Wait for what is on its way, `flush_s` at the longest, then say goodbye.
@@ -232,14 +207,17 @@ class Session:
         """
         self._closing = True
         deadline = time.monotonic() + flush_s
-        while len(self._queue) and (left_s := deadline - time.monotonic()) > 0:
+        while self._running and len(self._queue) and (left_s := deadline - time.monotonic()) > 0:
             await self._change(left_s)
         if len(self._queue):
             _log.warning("mqtt-unsent", broker=self._at, publications=len(self._queue))
+        self._stopping = True
         self._notify()
-        if (connection := self._connection) is not None:
+        connection = self._connection
+        if connection is not None and self._opened is not None:
             connection.leave()
             await asyncio.wait((connection.closed,), timeout=GOODBYE_S)
+        if connection is not None:
             connection.abort()
 
     async def run(self) -> None:
@@ -247,26 +225,32 @@ class Session:
 
         Cancelling drops the connection without a goodbye: the broker publishes the will.
         """
-        while not self._closing:
-            began = time.monotonic()
-            at_once = False
-            try:
-                reason = await self._live()
-            except UnsupportedError as failed:
-                reason, at_once = str(failed), self._versions.unsupported()
-            except UnansweredError as failed:
-                reason, at_once = str(failed), self._versions.silent()
-            except TransportError as failed:
-                reason = str(failed)
-            self._note_failure(reason)
-            if time.monotonic() - began > STOOD_S and not at_once:
-                self._backoff.reset()
-            if not at_once and not self._closing:
-                await self._change(self._backoff.next_s())
+        self._running = True
+        try:
+            while not self._stopping:
+                if not await self._attempt() and not self._stopping:
+                    await self._change(self._backoff.next_s())
+        finally:
+            self._running = False
+            self._notify()
+
+    async def _attempt(self) -> bool:
+        """Connect, and stay while it lasts; say whether to try again at once."""
+        try:
+            await self._live()
+        except UnsupportedError as failed:
+            self._note_failure(failed)
+            return self._versions.unsupported()
+        except UnansweredError as failed:
+            self._note_failure(failed)
+            return self._versions.silent()
+        except TransportError as failed:
+            self._note_failure(failed)
+        return False
 
     # One connection ------------------------------------------------------------------------------
 
-    async def _live(self) -> str:
+    async def _live(self) -> None:
         self._number += 1
         connection = self._connection = Connection(
             self._broker,
@@ -276,28 +260,28 @@ class Session:
             number=self._number,
             receive=self._take,
         )
+        self._inbox.begin(connection.number)  # a kept session delivers right behind the CONNACK
         reason = "cancelled"
         try:
             opened = await connection.open()
             self._begin(connection, opened)
             await self._subscribed(connection)
             self._report_connected(opened)
+            since = time.monotonic()
             reason = await connection.stand()
-        except TransportError as failed:
-            reason = str(failed)
-            raise
+            if time.monotonic() - since > STOOD_S:
+                self._backoff.reset()
         finally:
             connection.abort()
             self._end(connection, reason)
-        return reason
 
     def _begin(self, connection: Connection, opened: Opened) -> None:
         self._opened = opened
         self._versions.worked()
         self._queue.window = opened.window
         self.counters["connects"] += 1
-        if self._routes:
-            self._ask(connection, self._routes)
+        if filters := self._inbox.wanted():
+            self._ask(connection, filters)
         self._pump()
 
     async def _subscribed(self, connection: Connection) -> None:
@@ -311,55 +295,58 @@ class Session:
             raise TransportError(f"broker {self._at}: {connection.closed.result()}")
 
     def _report_connected(self, opened: Opened) -> None:
-        self._up = True
+        self._up = self._reported = True
         self.last_error = ""
         self._repeats = 0
         _log.info(
             "mqtt-connected",
-            broker=self._at,
+            **self._who(),
             protocol=self.protocol,
-            client_id=self._client_id,
             session_present=opened.session_present,
-            filters=len(self._routes),
+            filters=len(self._inbox.routes),
         )
         self._call("on_connected", self._on_connected)
 
     def _end(self, connection: Connection, reason: str) -> None:
-        was_up, self._up = self._up, False
+        self._up = False
         self.counters["callback_errors"] += connection.broken_callbacks
         self._connection = self._opened = None
         self._asked.clear()
-        self._owed.clear()
-        for lost in self._queue.disconnected():
-            self._done(lost, accepted=False)
-        if was_up:
+        lost, condemned = self._queue.disconnected()
+        for publication in lost:
+            self.counters["publish_dropped"] += 1
+            self._done(publication, accepted=False)
+        if condemned is not None:
+            self._refused(condemned, "the broker hung up each time it was sent")
+        if self._reported:
+            self._reported = False
             self.counters["disconnects"] += 1
+            if not self._stopping:
+                self.last_error = f"broker {self._at}: {reason}"
+                _log.warning("mqtt-disconnected", **self._who(), reason=reason)
             self._call("on_disconnected", self._on_disconnected, reason)
         self._notify()
 
-    def _note_failure(self, reason: str) -> None:
-        if self._closing:
+    def _note_failure(self, failed: TransportError) -> None:
+        if self._stopping:
             return
-        repeated = reason == self.last_error
-        self._repeats = self._repeats + 1 if repeated else 0
+        reason = str(failed)
+        self._repeats = self._repeats + 1 if reason == self.last_error else 0
         self.last_error = reason
         self.counters["connect_failures"] += 1
         if self._repeats % REPEATS_UNLOGGED == 0:
-            _log.warning(
-                "mqtt-disconnected",
-                broker=self._at,
-                user=self._broker.username,
-                client_id=self._client_id,
-                reason=reason,
-                attempts_alike=self._repeats + 1,
-            )
+            _log.warning("mqtt-unreachable", **self._who(), reason=reason, again=self._repeats)
+
+    def _who(self) -> dict[str, str]:
+        user = self._broker.username
+        return {"broker": self._at, "user": user, "client_id": self._client_id}
 
     # What the connection tells us ----------------------------------------------------------------
 
     def _take(self, event: Event) -> None:
         match event:
             case Arrived(message):
-                self._arrived(message)
+                self._inbox.take(message)
             case Answered(mid, refusal):
                 self._answered(mid, refusal)
             case Subscribed(mid, refusals):
@@ -372,40 +359,6 @@ class Session:
             case Closed():
                 self._up = False
         self._notify()
-
-    def _arrived(self, message: Incoming) -> None:
-        self.counters["received"] += 1
-        self.counters["received_bytes"] += len(message.payload)
-        self.counters["duplicates"] += message.duplicate
-        takers = self._takers(message)
-        if message.qos:
-            # One more than the receivers: ours, below, so that it is not sent between two of them.
-            self._owed[message.receipt.mid] = len(takers) + 1
-        for route in takers:
-            try:
-                route.receive(message)
-            except Exception as broken:  # noqa: BLE001 - a receiver's bug stays its own
-                self.counters["receiver_errors"] += 1
-                _log.error("mqtt-receiver-broken", topic=message.topic, exc_info=broken)
-                self.acknowledge(message)
-        self.acknowledge(message)
-
-    def _takers(self, message: Incoming) -> list[_Route]:
-        # MQTT 5 brokers hold back what is too large for us; 3.1.1 has no word for that.
-        if len(message.payload) > self._broker.max_packet_bytes:
-            self._dropped("too_large", message)
-            return []
-        takers = [route for route in self._routes if matches(route.topic_filter, message.topic)]
-        if not takers:  # the broker's session may remember filters of an earlier configuration
-            self._dropped("unrouted", message)
-        return takers
-
-    def _dropped(self, why: str, message: Incoming) -> None:
-        self.counters[why] += 1
-        if self.counters[why] == 1:
-            _log.warning(
-                f"mqtt-{why.replace('_', '-')}", topic=message.topic, bytes=len(message.payload)
-            )
 
     def _answered(self, mid: int, refusal: str) -> None:
         publication = self._queue.answered(mid)
@@ -443,14 +396,10 @@ class Session:
 
     # What we tell the connection -----------------------------------------------------------------
 
-    def _ask(self, connection: Connection, routes: list[_Route]) -> None:
-        # A filter that two receivers share is asked for once, at the higher QoS.
-        wanted: dict[str, int] = {}
-        for route in routes:
-            wanted[route.topic_filter] = max(route.qos, wanted.get(route.topic_filter, 0))
-        mid = connection.subscribe(list(wanted.items()))
+    def _ask(self, connection: Connection, filters: dict[str, int]) -> None:
+        mid = connection.subscribe(list(filters.items()))
         if mid is not None:
-            self._asked[mid] = list(wanted)
+            self._asked[mid] = list(filters)
         connection.flush()
 
     def _pump(self) -> None:
@@ -475,8 +424,6 @@ class Session:
             self._pumping = False
 
     def _send_acknowledgement(self, mid: int) -> None:
-        self._owed.pop(mid, None)
-        self.counters["acknowledged"] += 1
         if self._connection is not None:
             self._connection.acknowledge(mid)
 

@@ -1,0 +1,156 @@
+"""Real brokers for tests, and a peer to talk to the code under test through them.
+
+Fixtures: `mosquitto` and `embedded_broker` (started, on a free port), `any_broker` (both in turn).
+Without Mosquitto its tests skip with that reason, and fail in CI.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from edge.config import BrokerSection
+from edge.mqtt.brokers import LocalBroker, find_mosquitto
+from edge.mqtt.messages import Incoming, Will
+from edge.mqtt.session import Session
+
+DEADLINE_S = 20.0
+
+
+def require_mosquitto() -> None:
+    """Skip where Mosquitto is not installed; fail in CI, which must have it."""
+    if find_mosquitto() is not None:
+        return
+    reason = "Mosquitto is not installed (Debian: apt-get install mosquitto)"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[LocalBroker]:
+    """A running Mosquitto without persistence, open to anonymous clients."""
+    require_mosquitto()
+    yield from _running(LocalBroker(kind="mosquitto"))
+
+
+@pytest.fixture
+def embedded_broker() -> Iterator[LocalBroker]:
+    """A running embedded broker (MQTT 3.1.1)."""
+    yield from _running(LocalBroker(kind="embedded"))
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def any_broker(request: pytest.FixtureRequest) -> Iterator[LocalBroker]:
+    """Both kinds in turn."""
+    if request.param == "mosquitto":
+        require_mosquitto()
+    yield from _running(LocalBroker(kind=request.param))
+
+
+def _running(broker: LocalBroker) -> Iterator[LocalBroker]:
+    with asyncio.Runner() as runner:
+        runner.run(broker.__aenter__())
+        try:
+            yield broker
+        finally:
+            runner.run(broker.__aexit__())
+
+
+def section(broker: LocalBroker, **changes: object) -> BrokerSection:
+    """The config section that leads to a broker; MQTT 3.1.1 at once for the embedded one."""
+    protocol = "auto" if broker.kind == "mosquitto" else "3.1.1"
+    fields = {"host": broker.host, "port": broker.port, "protocol": protocol, **changes}
+    return BrokerSection.model_validate(fields)
+
+
+async def until(claim: Callable[[], bool], what: str = "", deadline_s: float = DEADLINE_S) -> None:
+    """Return when the claim holds; fail the test where it does not in time."""
+    end = time.monotonic() + deadline_s
+    while not claim():
+        if time.monotonic() > end:
+            pytest.fail(f"not in {deadline_s:g} s: {what or claim.__name__}")
+        await asyncio.sleep(0.005)
+
+
+class Peer:
+    """The other end of a test: a session whose messages wait in a queue.
+
+    Attributes:
+        session: For whatever the methods here do not cover.
+        messages: What has arrived, oldest first.
+        acknowledging: Whether QoS 1 messages are acknowledged as they come.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSection,
+        client_id: str,
+        filters: dict[str, int],
+        *,
+        will: Will | None = None,
+        acknowledging: bool = True,
+    ) -> None:
+        self.messages: asyncio.Queue[Incoming] = asyncio.Queue()
+        self.disconnects: list[str] = []
+        self.acknowledging = acknowledging
+        self.session = Session(
+            broker,
+            client_id,
+            will=will,
+            on_connected=lambda: None,
+            on_disconnected=self.disconnects.append,
+        )
+        for topic_filter, qos in filters.items():
+            self.session.subscribe(topic_filter, qos, self._receive)
+
+    def _receive(self, message: Incoming) -> None:
+        self.messages.put_nowait(message)
+        if self.acknowledging:
+            self.session.acknowledge(message)
+
+    async def next(self, deadline_s: float = DEADLINE_S) -> Incoming:
+        """Return the next message."""
+        async with asyncio.timeout(deadline_s):
+            return await self.messages.get()
+
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, **named: str
+    ) -> bool:
+        """Publish, wait for the broker's answer, and return it; `named`: user properties."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        assert self.session.publish(
+            topic, payload, qos=qos, retain=retain, properties=named, on_done=answer.set_result
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            return await answer
+
+
+@asynccontextmanager
+async def running(peer: Peer, *, wait: bool = True, goodbye: bool = True) -> AsyncIterator[Peer]:
+    """Run a peer's session; by default from connected to a clean goodbye."""
+    task = asyncio.create_task(peer.session.run(), name="peer")
+    try:
+        if wait:
+            await until(lambda: peer.session.connected or task.done(), "the peer is connected")
+        yield peer
+    finally:
+        if goodbye:
+            await peer.session.close(1.0)
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled() and (failed := task.exception()):
+            raise failed
+
+
+@asynccontextmanager
+async def connected(
+    broker: LocalBroker, client_id: str, *filters: str, **changes: object
+) -> AsyncIterator[Peer]:
+    """A peer that is connected and subscribed, at QoS 1, to the filters."""
+    peer = Peer(section(broker, **changes), client_id, dict.fromkeys(filters, 1))
+    async with running(peer):
+        yield peer

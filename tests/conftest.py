@@ -1,0 +1,3 @@
+"""Fixtures for all tests: the brokers (`tests/brokers.py`)."""
+
+pytest_plugins = ("brokers",)
