@@ -1,0 +1,131 @@
+"""The service unit and the broker's configuration, judged by systemd and Mosquitto themselves."""
+
+import configparser
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edge import config
+
+ROOT = Path(__file__).parents[3]
+UNIT = ROOT / "systemd" / "edge.service"
+WORST_EXPOSURE = 1.5
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is missing, and in CI it must not be")
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def _exposure(unit: Path) -> float:
+    command = [_tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", str(unit)]
+    report = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", report)
+    assert found is not None, report
+    return float(found[1])
+
+
+def _copy(folder: Path, *, with_drop_ins: bool) -> Path:
+    """A copy of the unit whose program exists, so that only real complaints are left."""
+    text = UNIT.read_text().replace("/opt/edge/bin/edge", shutil.which("true") or "/bin/true")
+    unit = folder / UNIT.name
+    unit.write_text(text)
+    if with_drop_ins:
+        shutil.copytree(UNIT.with_name("edge.service.d"), folder / "edge.service.d")
+    return unit
+
+
+@pytest.mark.parametrize("with_drop_ins", [False, True], ids=["plain", "cuda"])
+def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path, with_drop_ins: bool) -> None:
+    unit = _copy(tmp_path, with_drop_ins=with_drop_ins)
+    command = [_tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    about_us = [line for line in done.stderr.splitlines() if "edge.service" in line]
+    assert about_us == []
+    assert done.returncode == 0, done.stderr
+
+
+def test_systemd_complains_about_an_unknown_key(tmp_path: Path) -> None:
+    unit = _copy(tmp_path, with_drop_ins=False)
+    unit.write_text(unit.read_text().replace("OOMPolicy=", "OOMPolitics="))
+    command = [_tool("systemd-analyze"), "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "OOMPolitics" in done.stderr
+
+
+@pytest.mark.parametrize("with_drop_ins", [False, True], ids=["plain", "cuda"])
+def test_the_unit_is_confined(tmp_path: Path, with_drop_ins: bool) -> None:
+    assert _exposure(_copy(tmp_path, with_drop_ins=with_drop_ins)) <= WORST_EXPOSURE
+
+
+def test_a_unit_without_its_sandbox_would_be_found_out(tmp_path: Path) -> None:
+    unit = _copy(tmp_path, with_drop_ins=False)
+    kept = [line for line in unit.read_text().splitlines() if not line.startswith("SystemCall")]
+    unit.write_text("\n".join(kept))
+    assert _exposure(unit) > WORST_EXPOSURE
+
+
+def _service() -> configparser.SectionProxy:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign] # keys are case-sensitive
+    unit.read(UNIT)
+    return unit["Service"]
+
+
+def test_the_unit_restarts_for_ever_but_not_on_a_wrong_configuration() -> None:
+    service = _service()
+    assert service["Type"] == "notify"
+    assert service["Restart"] == "always"
+    assert service["RestartPreventExitStatus"] == "78"
+    assert service["OOMPolicy"] == "continue"
+    assert "StartLimitIntervalSec=0" in UNIT.read_text()
+
+
+def test_the_unit_lets_guests_be_compiled() -> None:
+    assert "MemoryDenyWriteExecute" not in _service()
+
+
+def test_the_unit_waits_longer_than_the_config_may_tell_the_daemon_to() -> None:
+    bounds = config.DeadlineSection.model_json_schema()["properties"]
+    service = _service()
+    assert (
+        float(service["TimeoutStartSec"].removesuffix("min")) * 60_000
+        > (bounds["start_ms"]["maximum"])
+    )
+    assert (
+        float(service["TimeoutStopSec"].removesuffix("s")) * 1_000 > (bounds["drain_ms"]["maximum"])
+    )
+
+
+def test_the_unit_keeps_its_state_where_the_config_looks_for_it() -> None:
+    assert config.StorageSection().path == Path("/var/lib") / _service()["StateDirectory"]
+
+
+def test_mosquitto_starts_with_the_shipped_configuration(tmp_path: Path) -> None:
+    broker = _tool("mosquitto")
+    shipped = (ROOT / "systemd" / "mosquitto-edge.conf").read_text()
+    assert "\nset_tcp_nodelay true\n" in shipped
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    settings = tmp_path / "mosquitto.conf"
+    settings.write_text(f"{shipped}\nlistener {port} 127.0.0.1\nallow_anonymous true\n")
+    with subprocess.Popen(
+        [broker, "-c", str(settings)], stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        said = []
+        for line in running.stderr:
+            said.append(line)
+            if " running" in line:
+                break
+        running.terminate()
+    assert said[-1].rstrip().endswith("running"), "".join(said)
