@@ -63,6 +63,10 @@ guests: setup ## Build the Wasm guests from source, byte for byte reproducible.
 	$(BIN)/python -m edge.wasm.bindings
 	$(BIN)/python guests/build.py
 
+deployment: setup ## Renew models/pcb/deployment from the built guests and the model.
+	$(BIN)/python -m edge.deployment.pin models/pcb/deployment guests/pair/pair.wasm \
+	  guests/boxes/boxes.wasm guests/policy/policy.wasm models/pcb/model.toml models/pcb/model.int8.onnx
+
 schema: setup ## Generate device_configs/schema.json and docs/configuration.md from the models.
 	$(BIN)/python scripts/config_reference.py
 
