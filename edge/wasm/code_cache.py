@@ -53,7 +53,7 @@ class CodeCache:
     Args:
         folder: Made if absent, mode 0700.
         limits: Of one compilation.
-        max_entries: Beyond these the entries that were not used for longest are removed.
+        max_bytes: Beyond these the entries that were not used for longest are removed.
 
     Raises:
         UntrustedError: The folder is another user's, or others may write to it.
@@ -61,11 +61,11 @@ class CodeCache:
     """
 
     def __init__(
-        self, folder: Path, limits: CompileLimits | None = None, max_entries: int = 64
+        self, folder: Path, limits: CompileLimits | None = None, max_bytes: int = 512 << 20
     ) -> None:
         self._folder = folder
         self._limits = limits or CompileLimits()
-        self._max_entries = max_entries
+        self._max_bytes = max_bytes
         self._suffix = f"-{version('wasmtime')}-{fingerprint()}"
         try:
             folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -162,7 +162,6 @@ class CodeCache:
                 stdout=output,
                 stderr=subprocess.PIPE,
                 timeout=limits.wall_s,
-                env={},
                 check=False,
             )
         except subprocess.TimeoutExpired:
@@ -179,11 +178,13 @@ class CodeCache:
         """Remove what was not used for longest, and what a cut left aside."""
         found = []
         for path in self._folder.iterdir():
-            with suppress(OSError):
-                found.append((path.stat().st_mtime, path))
-        found.sort(reverse=True)
-        for _, path in found[self._max_entries :]:
-            if path != keep:
+            with suppress(OSError):  # another worker may prune at the same time
+                status = path.stat()
+                found.append((path != keep, -status.st_mtime_ns, status.st_size, path))
+        total = 0
+        for _, _, size, path in sorted(found):
+            total += size
+            if total > self._max_bytes and path != keep:
                 with suppress(OSError):
                     path.unlink()
 
@@ -192,8 +193,10 @@ def _outcome(code: int, last_line: str, limits: CompileLimits) -> str:
     """Say why the compile process failed."""
     if code == EXIT_REFUSED:
         return last_line
-    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+    if code == -signal.SIGXCPU:
         return f"compiling it took more than {limits.cpu_s} s of CPU and was stopped"
+    if code == -signal.SIGKILL:
+        return "the compile process was killed: the system may be out of memory"
     if code == -signal.SIGXFSZ or "File too large" in last_line:
         return f"its native code is larger than {limits.output_mib} MiB"
     if code == -signal.SIGABRT or "MemoryError" in last_line:

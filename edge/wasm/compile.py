@@ -30,15 +30,16 @@ _NICENESS: Final = 10
 def limit(cpu_s: int, memory_mib: int, output_mib: int) -> None:
     """Bound this process; past the CPU limit the kernel kills it, past the others calls fail."""
     os.nice(_NICENESS)
-    for what, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, memory_mib << 20),
-        (resource.RLIMIT_FSIZE, output_mib << 20),
+    for what, soft, hard in (
+        (resource.RLIMIT_CORE, 0, 0),
+        # At the soft limit comes SIGXCPU, which tells this end from other kills.
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_AS, memory_mib << 20, memory_mib << 20),
+        (resource.RLIMIT_FSIZE, output_mib << 20, output_mib << 20),
     ):
-        _, hard = resource.getrlimit(what)
-        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (value, value))
+        _, given = resource.getrlimit(what)
+        most = hard if given == resource.RLIM_INFINITY else min(hard, given)
+        resource.setrlimit(what, (min(soft, most), most))
 
 
 def compile_module(wasm: bytes) -> bytes:

@@ -1,11 +1,13 @@
 """The guest engine: loads guests, verified and compiled, and makes instances of them.
 
-For one engine thread of a worker process.
+For one engine thread of a worker process: the first that makes an instance. One alarm serves all
+its guests, so no two of them may run at a time.
 """
 
 import ctypes
 import hashlib
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import Final, Self
 
@@ -48,6 +50,7 @@ class GuestEngine:
         self._alarm: Alarm = new_alarm(self._engine)
         self.interruption = "native" if self._alarm.native else "thread"
         self.checked = checked or not unchecked_is_known()
+        self._thread: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +101,9 @@ class GuestEngine:
 
     def _run_start(self, store: Store, module: Module, call_ms: int) -> Instance:
         """Instantiate; the start function runs under the same budget as a call."""
+        self._thread = self._thread or get_ident()
+        if self._thread != get_ident():
+            raise RuntimeError("this guest engine belongs to another thread")
         store.set_epoch_deadline(DEADLINE_TICKS)
         self._alarm.arm(self._alarm.budget(call_ms))
         try:

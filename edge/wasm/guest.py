@@ -21,6 +21,7 @@ from edge.wasm.calls import GuestFunction
 MAX_PARAMETERS_BYTES: Final = 64 << 10
 """Size of a configuration document as JSON."""
 
+_UNKNOWN_OFFSET: Final = (1 << 64) - 1
 _ADDRESS_MASK: Final = 0xFFFF_FFFF
 AnyStruct = TypeVar("AnyStruct", bound=abi.Struct)
 
@@ -217,7 +218,12 @@ class Guest:
             IncompatibleError: It does not accept them (with its own sentence where it has one),
                 trapped, or took longer than its budget.
         """
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        try:
+            text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise IncompatibleError(
+                f"guest {self.name}: its parameters are no JSON: {error}"
+            ) from error
         if len(text) > MAX_PARAMETERS_BYTES:
             raise IncompatibleError(
                 f"guest {self.name}: its parameters are {len(text)} bytes of JSON; "
@@ -301,8 +307,10 @@ def failure_of(error: Trap | WasmtimeError, where: str, call_ms: int) -> GuestEr
     frames = error.frames
     place = ""
     if frames:
-        function = printable(frames[0].func_name or f"#{frames[0].func_index}", 80)
-        place = f", in function {function} at offset {frames[0].module_offset:#x}"
+        frame = frames[0]
+        place = f", in function {printable(frame.func_name or f'#{frame.func_index}', 80)}"
+        if frame.module_offset != _UNKNOWN_OFFSET:
+            place += f" at offset {frame.module_offset:#x} of the module"
     return GuestError(f"{where} trapped: {kind}{place}")
 
 

@@ -12,6 +12,8 @@ import wasmtime
 
 MEMORY = '(memory (export "memory") 64 64)'
 
+_GLOBALS = "(global $rejects (mut i32) (i32.const 0))"
+
 ABI = '(func (export "edge_abi") (result i32) (i32.const 0x10000))'
 
 # A bump allocator: aligned, never freed, 0 when the memory is used up.
@@ -93,7 +95,6 @@ POSTPROCESS = """
 # is its state. Two rejects in a row, or a first signal above 9, ask for action 0 for 250 ms.
 # DecideCall: defects at 24, count 28, signals 32, verdict 40, score 44, reason 48, actions 80, 88.
 DECIDE = """
-(global $rejects (mut i32) (i32.const 0))
 (func (export "decide") (param $call i32) (result i32)
   (if (i32.eqz (i32.load offset=28 (local.get $call))) (then
     (global.set $rejects (i32.const 0))
@@ -152,7 +153,19 @@ def guest(
     extra: str = "",
 ) -> str:
     """The text of a guest for all roles, with the given pieces in place of the good ones."""
-    pieces = (memory, abi, alloc, configure, preprocess, postprocess, decide, state, error, extra)
+    pieces = (
+        memory,
+        _GLOBALS,
+        abi,
+        alloc,
+        configure,
+        preprocess,
+        postprocess,
+        decide,
+        state,
+        error,
+        extra,
+    )
     return f"(module {' '.join(pieces)})"
 
 
