@@ -3,7 +3,7 @@
 A counter only rises, from zero at the start of the process. The list below is the documentation:
 what is not in it cannot be counted, so that a misspelt name is a bug at the first call and not a
 silent gap in a graph. A label whose values come from outside is bounded: past `MAX_SERIES` values
-the rest is counted under `other`.
+the rest is counted under `other`. The MQTT session counts its own (`edge.mqtt.session`).
 """
 
 import threading
@@ -47,7 +47,6 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         # Workers
         "workers_started": Meaning("Worker processes started.", ("pipeline",)),
         "workers_lost": Meaning("Worker processes that ended unasked.", ("pipeline", "cause")),
-        "probes_failed": Meaning("Probe frames that did not come back in time.", ("pipeline",)),
         # References, signals, actions
         "references_received": Meaning("Reference images taken into the store."),
         "references_refused": Meaning("Reference images not taken.", ("cause",)),
@@ -56,17 +55,9 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "signals_refused": Meaning("Signal payloads that could not be read.", ("signal",)),
         "actions_sent": Meaning("Actions published.", ("action",)),
         "actions_denied": Meaning("Actions that a policy wished and was not granted.", ("action",)),
-        # MQTT
-        "messages_refused": Meaning("MQTT messages not taken at all.", ("cause",)),
-        "broker_connects": Meaning("Connections to the broker that were accepted."),
-        "broker_losses": Meaning("Connections to the broker that ended unasked.", ("cause",)),
-        "publications_failed": Meaning("Publications that the broker refused.", ("cause",)),
-        "publications_dropped": Meaning("Publications that found the outgoing queue full."),
-        # The process itself
-        "deadlines_missed": Meaning(
-            "Fail-safe verdicts that themselves went out after the budget.", ("pipeline",)
-        ),
-        "notifications_failed": Meaning("systemd notifications that could not be sent."),
+        # Time and topics
+        "deadlines_missed": Meaning("Verdicts that went out after the budget.", ("pipeline",)),
+        "messages_refused": Meaning("Wishes of a message that were not granted.", ("cause",)),
     }
 )
 """Every counter. Add a line here before counting something new."""
