@@ -10,7 +10,12 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-PINNED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
+LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
+
+# What the reference deployment takes over from elsewhere in the tree, by file name.
+PCB := models/pcb/deployment
+PCB_SOURCES := $(patsubst %,guests/%.wasm,pair/pair boxes/boxes policy/policy) \
+  models/pcb/model.toml models/pcb/model.int8.onnx
 
 # The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
 # again, because a virtual environment does not survive a move.
@@ -26,7 +31,7 @@ help: ## List these commands.
 
 setup: $(STAMP) ## Make .venv with edge and every development tool.
 
-$(STAMP): $(PINNED)
+$(STAMP): $(LOCKED)
 	@sh scripts/setup.sh "$(PYTHON)" $(VENV)
 	@printf '%s\n' '$(CURDIR)' > $@
 
@@ -50,6 +55,7 @@ static: setup ## The part of `check` that takes seconds: all but the tests.
 	$(BIN)/lint-imports
 	$(BIN)/python guests/build.py --check
 	$(BIN)/python -m edge.wasm.bindings --check
+	$(BIN)/python -m edge.deployment.pin $(PCB) $(PCB_SOURCES) --check
 	$(BIN)/python scripts/config_reference.py --check
 
 format: setup ## Format the sources and repair what the linter can.
@@ -64,8 +70,7 @@ guests: setup ## Build the Wasm guests from source, byte for byte reproducible.
 	$(BIN)/python guests/build.py
 
 deployment: setup ## Renew models/pcb/deployment from the built guests and the model.
-	$(BIN)/python -m edge.deployment.pin models/pcb/deployment guests/pair/pair.wasm \
-	  guests/boxes/boxes.wasm guests/policy/policy.wasm models/pcb/model.toml models/pcb/model.int8.onnx
+	$(BIN)/python -m edge.deployment.pin $(PCB) $(PCB_SOURCES)
 
 schema: setup ## Generate device_configs/schema.json and docs/configuration.md from the models.
 	$(BIN)/python scripts/config_reference.py
