@@ -1,0 +1,188 @@
+"""Playlists: of a data set in its variants, of the line simulator, and of a plain folder.
+
+DeepPCB shows defective boards alone. Good ones, and boards with a single defect, are made from
+them by pasting the template over annotated defects; only where the pair shows no unexplained
+difference (`residual_px` = 0) is the result known to be good.
+"""
+
+import random
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import ConfigError
+from edge.linesim import Camera, Part, boards_of, encode_jpeg, line
+from edge.replay.dataset import Row, read_dataset
+from edge.replay.parts import JPEG, PNG, Payload, Playlist, ReplayPart, TrueBox, Truth
+
+ERASE_MARGIN_PX: Final = 4
+"""Annotations are tight to a pixel or two; the data set's own README erases with this margin."""
+REPAIRED_QUALITY: Final = 95
+CONTENT_TYPES: Final = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG}
+
+_Grey = NDArray[np.uint8]
+
+
+class Variant(StrEnum):
+    """What is made of a part of the data set."""
+
+    AS_IS = "as-is"
+    """The picture as its file holds it."""
+    OK = "ok"
+    """All defects pasted over; parts that are good anyway are played as they are."""
+    NG_SINGLE = "ng-single"
+    """All defects but one pasted over."""
+
+
+def dataset_playlist(
+    folder: Path,
+    variants: Sequence[Variant] = (Variant.OK, Variant.NG_SINGLE),
+    *,
+    split: str = "",
+    seed: int = 1,
+    limit: int | None = None,
+) -> Playlist:
+    """Parts of a data set, each in all its `variants` that can be made, in seeded order.
+
+    Raises:
+        ConfigError: The folder is not in the data format, or none of the variants can be made.
+    """
+    rows = read_dataset(folder, split)
+    parts = [
+        part
+        for row in rows
+        for variant in variants
+        if (part := _part(row, variant, seed)) is not None
+    ]
+    if not parts:
+        wanted = ", ".join(variants)
+        raise ConfigError(
+            folder,
+            f"no part can be played as {wanted}",
+            "ok and ng-single need templates and boxes",
+        )
+    random.Random(seed).shuffle(parts)  # noqa: S311 - an order of play, not a secret
+    parts = parts[:limit]
+    needed = {part.reference_id for part in parts}
+    references = {
+        _reference_id(row): partial(_read_file, row.template)
+        for row in rows
+        if row.template is not None and _reference_id(row) in needed
+    }
+    return Playlist(f"{folder.name}{f' ({split})' if split else ''}", parts, references)
+
+
+def simulated_playlist(
+    seed: int, frames: int, *, ok_share: float = 0.7, boards: int = 4, camera: Camera | None = None
+) -> Playlist:
+    """Parts of the simulated line of this seed; each is rendered when it is played.
+
+    Raises:
+        ValueError: A share or a number of boards outside its range.
+    """
+    parts = [_simulated(part) for part in islice(line(seed, ok_share, boards, camera), frames)]
+    references = {
+        board.reference_id: partial(Payload, encode_jpeg(board.reference(camera)))
+        for board in boards_of(seed, boards)
+    }
+    return Playlist(f"simulated line {seed}", parts, references)
+
+
+def plain_playlist(folder: Path, reference_id: str = "", limit: int | None = None) -> Playlist:
+    """All JPEG and PNG files of a folder, by name, of which no truth is known.
+
+    Raises:
+        ConfigError: There is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(folder, "there is no such folder")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in CONTENT_TYPES)[:limit]
+    if not files:
+        raise ConfigError(folder, f"holds no picture ({', '.join(CONTENT_TYPES)})")
+    parts = [ReplayPart(f.stem, None, partial(_read_file, f), reference_id) for f in files]
+    return Playlist(folder.name, parts)
+
+
+def _part(row: Row, variant: Variant, seed: int) -> ReplayPart | None:
+    """The part in one variant; None where it cannot be made, or its truth would not be known."""
+    reference_id = _reference_id(row)
+    as_is = ReplayPart(
+        row.part_id, Truth(row.is_good, row.boxes), partial(_read_file, row.image), reference_id
+    )
+    if variant is Variant.AS_IS or (variant is Variant.OK and row.is_good):
+        return as_is
+    if row.is_good or row.template is None or not row.boxes:
+        return None
+    if variant is Variant.OK:
+        if row.residual_px != 0:
+            return None
+        name, kept = f"{row.part_id}-ok", None
+    else:
+        name = f"{row.part_id}-single"
+        kept = random.Random(f"{seed}/{row.part_id}").choice(row.boxes)  # noqa: S311
+    truth = Truth(kept is None, (kept,) if kept else ())
+    picture = partial(_repaired, row.image, row.template, row.boxes, kept)
+    return ReplayPart(name, truth, picture, reference_id)
+
+
+def _simulated(part: Part) -> ReplayPart:
+    boxes = tuple(TrueBox(b.label, (b.x0, b.y0, b.x1, b.y1)) for b in part.boxes)
+    payload = Payload(encode_jpeg(part.image))
+    return ReplayPart(part.part_id, Truth(part.is_good, boxes), lambda: payload, part.reference_id)
+
+
+def _repaired(
+    image: Path, template: Path, boxes: Sequence[TrueBox], kept: TrueBox | None
+) -> Payload:
+    """The picture with the template pasted over every box but `kept`, which stays whole."""
+    frame, reference = _read_grey(image), _read_grey(template)
+    if frame.shape != reference.shape:
+        raise ConfigError(
+            image, f"is {frame.shape}, its template {reference.shape} (rows, columns)"
+        )
+    repaired = frame.copy()
+    for box in boxes:
+        if box is not kept:
+            window = _window(box, ERASE_MARGIN_PX)
+            repaired[window] = reference[window]
+    if kept is not None:
+        window = _window(kept, 0)
+        repaired[window] = frame[window]
+    return Payload(encode_jpeg(repaired, REPAIRED_QUALITY))
+
+
+def _window(box: TrueBox, margin: int) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = (int(side) for side in box.box)
+    return (
+        slice(max(y0 - margin, 0), y1 + margin),
+        slice(max(x0 - margin, 0), x1 + margin),
+    )
+
+
+def _reference_id(row: Row) -> str:
+    return row.template.stem if row.template is not None else ""
+
+
+def _read_file(path: Path) -> Payload:
+    content_type = CONTENT_TYPES.get(path.suffix.lower())
+    if content_type is None:
+        raise ConfigError(path, f"is none of {', '.join(CONTENT_TYPES)}")
+    try:
+        return Payload(path.read_bytes(), content_type)
+    except OSError as failed:
+        raise ConfigError(path, f"cannot be read: {failed.strerror}") from failed
+
+
+def _read_grey(path: Path) -> _Grey:
+    encoded = np.frombuffer(_read_file(path).image, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) if len(encoded) else None
+    if image is None:
+        raise ConfigError(path, "is not an image that can be decoded")
+    return np.asarray(image, np.uint8)
