@@ -1,0 +1,26 @@
+"""One Mosquitto and one daemon for each test file; tests that break them start their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brokers import require_mosquitto
+from daemons import Daemon, running_broker
+
+from edge.mqtt.brokers import LocalBroker
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[LocalBroker]:
+    """A Mosquitto for the whole file."""
+    require_mosquitto()
+    with running_broker(kind="mosquitto") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def daemon(broker: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A ready daemon with the reference deployment, for the whole file."""
+    folder: Path = tmp_path_factory.mktemp("box")
+    with Daemon(broker, folder, overrides=("status.interval_s=0.5",)) as started:
+        yield started.ready()
