@@ -200,7 +200,8 @@ class ActivePipeline:
     async def drain(self, grace_s: float) -> int:
         """Wait until every accepted frame has its verdict; return how many have not."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._dispatch.idle(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._dispatch.idle()
         return self.unanswered
 
     def _answered(self, answer: Judged | Failed) -> None:

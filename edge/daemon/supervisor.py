@@ -127,8 +127,10 @@ class Supervisor:
         next_status = loop.time()
         while True:
             pause_s = max(0.0, min(next_status - loop.time(), watchdog_s))
+            # Not wait_for: until Python 3.12 it may swallow a cancellation (cpython #86296).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
             self._notifier.watchdog()
             if self._changed.is_set() or loop.time() >= next_status:
                 self._changed.clear()

@@ -157,7 +157,8 @@ class WorkerProcess(asyncio.Protocol):
         if grace_s > 0:
             self._send(Stop())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), grace_s)
+                async with asyncio.timeout(grace_s):
+                    await self._process.wait()
         if self._process.returncode is None:
             self.kill()
         await self._process.wait()
