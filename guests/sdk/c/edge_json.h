@@ -17,6 +17,7 @@
 #define EDGE_JSON_DEPTH 16
 #define EDGE_JSON_NODES 4096
 #define EDGE_JSON_TEXT 65536
+#define EDGE_JSON_SHOWN 48 /* bytes of a key that an error shows, to leave room for the problem */
 
 typedef struct edge_string {
     const char *text; /* UTF-8, not NUL-terminated */
@@ -78,7 +79,10 @@ static inline void edge_json_say_path(const edge_json *node) {
             edge_say("]");
         } else {
             if (way[depth]->parent->parent) edge_say(".");
-            edge_say_bytes(way[depth]->key.text, way[depth]->key.length);
+            edge_string key = way[depth]->key;
+            uint32_t shown = edge_prefix(key.text, key.length, EDGE_JSON_SHOWN);
+            edge_say_bytes(key.text, shown);
+            if (shown < key.length) edge_say("...");
         }
     }
 }
@@ -155,7 +159,8 @@ static inline double edge_json_power_of_ten(uint32_t exponent) {
 }
 
 /* Nearest double for up to 15 digits and |exponent| <= 22, within a few units in the last place
- * beyond (W. D. Clinger, How to read floating point numbers accurately, 1990). */
+ * beyond (W. D. Clinger, How to read floating point numbers accurately, 1990). Above 1e308 that
+ * would not be safe, so such numbers are refused. */
 static inline bool edge_json_number_text(double *number) {
     uint64_t digits = 0;
     int32_t exponent = 0;
@@ -194,7 +199,7 @@ static inline bool edge_json_number_text(double *number) {
     if (exponent > 0) value *= edge_json_power_of_ten((uint32_t)exponent);
     if (exponent < -300) value /= 1e40, exponent += 40;
     if (exponent < 0) value /= edge_json_power_of_ten((uint32_t)-exponent);
-    if (value > 1.7976931348623157e308) return edge_json_syntax("the number is too large");
+    if (value > 1e308) return edge_json_syntax("the number is too large");
     *number = negative ? -value : value;
     return true;
 }

@@ -40,16 +40,17 @@ static inline void edge_error_clear(void) {
     edge_error_text[0] = 0;
 }
 
-/* Appends to the error text; what does not fit is cut at a character's begin. */
+/* Length of the longest beginning of at most `most` bytes that ends between two characters. */
+static inline uint32_t edge_prefix(const char *text, uint32_t length, uint32_t most) {
+    if (length <= most) return length;
+    while (most > 0 && ((uint8_t)text[most] & 0xC0) == 0x80) most--;
+    return most;
+}
+
+/* Appends to the error text, as far as there is room; control characters become '?'. */
 static inline void edge_say_bytes(const char *text, uint32_t length) {
+    length = edge_prefix(text, length, EDGE_MAX_ERROR_BYTES - edge_error_length);
     for (uint32_t i = 0; i < length; i++) {
-        if (edge_error_length == EDGE_MAX_ERROR_BYTES) {
-            bool inside = ((uint8_t)text[i] & 0xC0) == 0x80;
-            while (inside && edge_error_length > 0) {
-                inside = ((uint8_t)edge_error_text[--edge_error_length] & 0xC0) == 0x80;
-            }
-            break;
-        }
         edge_error_text[edge_error_length++] = (uint8_t)text[i] < 0x20 ? '?' : text[i];
     }
     edge_error_text[edge_error_length] = 0;
