@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
 
-import structlog
-
 from edge.config import TlsSection
 from edge.errors import TransportError
 from edge.mqtt import security
@@ -29,14 +27,14 @@ Kind = Literal["mosquitto", "embedded"]
 
 START_S: Final = 15.0
 """A cold Python with amqtt takes two seconds on a slow box; Mosquitto a tenth."""
+PROBE_S: Final = 1.0
+"""How long one look may take."""
 STOP_S: Final = 5.0
 PORT_ATTEMPTS: Final = 5
 SEARCH: Final = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin"
 # CONNECT of MQTT 3.1.1: protocol name, level 4, clean session, keepalive 10 s, client id "ready".
 _CONNECT: Final = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x0a\x00\x05ready"
 _CONNACK: Final = 0x20
-
-_log = structlog.get_logger("edge.mqtt")
 
 
 def find_mosquitto() -> str | None:
@@ -131,8 +129,8 @@ class LocalBroker:
             TransportError: It does not answer CONNECT in time, or has ended.
         """
         for attempt in range(PORT_ATTEMPTS):
-            self.port = self.port or _free_port()
             try:
+                self.port = _claim(self.port)
                 await self._start_once()
             except TransportError as failed:
                 await self.kill()
@@ -182,7 +180,6 @@ class LocalBroker:
                 f"the {self.kind} broker on {self.host}:{self.port} gave no answer in "
                 f"{START_S:g} s: {self.output().strip()}"
             ) from None
-        _log.debug("broker-started", kind=self.kind, version=self.version, port=self.port)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         # On this thread, which lasts: the kernel ties the leash to it (prctl(2), PR_SET_PDEATHSIG).
@@ -237,7 +234,7 @@ class LocalBroker:
         """Whether it answers a CONNECT with a CONNACK, be it a refusal."""
         try:
             context = security.tls_context(self._tls) if self._tls else None
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(PROBE_S):
                 reader, writer = await asyncio.open_connection(self.host, self.port, ssl=context)
                 try:
                     writer.write(_CONNECT)
@@ -261,8 +258,15 @@ class LocalBroker:
         return match[1].decode() if match else "unknown"
 
 
-def _free_port() -> int:
+def _claim(port: int) -> int:
+    """Return the port, or a free one for 0; refuse one where another program answers."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past our own last run
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as taken:
+            raise TransportError(
+                f"no broker on 127.0.0.1:{port}: {taken.strerror}; choose another port"
+            ) from taken
+        claimed: int = probe.getsockname()[1]
+        return claimed

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from edge.mqtt.counting import is_milestone
 from edge.mqtt.messages import Incoming
 from edge.mqtt.topics import matches
 
@@ -74,7 +75,10 @@ class Inbox:
                 route.receive(message)
             except Exception as broken:  # noqa: BLE001 - a receiver's bug stays its own
                 self._counters["receiver_errors"] += 1
-                _log.error("mqtt-receiver-broken", topic=message.topic, exc_info=broken)
+                if is_milestone(count := self._counters["receiver_errors"]):
+                    _log.error(
+                        "mqtt-receiver-broken", topic=message.topic, count=count, exc_info=broken
+                    )
                 if self._owed.get(message.receipt.mid) == owed:
                     self.acknowledge(message)
         self.acknowledge(message)
@@ -104,7 +108,8 @@ class Inbox:
 
     def _dropped(self, why: str, message: Incoming) -> None:
         self._counters[why] += 1
-        if self._counters[why] == 1:  # the counter tells the rest
+        if is_milestone(count := self._counters[why]):
+            size = len(message.payload)
             _log.warning(
-                "mqtt-dropped", why=why, topic=message.topic, payload_bytes=len(message.payload)
+                "mqtt-dropped", why=why, topic=message.topic, payload_bytes=size, count=count
             )

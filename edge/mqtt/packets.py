@@ -90,14 +90,16 @@ def arrived(
 
 def closed(flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None) -> Closed:
     """Say why a connection ended: who ended it, and what was said."""
-    text = said(reason, properties)
     if flags.is_disconnect_packet_from_server:
+        text = said(reason, properties)
         if reason == "Session taken over":
             text += " (another client connected with the same client id: each needs its own)"
         return Closed(f"the broker ended it: {text}")
-    if reason.is_failure:
-        return Closed(f"connection lost: {text}")
-    return Closed("goodbye")
+    if not reason.is_failure:
+        return Closed("goodbye")
+    if reason == "Keep alive timeout":
+        return Closed("no sign of life from the broker within the keepalive")
+    return Closed("connection lost")  # paho knows no more
 
 
 def said(reason: ReasonCode, properties: Properties | None) -> str:

@@ -35,6 +35,17 @@ def password(broker: BrokerSection) -> bytes | None:
     return first
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself when its handshake fails: paho forgets it then, and it would stay open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def tls_context(section: TlsSection) -> ssl.SSLContext:
     """Return a context that trusts the configured authorities only, and checks the host's name.
 
@@ -45,6 +56,7 @@ def tls_context(section: TlsSection) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(section.ca_file))
     except (OSError, ssl.SSLError) as failed:
         raise _unusable("ca_file", section.ca_file, failed) from failed
+    context.sslsocket_class = _TlsSocket
     if section.certificate_file is None:
         return context
     try:

@@ -22,6 +22,7 @@ from edge.errors import TransportError
 from edge.mqtt import security
 from edge.mqtt.attempts import Backoff, VersionChoice
 from edge.mqtt.connection import Connection, UnansweredError, UnsupportedError
+from edge.mqtt.counting import COUNTERS, is_milestone
 from edge.mqtt.events import Answered, Arrived, Closed, Event, Opened, Subscribed, Unusable
 from edge.mqtt.inbox import Inbox, Route
 from edge.mqtt.messages import Incoming, Outgoing, Will
@@ -34,26 +35,6 @@ GOODBYE_S: Final = 1.0
 """How long `close` waits for the broker to end the connection."""
 REPEATS_UNLOGGED: Final = 40
 """The same failure again is logged once in so many attempts: about every ten minutes."""
-
-COUNTERS: Final = (
-    "connects",  # accepted by the broker
-    "connect_failures",
-    "disconnects",  # of a connection that was reported
-    "received",
-    "received_bytes",  # payloads
-    "duplicates",  # redelivered by the broker
-    "unrouted",  # no receiver: a filter of an earlier configuration
-    "unusable",  # against the rules of MQTT
-    "too_large",  # beyond max_packet_bytes, MQTT 3.1.1
-    "receiver_errors",
-    "acknowledged",
-    "stale_acknowledgements",  # of another connection, or twice
-    "published",  # answered by the broker
-    "published_bytes",  # payloads
-    "publish_refused",
-    "publish_dropped",  # queue full, closing, or QoS 0 without a connection
-    "callback_errors",
-)
 
 _log = structlog.get_logger("edge.mqtt")
 
@@ -273,7 +254,7 @@ class Session:
                 self._backoff.reset()
         finally:
             connection.abort()
-            self._end(connection, reason)
+            self._end(reason)
 
     def _begin(self, connection: Connection, opened: Opened) -> None:
         self._opened = opened
@@ -307,10 +288,12 @@ class Session:
         )
         self._call("on_connected", self._on_connected)
 
-    def _end(self, connection: Connection, reason: str) -> None:
-        self._up = False
+    def _end(self, reason: str) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._up, self._opened = False, None
         self.counters["callback_errors"] += connection.broken_callbacks
-        self._connection = self._opened = None
         self._asked.clear()
         lost, condemned = self._queue.disconnected()
         for publication in lost:
@@ -353,11 +336,12 @@ class Session:
                 self._granted(mid, refusals)
             case Unusable(mid, qos, problem):
                 self.counters["unusable"] += 1
-                _log.warning("mqtt-unusable-message", broker=self._at, problem=problem)
+                if is_milestone(count := self.counters["unusable"]):
+                    _log.warning("mqtt-unusable", broker=self._at, problem=problem, count=count)
                 if qos:
                     self._send_acknowledgement(mid)
-            case Closed():
-                self._up = False
+            case Closed(reason):
+                self._end(reason)
         self._notify()
 
     def _answered(self, mid: int, refusal: str) -> None:
@@ -374,9 +358,11 @@ class Session:
 
     def _refused(self, publication: Outgoing, reason: str) -> None:
         self.counters["publish_refused"] += 1
-        _log.warning(
-            "mqtt-publish-refused", broker=self._at, topic=publication.topic, reason=reason
-        )
+        if is_milestone(count := self.counters["publish_refused"]):
+            topic = publication.topic
+            _log.warning(
+                "mqtt-publish-refused", broker=self._at, topic=topic, reason=reason, count=count
+            )
         self._done(publication, accepted=False)
 
     def _granted(self, mid: int, refusals: tuple[str, ...]) -> None:
@@ -436,7 +422,8 @@ class Session:
             callback(*arguments)
         except Exception as broken:  # noqa: BLE001 - a caller's bug stays its own
             self.counters["callback_errors"] += 1
-            _log.error("mqtt-callback-broken", callback=name, exc_info=broken)
+            if is_milestone(count := self.counters["callback_errors"]):
+                _log.error("mqtt-callback-broken", callback=name, count=count, exc_info=broken)
 
     # Waiting -------------------------------------------------------------------------------------
 

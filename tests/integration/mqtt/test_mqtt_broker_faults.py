@@ -1,0 +1,267 @@
+"""A broker that breaks the rules, scripted byte by byte: the session bears it."""
+
+import asyncio
+import socket
+import time
+from typing import Self
+
+import pytest
+from brokers import Peer, running, until
+
+from edge.config import BrokerSection
+
+CONNACK_5 = b"\x20\x03\x00\x00\x00"
+CONNACK_3 = b"\x20\x02\x00\x00"
+
+
+class ScriptedBroker:
+    """Accepts connections, reads CONNECT, and then does what it is told.
+
+    Args:
+        answer: Sent after CONNECT; None: nothing, and the connection stays open.
+        behind: Sent right after the answer.
+        suback: Reason codes of each SUBACK; None: there is none.
+        disconnect: Sent after the SUBACK.
+        hang_up: End the connection after the answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        answer: bytes | None = CONNACK_5,
+        behind: bytes = b"",
+        suback: bytes | None = b"\x01",
+        disconnect: bytes = b"",
+        hang_up: bool = False,
+    ) -> None:
+        self.answer = answer
+        self.behind = behind
+        self.suback = suback
+        self.disconnect = disconnect
+        self.hang_up = hang_up
+        self.connects: list[int] = []  # the protocol level of each CONNECT
+        self.packets: list[bytes] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def section(self, **changes: object) -> BrokerSection:
+        fields = {"port": self.port, "connect_timeout_s": 0.3, **changes}
+        return BrokerSection.model_validate(fields)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            connect = await self._packet(reader)
+            self.connects.append(connect[connect.index(b"MQTT") + 4])
+            if self.answer is not None:
+                writer.write(self.answer + self.behind)
+            if self.hang_up:
+                return
+            while True:
+                packet = await self._packet(reader)
+                self.packets.append(packet)
+                if (
+                    packet[0] == 0x82 and self.suback is not None
+                ):  # SUBSCRIBE: its packet id lies behind two bytes
+                    codes = b"\x00" + self.suback if self.connects[-1] == 5 else self.suback
+                    suback = bytes([0x90, 2 + len(codes)]) + packet[2:4] + codes
+                    writer.write(suback + self.disconnect)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    @staticmethod
+    async def _packet(reader: asyncio.StreamReader) -> bytes:
+        head = await reader.readexactly(2)
+        assert head[1] < 0x80, "this script reads short packets only"
+        return head + await reader.readexactly(head[1])
+
+
+def test_silence_is_answered_by_the_other_version_and_the_loop_is_never_blocked() -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker(answer=None) as broker:
+            peer = Peer(broker.section(), "a", {})
+            longest = 0.0
+            async with running(peer, wait=False):
+                while len(broker.connects) < 3:
+                    before = time.monotonic()
+                    await asyncio.sleep(0.001)
+                    longest = max(longest, time.monotonic() - before)
+            assert broker.connects[:3] == [5, 4, 5]
+            assert longest < 0.25  # shorter than one connect timeout
+            assert "no answer" in peer.session.last_error
+
+    asyncio.run(scenario())
+
+
+def test_a_fixed_version_is_kept_whatever_the_broker_says() -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker(answer=b"\x20\x02\x00\x01", hang_up=True) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {})
+            async with running(peer, wait=False):
+                await until(lambda: len(broker.connects) >= 3)
+            assert set(broker.connects) == {5}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [b"\x20\x03\x00\x84\x00", b"\x20\x02\x00\x01"],
+    ids=["MQTT 5 reason 0x84", "the return code 1 of a 3.1.1 broker"],
+)
+def test_an_unsupported_version_is_answered_by_3_1_1_at_once(refusal: bytes) -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker(answer=refusal, hang_up=True) as broker:
+            peer = Peer(broker.section(), "a", {})
+            async with running(peer, wait=False):
+                await until(lambda: len(broker.connects) >= 1)
+                broker.answer, broker.hang_up = CONNACK_3, False
+                await until(lambda: peer.session.connected)
+            assert broker.connects[-1] == 4
+            assert peer.session.counters["connects"] == 1
+
+    asyncio.run(scenario())
+
+
+GARBAGE = {
+    "an unknown packet type": b"\xf7\x00",
+    "a publish whose topic is longer than the packet": b"\x32\x05\x00\xffabc",
+    "a remaining length of five bytes": b"\x30\xff\xff\xff\xff\xff",
+    "properties that end nowhere": b"\x30\x05\x00\x01t\xff\xff",
+    "an unknown property": b"\x30\x06\x00\x01t\x02\x7e\x00",
+    "a second connack": CONNACK_5,
+    "a connack cut short": b"\x20\x01\x00",
+    "a disconnect with an unknown reason": b"\xe0\x02\xfe\x00",
+    "a publish of QoS 3": b"\x36\x06\x00\x01t\x00\x01\x00",
+    "a suback without codes": b"\x90\x03\x00\x01\x00",
+    "a puback of an unknown id": b"\x40\x02\x12\x34",
+    "a puback with an unknown reason": b"\x40\x04\x00\x02\xfe\x00",
+    "a pubrel out of nowhere": b"\x62\x02\x00\x09",
+    "an empty publish": b"\x30\x00",
+    "a pingreq, which only clients send": b"\xc0\x00",
+    "text of another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+def test_garbage_from_the_broker_ends_at_most_the_connection(garbage: bytes) -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker(behind=garbage) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
+            async with running(peer, wait=False):
+                await until(lambda: len(broker.connects) >= 1)
+                broker.behind = b""
+                # Whatever it did to the connection, the session stands, or stands again.
+                await until(lambda: peer.session.connected)
+                assert peer.session.publish("t", b"1", qos=0)
+                await until(lambda: any(p[0] == 0x30 for p in broker.packets))
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_that_is_not_utf_8_is_acknowledged_and_dropped() -> None:
+    bad = b"\x32\x08\x00\x02\xff\xfe\x00\x07\x00!"
+    good = b"\x32\x07\x00\x01t\x00\x08\x00!"
+
+    async def scenario() -> None:
+        async with ScriptedBroker(behind=bad + good) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
+            async with running(peer):
+                assert (await peer.next()).topic == "t"
+                assert peer.session.counters["unusable"] == 1
+                wanted = {b"\x40\x02\x00\x07", b"\x40\x02\x00\x08"}
+                await until(lambda: wanted <= set(broker.packets))
+                assert not peer.disconnects
+
+    asyncio.run(scenario())
+
+
+def test_properties_that_nobody_should_trust_are_left_out() -> None:
+    wish = b"\x08\x00\x03a/#"  # a response topic with a wildcard
+    twice = b"\x26\x00\x01k\x00\x011" + b"\x26\x00\x01k\x00\x012"
+    properties = wish + twice
+    body = b"\x00\x01t" + bytes([len(properties)]) + properties + b"payload"
+
+    async def scenario() -> None:
+        publish = b"\x30" + bytes([len(body)]) + body
+        async with ScriptedBroker(behind=publish) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 0})
+            async with running(peer):
+                got = await peer.next()
+                assert got.response_topic is None
+                assert got.properties == {"k": "1"}  # the first of two wins
+                assert got.payload == b"payload"
+
+    asyncio.run(scenario())
+
+
+def test_a_message_right_behind_the_connack_can_be_acknowledged() -> None:
+    kept = b"\x3a\x07\x00\x01t\x00\x05\x00!"  # QoS 1, sent before: a kept session's first words
+
+    async def scenario() -> None:
+        async with ScriptedBroker(answer=b"\x20\x03\x01\x00\x00", behind=kept) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
+            async with running(peer):
+                assert (await peer.next()).duplicate
+                await until(lambda: b"\x40\x02\x00\x05" in broker.packets)
+                assert peer.session.counters["stale_acknowledgements"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_was_taken_over_says_what_to_look_for() -> None:
+    async def scenario() -> None:
+        # Scripted: Mosquitto hangs up on the first of two clients with one id, and says nothing.
+        async with ScriptedBroker(disconnect=b"\xe0\x01\x8e") as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
+            async with running(peer, wait=False):
+                await until(lambda: len(peer.disconnects) > 0)
+                assert "Session taken over" in peer.disconnects[0]
+                assert "same client id" in peer.session.last_error
+
+    asyncio.run(scenario())
+
+
+def test_an_unanswered_subscription_is_no_connection() -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker(suback=None) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
+            async with running(peer, wait=False):
+                await until(lambda: "subscriptions" in peer.session.last_error)
+                assert not peer.session.connected
+                broker.suback = b"\x01"
+                await until(lambda: peer.session.connected)
+
+    asyncio.run(scenario())
+
+
+def test_closing_does_not_wait_for_a_broker_that_takes_no_connection() -> None:
+    async def scenario() -> None:
+        # A listener whose backlog is full: TCP connects hang.
+        with socket.socket() as full, socket.socket() as filler:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            filler.connect(full.getsockname())
+            broker = BrokerSection(port=full.getsockname()[1], connect_timeout_s=30)
+            peer = Peer(broker, "a", {})
+            began = time.monotonic()
+            async with running(peer, wait=False):
+                await asyncio.sleep(0)  # let it begin
+            assert time.monotonic() - began < 10
+
+    asyncio.run(scenario())
