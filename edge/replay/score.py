@@ -7,7 +7,7 @@ what the line sees: a fail-safe that rejects a good part is overkill, whatever i
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edge.contracts.verdict import Defect, Kind, Reason, Verdict
@@ -93,6 +93,9 @@ class Score:
         daemon_latency_ms: What the daemon says itself, from capture (or arrival) to publication.
         budget_ms: What the daemon says; 0 where no verdict came.
         provider: Likewise; empty where no verdict came.
+        unsent: Frames that the broker did not take; they are missing, too.
+        undecodable: Messages on the verdict topic that are no verdict.
+        lag_ms: How much later than planned frames went out: p50, p95, p99, max.
     """
 
     frames: int
@@ -112,6 +115,9 @@ class Score:
     daemon_latency_ms: Mapping[str, float]
     budget_ms: float
     provider: str
+    unsent: int = 0
+    undecodable: int = 0
+    lag_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def missing(self) -> int:
@@ -126,7 +132,13 @@ class Score:
     @property
     def is_clean(self) -> bool:
         """Whether each frame had exactly one verdict, and none was an overrun."""
-        return not (self.missing or self.duplicates or self.contradictions or self.overruns)
+        return not (
+            self.missing
+            or self.duplicates
+            or self.contradictions
+            or self.overruns
+            or self.undecodable
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The score as plain values; rates are null where there was no such part."""
@@ -154,6 +166,9 @@ class Score:
             "bad_reviewed": self.bad_reviewed.value,
             "boxes": _boxes_json(self.boxes),
             "daemon_latency_ms": dict(self.daemon_latency_ms),
+            "unsent": self.unsent,
+            "undecodable": self.undecodable,
+            "lag_ms": dict(self.lag_ms),
         }
 
 
