@@ -23,6 +23,8 @@ _TICK_NS: Final = 1_000_000
 _CLOCK_MONOTONIC: Final = 1
 _SIGEV_THREAD: Final = 2
 
+_CLOSED: Final = "the guest engine is closed: its guests can no longer be interrupted"
+
 _ENGINES: Final[list[Engine]] = []
 """Engines of native alarms, kept until the process ends: a notification may still be on its way
 when the timer is deleted, no call waits for it, and it would touch a freed engine. A worker has
@@ -128,6 +130,8 @@ class NativeAlarm:
 
     def arm(self, token: int) -> object:
         """Start the clock."""
+        if self._timer is None:
+            raise RuntimeError(_CLOSED)
         return self._settime(self._timer, 0, token, None)
 
     def close(self) -> None:
@@ -160,6 +164,8 @@ class ThreadAlarm:
     def arm(self, token: int) -> object:
         """Start the clock."""
         with self._changed:
+            if self._closed:
+                raise RuntimeError(_CLOSED)
             self._due_s = time.monotonic() + token / 1000
             self._changed.notify()
         return None

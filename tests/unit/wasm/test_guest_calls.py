@@ -128,8 +128,30 @@ def test_budgets_of_guests_of_one_engine_are_their_own(
         assert time.monotonic() - began >= call_ms / 1000
 
 
-def test_native_alarm_needs_no_interpreter_lock(engine: GuestEngine, files: GuestFiles) -> None:
+def test_alarm_is_native_where_the_system_has_timers(engine: GuestEngine) -> None:
     assert engine.interruption == "native"
+
+
+def test_native_alarm_is_not_held_up_by_busy_threads(
+    engine: GuestEngine, files: GuestFiles
+) -> None:
+    looping = start(engine, files, guest(decide=FOREVER), 20)
+    done = threading.Event()
+
+    def hold_the_lock() -> None:
+        while not done.is_set():
+            sum(range(10_000))
+
+    busy = [threading.Thread(target=hold_the_lock) for _ in range(3)]
+    for thread in busy:
+        thread.start()
+    try:
+        with pytest.raises(GuestBudgetError):
+            looping.call("decide", 0)
+    finally:
+        done.set()
+        for thread in busy:
+            thread.join(10)
 
 
 def test_thread_takes_over_where_the_system_has_no_timers(
@@ -146,6 +168,14 @@ def test_thread_takes_over_where_the_system_has_no_timers(
             looping.call("decide", 0)
         calm = start(engine, files, guest())
         assert calm.call("edge_abi") == 0x10000
+
+
+def test_closed_engine_runs_no_guest(either: GuestEngine, files: GuestFiles) -> None:
+    calm = start(either, files, guest())
+    either.close()
+    with pytest.raises(RuntimeError, match="the guest engine is closed"):
+        calm.call("edge_abi")
+    either.close()
 
 
 def test_other_thread_is_refused(engine: GuestEngine, files: GuestFiles) -> None:
