@@ -10,7 +10,7 @@ from typing import Final
 
 from edge.errors import ConfigError
 
-FOLDERS: Final = ("device_configs", "models/pcb/deployment", "systemd")
+FOLDERS: Final = ("device_configs", "guests", "models/pcb/deployment", "systemd")
 """What is shipped; the wheel's `sources` name the same folders, and a test holds them to it."""
 
 _INSTALLED: Final = Path(__file__).parent
