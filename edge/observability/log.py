@@ -31,6 +31,10 @@ from edge.config import LogSection
 MAX_VALUE_CHARS: Final = 2_000
 """journald splits a line at 48 KiB (LineMax=); a dozen values of this length stay below it."""
 
+MAX_DEPTH: Final = 2
+MAX_ITEMS: Final = 32
+"""Tables and lists inside a value that are written as such; what is deeper or longer is cut text."""
+
 FLOOD_LINES: Final = 20
 FLOOD_SECONDS: Final = 10.0
 """At most so many warnings or errors of one event in so many seconds: 7 MB an hour at worst."""
@@ -74,7 +78,6 @@ def configure(
             Flood(),
             structlog.processors.ExceptionRenderer(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _withhold_secrets,
             _bound,
             render,
         ],
@@ -192,24 +195,32 @@ class Flood:
         return line
 
 
-def _withhold_secrets(_logger: object, _level: str, line: Line) -> Line:
-    for key in line:
-        if _SECRET.search(key) and not key.endswith(("_file", "_path")):
-            line[key] = "(withheld)"
-    return line
-
-
 def _bound(_logger: object, _level: str, line: Line) -> Line:
+    """Rules 2 and 3, for every value of the line."""
     for key, value in line.items():
-        if value is None or isinstance(value, bool | int | float):
-            continue
-        keep = "\n" if key == "exception" else ""
-        limit = MAX_VALUE_CHARS * (5 if key == "exception" else 1)
-        text = value if isinstance(value, str) else repr(value)
-        # The end of a traceback names the culprit; of all else, the beginning does.
-        text = text[-limit:] if key == "exception" else text[:limit]
-        line[key] = _escape(text, keep)
+        if key == "exception" and isinstance(value, str):
+            # The end of a traceback names the culprit; of all else, the beginning does.
+            line[key] = _escape(value[-5 * MAX_VALUE_CHARS :], "\n")
+        else:
+            line[key] = _bounded(key, value, MAX_DEPTH)
     return line
+
+
+def _bounded(key: str, value: object, depth: int) -> object:
+    if _SECRET.search(key) and not key.endswith(("_file", "_path")):
+        return "(withheld)"
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case dict() if depth and len(value) <= MAX_ITEMS:
+            return {
+                _escape(name[:MAX_VALUE_CHARS], ""): _bounded(name, inner, depth - 1)
+                for name, inner in ((str(each), inner) for each, inner in value.items())
+            }
+        case list() | tuple() if depth and len(value) <= MAX_ITEMS:
+            return [_bounded("", inner, depth - 1) for inner in value]
+    text = value if isinstance(value, str) else repr(value)
+    return _escape(text[:MAX_VALUE_CHARS], "")
 
 
 def _escape(text: str, keep: str) -> str:

@@ -130,6 +130,33 @@ def test_a_value_that_json_does_not_know_is_written_as_its_repr() -> None:
     assert line["ratio"] == 0.5
 
 
+def test_a_table_or_a_list_stays_one_in_json() -> None:
+    stream = _configured()
+    log.get("daemon").info("ready", stage_ms={"decode": 2.5}, pipelines=("pcb",))
+    (line,) = _lines(stream)
+    assert line["stage_ms"] == {"decode": 2.5}
+    assert line["pipelines"] == ["pcb"]
+
+
+def test_what_is_deep_or_long_becomes_cut_text() -> None:
+    stream = _configured()
+    deep: list[Any] = []
+    for _ in range(500):
+        deep = [deep]
+    log.get("daemon").info("odd", deep=deep, long=list(range(10_000)), keys={"k" * 9_999: 1})
+    (line,) = _lines(stream)
+    assert isinstance(line["deep"][0][0], str)
+    assert isinstance(line["long"], str)
+    assert len(stream.getvalue()) < 4 * log.MAX_VALUE_CHARS
+
+
+def test_a_secret_inside_a_table_is_withheld() -> None:
+    stream = _configured()
+    log.get("mqtt").info("connecting", broker={"host": "plc", "password": "hunter2"})
+    assert "hunter2" not in stream.getvalue()
+    assert _lines(stream)[0]["broker"]["host"] == "plc"
+
+
 def test_an_exception_names_its_type_and_message() -> None:
     stream = _configured()
     _log_a_failure()
