@@ -16,6 +16,7 @@ What other libraries say through `logging` goes the same way.
 """
 
 import logging
+import math
 import os
 import re
 import sys
@@ -33,7 +34,7 @@ MAX_VALUE_CHARS: Final = 2_000
 
 MAX_DEPTH: Final = 2
 MAX_ITEMS: Final = 32
-"""Tables and lists inside a value that are written as such; what is deeper or longer is cut text."""
+"""Tables and lists that are written as such; what is deeper or longer becomes cut text."""
 
 FLOOD_LINES: Final = 20
 FLOOD_SECONDS: Final = 10.0
@@ -69,7 +70,7 @@ def configure(
             colors=tty, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
         )
         if text
-        else structlog.processors.JSONRenderer(default=repr)
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
@@ -210,8 +211,10 @@ def _bounded(key: str, value: object, depth: int) -> object:
     if _SECRET.search(key) and not key.endswith(("_file", "_path")):
         return "(withheld)"
     match value:
-        case None | bool() | int() | float():
+        case None | bool() | int():
             return value
+        case float():
+            return value if math.isfinite(value) else repr(value)  # JSON has no NaN
         case dict() if depth and len(value) <= MAX_ITEMS:
             return {
                 _escape(name[:MAX_VALUE_CHARS], ""): _bounded(name, inner, depth - 1)
@@ -219,8 +222,16 @@ def _bounded(key: str, value: object, depth: int) -> object:
             }
         case list() | tuple() if depth and len(value) <= MAX_ITEMS:
             return [_bounded("", inner, depth - 1) for inner in value]
-    text = value if isinstance(value, str) else repr(value)
-    return _escape(text[:MAX_VALUE_CHARS], "")
+    return _escape(_text(value)[:MAX_VALUE_CHARS], "")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - rule 5 holds for values that cannot even be shown
+        return f"({type(value).__name__})"
 
 
 def _escape(text: str, keep: str) -> str:

@@ -141,7 +141,7 @@ def test_a_table_or_a_list_stays_one_in_json() -> None:
 def test_what_is_deep_or_long_becomes_cut_text() -> None:
     stream = _configured()
     deep: list[Any] = []
-    for _ in range(500):
+    for _ in range(100_000):
         deep = [deep]
     log.get("daemon").info("odd", deep=deep, long=list(range(10_000)), keys={"k" * 9_999: 1})
     (line,) = _lines(stream)
@@ -177,6 +177,12 @@ def test_a_broken_log_call_of_a_library_does_not_raise() -> None:
     stream = _configured()
     logging.getLogger("library").error("%d", "not a number")
     assert _lines(stream)[0]["event"] == "unreadable log record"
+
+
+def test_a_number_that_json_lacks_is_written_as_text() -> None:
+    stream = _configured()
+    log.get("daemon").info("odd", score=float("nan"))
+    assert _lines(stream)[0]["score"] == "nan"
 
 
 def test_a_flood_of_warnings_is_thinned_and_says_so_afterwards() -> None:
