@@ -18,7 +18,7 @@ EXIT_CONFIG: Final = 78
 EXIT_INTERRUPTED: Final = 130
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "demo": ("edge.cli.demo", "play a simulated line through the real daemon and score it"),
+    "demo": ("edge.demo.command", "play a simulated line through the real daemon and score it"),
     "run": ("edge.cli.run", "run the daemon"),
     "check": ("edge.cli.check", "check a device config, and a deployment against it"),
     "replay": ("edge.replay.command", "play parts with known truth through a broker, and score"),

@@ -1,0 +1,117 @@
+"""`edge bench`: measures the frame path and a whole line, each beside the bare script."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from edge.bench import frame_path, whole_line
+from edge.config import LogSection
+from edge.observability import log
+
+_PARTS: Final = ("path", "line")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--only", choices=_PARTS, help="measure the frame path or the whole line alone"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=20.0, metavar="HZ", help="frames a second (default: 20)"
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print; status 1 where a frame of ours had no verdict or overran."""
+    log.configure(LogSection(level="error"), tty=sys.stderr.isatty())
+    console = Console(stderr=arguments.json)
+    found: dict[str, Any] = {"machine": _machine()}
+    console.print(f"[bold]machine[/]  {found['machine']}")
+    clean = True
+    with tempfile.TemporaryDirectory(prefix="edge-bench-") as temporary:
+        folder = Path(temporary)
+        if arguments.only != "line":
+            with console.status("frame path: ours, bare script, floor, in turn"):
+                paths = frame_path.measure(folder, 20 if arguments.quick else 200)
+            console.print(_path_table(paths))
+            found["frame_path"] = msgspec.to_builtins(paths)
+        if arguments.only != "path":
+            frames, rounds = (300, 2) if arguments.quick else (5_000, 10)
+            with console.status(f"whole line: 3 variants, {frames} frames each, in turn"):
+                lines, daemon = asyncio.run(
+                    whole_line.measure(folder, frames, arguments.rate, rounds)
+                )
+            console.print(_line_table(lines, arguments.rate))
+            console.print(
+                f"[bold]daemon[/]   resident {daemon.supervisor_mib} MiB supervisor + "
+                f"{daemon.worker_mib} MiB worker; READY after {daemon.ready_cold_s} s with an "
+                f"empty cache, {daemon.ready_warm_s} s with a warm one"
+            )
+            found["whole_line"] = msgspec.to_builtins(lines)
+            found["daemon"] = msgspec.to_builtins(daemon)
+            ours = lines[-1]
+            clean = not (ours.unanswered or ours.overruns)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 0 if clean else 1
+
+
+def _machine() -> str:
+    model = next(
+        (
+            row.partition(":")[2].strip()
+            for row in Path("/proc/cpuinfo").read_text().splitlines()
+            if row.startswith(("model name", "Model"))
+        ),
+        platform.machine(),
+    )
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def _path_table(paths: list[frame_path.PathFigures]) -> Table:
+    table = Table(title="Frame path, one thread, medians", title_justify="left")
+    for column in ("frame", "edge", "bare script", "floor", "edge / bare", "edge over floor"):
+        table.add_column(column, justify="right")
+    for each in paths:
+        table.add_row(
+            f"{each.width}x{each.height}, {each.jpeg_kib} KiB → {each.model_side}",
+            f"{each.ours_ms:.2f} ms",
+            f"{each.bare_ms:.2f} ms",
+            f"{each.floor_ms:.2f} ms",
+            f"{each.ratio:.2f}",
+            f"{each.over_floor:+.1%}",
+        )
+        table.add_row(*(f"{name} {ms:.2f}" for name, ms in each.stage_ms.items()), style="dim")
+    return table
+
+
+def _line_table(lines: list[whole_line.LineFigures], rate_hz: float) -> Table:
+    table = Table(
+        title=f"Frame published to verdict received, board model int8, {rate_hz:g} frames/s, QoS 1",
+        title_justify="left",
+    )
+    for column in ("variant", "frames", "p50", "p95", "p99", "max", "unanswered", "over 200 ms"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for each in lines:
+        table.add_row(
+            each.variant,
+            str(each.frames),
+            *(f"{ms:.1f} ms" for ms in (each.p50_ms, each.p95_ms, each.p99_ms, each.max_ms)),
+            str(each.unanswered),
+            str(each.over_budget),
+        )
+    return table

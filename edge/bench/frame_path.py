@@ -1,0 +1,209 @@
+"""The frame path in one process: ours, the bare script's, and the floor, in turn on each frame.
+
+The floor is what no design can save: decoding, and ONNX Runtime on a ready tensor. All three run
+the same model with the same number of threads.
+"""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge.bench import bare_script, detector
+from edge.contracts.frame import ContentType, PixelFormat
+from edge.contracts.messages import Judge, PolicyState
+from edge.contracts.plan import (
+    GuestPlan,
+    ImagePlan,
+    ModelPlan,
+    Overflow,
+    PipelinePlan,
+    TensorSpec,
+)
+from edge.contracts.verdict import DeploymentRef, Kind
+from edge.inference.model import OnnxModel
+from edge.pipeline.decode import decode
+from edge.pipeline.path import FramePath
+from edge.pipeline.stages import Modules
+from edge.shipped import path as shipped
+from edge.wasm.engine import GuestEngine
+
+SIZES: Final = ((640, 480, 320), (640, 480, 640), (1920, 1080, 640))
+"""Frame width and height, and the side of the model's input."""
+_CANDIDATES: Final = 40
+"""Boxes over the threshold: as many as a busy frame has before NMS."""
+_JPEG_QUALITY: Final = 85
+_CLASSES: Final = tuple(f"class{n}" for n in range(detector.CLASSES))
+
+
+class PathFigures(msgspec.Struct, frozen=True):
+    """Medians of one frame size, milliseconds.
+
+    Attributes:
+        ratio: Of ours to the bare script's, pair by pair, the median.
+        over_floor: What ours adds to the floor, as a share of the floor.
+    """
+
+    width: int
+    height: int
+    model_side: int
+    jpeg_kib: int
+    frames: int
+    ours_ms: float
+    bare_ms: float
+    floor_ms: float
+    ratio: float
+    over_floor: float
+    stage_ms: dict[str, float]
+
+
+def measure(folder: Path, frames: int, threads: int = 1) -> list[PathFigures]:
+    """Measure every size; `folder` takes the models and the compiled guests."""
+    with GuestEngine(folder / "guests") as engine:
+        return [_measure(engine, folder, *size, frames, threads) for size in SIZES]
+
+
+def scene(width: int, height: int) -> bytes:
+    """Return a JPEG with the detail of a photographed surface; the same at each call."""
+    random = np.random.default_rng(width)
+    coarse = random.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    grain = random.normal(0, 4, (height, width, 3))
+    pixels = (np.asarray(smooth, np.float32) + grain).clip(0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+
+
+def _measure(
+    engine: GuestEngine, folder: Path, width: int, height: int, side: int, frames: int, threads: int
+) -> PathFigures:
+    model_path = folder / f"detector-{side}.onnx"
+    detector.write(model_path, side)
+    jpeg = scene(width, height)
+    plan = _plan(model_path, width, height, side, threads)
+    session = bare_script.load(model_path, threads)
+    threshold = _threshold(session, jpeg, side)
+    parameters = {"layout": "yolov8", "score": threshold, "iou": 0.45}
+    plan = msgspec.structs.replace(
+        plan, postprocess=msgspec.structs.replace(plan.postprocess, parameters=parameters)
+    )
+    model = OnnxModel.load(plan.model)
+    modules = Modules(
+        *(
+            engine.load(Path(guest.path), guest.sha256, guest.memory_mib)
+            for guest in (plan.preprocess, plan.postprocess, plan.decide)
+        )
+    )
+    path = FramePath(plan, modules, model, PolicyState())
+    floor = _Floor(plan, model, jpeg)
+    request = Judge(0, ContentType(), (1 << 63) - 1, 0)
+    stages: list[dict[str, float]] = []
+
+    def ours() -> None:
+        stages.append(path.judge(path.decode(request, jpeg)).stage_ms)
+
+    times = _interleaved(
+        frames, ours, lambda: bare_script.judge_bgr(session, jpeg, side, threshold), floor.run
+    )
+    ours_ms, bare_ms, floor_ms = (statistics.median(column) for column in times)
+    return PathFigures(
+        width=width,
+        height=height,
+        model_side=side,
+        jpeg_kib=len(jpeg) >> 10,
+        frames=frames,
+        ours_ms=round(ours_ms, 3),
+        bare_ms=round(bare_ms, 3),
+        floor_ms=round(floor_ms, 3),
+        ratio=round(statistics.median(a / b for a, b in zip(times[0], times[1], strict=True)), 3),
+        over_floor=round(
+            statistics.median(a / c for a, c in zip(times[0], times[2], strict=True)) - 1, 3
+        ),
+        stage_ms={
+            name: round(statistics.median(each[name] for each in stages), 3) for name in stages[0]
+        },
+    )
+
+
+class _Floor:
+    """Decode into a ready buffer, run the model on a ready tensor; nothing else."""
+
+    def __init__(self, plan: PipelinePlan, model: OnnxModel, jpeg: bytes) -> None:
+        self._image = plan.image
+        self._jpeg = jpeg
+        self._pixels = np.zeros(plan.image.max_bytes, np.uint8)
+        inputs = [_aligned(spec) for spec in plan.model.inputs]
+        inputs[0][:] = 0.5
+        self._bound = model.bind(inputs, [_aligned(spec) for spec in plan.model.outputs])
+
+    def run(self) -> None:
+        decode(self._jpeg, ContentType(), self._image, self._pixels)
+        self._bound.run()
+
+
+def _interleaved(frames: int, *variants: Callable[[], object]) -> list[list[float]]:
+    """Run the variants in turn, the order rotating; return milliseconds of each."""
+    times: list[list[float]] = [[] for _ in variants]
+    for variant in variants * 5:
+        variant()
+    order = list(range(len(variants)))
+    for _ in range(frames):
+        for number in order:
+            began = time.perf_counter_ns()
+            variants[number]()
+            times[number].append((time.perf_counter_ns() - began) / 1e6)
+        order.append(order.pop(0))
+    return times
+
+
+def _plan(model: Path, width: int, height: int, side: int, threads: int) -> PipelinePlan:
+    outputs = (1, 4 + detector.CLASSES, detector.anchors(side))
+    return PipelinePlan(
+        name="bench",
+        deployment=DeploymentRef("bench", 1, ""),
+        source="camera.bench",
+        reference="",
+        reference_slots=0,
+        budget_ms=200,
+        fail_safe=Kind.REVIEW,
+        overflow=Overflow.LATEST,
+        queue_frames=2,
+        image=ImagePlan(PixelFormat.BGR, width, height),
+        model=ModelPlan(
+            str(model),
+            hashlib.sha256(model.read_bytes()).hexdigest(),
+            _CLASSES,
+            (TensorSpec("image", "float32", (1, 3, side, side)),),
+            (TensorSpec("output", "float32", outputs),),
+            threads=threads,
+        ),
+        preprocess=_guest("letterbox", {}),
+        postprocess=_guest("boxes", {}),
+        decide=_guest("policy", {"reject": 0.5, "review": 0.4}),
+    )
+
+
+def _guest(name: str, parameters: dict[str, Any]) -> GuestPlan:
+    wasm = shipped(f"guests/{name}/{name}.wasm")
+    digest = hashlib.sha256(wasm.read_bytes()).hexdigest()
+    return GuestPlan(str(wasm), digest, memory_mib=64, call_ms=100, parameters=parameters)
+
+
+def _threshold(session: Any, jpeg: bytes, side: int) -> float:
+    """Return the score that `_CANDIDATES` boxes of this frame exceed."""
+    image = bare_script.read(jpeg, cv2.IMREAD_COLOR)
+    output = session.run(None, {"image": bare_script.letterbox(image, side)})[0][0]
+    return float(np.sort(output[4:].max(0))[-_CANDIDATES])
+
+
+def _aligned(spec: TensorSpec) -> npt.NDArray[Any]:
+    size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
+    flat = np.zeros(size + 64, np.uint8)
+    start = -flat.ctypes.data % 64
+    return flat[start : start + size].view(spec.dtype).reshape(spec.shape)

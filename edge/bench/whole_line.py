@@ -1,0 +1,202 @@
+"""A whole line through a broker: from publishing a frame to the arrival of its verdict.
+
+Three variants take turns on this machine, each with a broker of its own, fed by the same camera
+process and judging with the same model:
+
+- *bare, defaults*: the bare script and the broker as their defaults are
+- *bare, tuned*: the same with TCP_NODELAY on every socket
+- *edge*: this product, with everything that it does for safety
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from edge.config import BrokerSection
+from edge.daemon.local import DEPLOYMENT, LocalDaemon
+from edge.errors import TrialError
+from edge.linesim.line import boards_of, line
+from edge.linesim.scan import encode_jpeg
+from edge.mqtt.brokers import LocalBroker
+from edge.mqtt.messages import Incoming
+from edge.mqtt.session import Session
+from edge.shipped import path as shipped
+
+MODEL: Final = f"{DEPLOYMENT}/model/model.int8.onnx"
+_PARTS: Final = 40
+_SEED: Final = 7
+_READY_S: Final = 60.0
+_BUDGET_MS: Final = 200.0
+
+
+class LineFigures(msgspec.Struct, frozen=True):
+    """One variant.
+
+    Attributes:
+        unanswered: Frames without a verdict.
+        over_budget: Verdicts that came later than 200 ms after publishing.
+        overruns: Verdicts with the reason `overrun`.
+    """
+
+    variant: str
+    frames: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    unanswered: int
+    over_budget: int
+    overruns: int
+
+
+class DaemonFigures(msgspec.Struct, frozen=True):
+    """The daemon itself: resident memory and time to READY."""
+
+    supervisor_mib: float
+    worker_mib: float
+    ready_cold_s: float
+    ready_warm_s: float
+
+
+async def measure(
+    folder: Path, frames: int, rate_hz: float, rounds: int, variants: tuple[str, ...] = ()
+) -> tuple[list[LineFigures], DaemonFigures]:
+    """Run `frames` frames through each variant, in `rounds` turns."""
+    pictures = folder / "frames"
+    _write_parts(pictures)
+    chosen = variants or ("bare, defaults", "bare, tuned", "edge")
+    taken: dict[str, list[float | None]] = {name: [] for name in chosen}
+    overruns = dict.fromkeys(chosen, 0)
+    async with contextlib.AsyncExitStack() as stack:
+        ports: dict[str, int] = {}
+        for name in chosen:
+            broker = LocalBroker(kind="mosquitto", nodelay=name != "bare, defaults")
+            ports[name] = (await stack.enter_async_context(broker)).port
+            if name != "edge":
+                await stack.enter_async_context(_bare(ports[name], nodelay="tuned" in name))
+        cold_s, _ = await _time_to_ready(ports["edge"], folder, stack=None)
+        warm_s, daemon = await _time_to_ready(ports["edge"], folder, stack=stack)
+        for turn in range(rounds):
+            for name in chosen:
+                result = await _camera(ports[name], pictures, frames // rounds, rate_hz, name, turn)
+                taken[name] += result["latency_ms"]
+                overruns[name] += result["overruns"]
+        figures = DaemonFigures(*_resident_mib(daemon), round(cold_s, 2), round(warm_s, 2))
+    return [_figures(name, taken[name], overruns[name]) for name in chosen], figures
+
+
+def _write_parts(folder: Path) -> None:
+    """Write simulated boards, good and bad, each with its reference, as the camera wants them."""
+    folder.mkdir()
+    references = {board.reference_id: board.reference() for board in boards_of(_SEED)}
+    for part, _ in zip(line(_SEED), range(_PARTS), strict=False):
+        name = part.part_id
+        (folder / f"{name}.frame.jpg").write_bytes(encode_jpeg(part.image))
+        reference = encode_jpeg(references[part.reference_id])
+        (folder / f"{name}.reference.jpg").write_bytes(reference)
+
+
+@contextlib.asynccontextmanager
+async def _bare(port: int, *, nodelay: bool) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edge.mqtt.leash", str(os.getpid())),
+        *_script("judge", port, nodelay=nodelay),
+        f"--model={shipped(MODEL)}",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_READY_S):
+            if b"ready" not in await process.stdout.readline():
+                raise TrialError("the bare script did not start")
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _camera(
+    port: int, pictures: Path, count: int, rate_hz: float, variant: str, turn: int
+) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *_script("camera", port, nodelay=variant != "bare, defaults"),
+        *(f"--frames={pictures}", f"--count={count}", f"--rate={rate_hz}"),
+        f"--run={variant.replace(', ', '-')}-{turn}",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise TrialError(f"the camera of the benchmark ended with status {process.returncode}")
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def _script(part: str, port: int, *, nodelay: bool) -> list[str]:
+    words = [sys.executable, "-m", "edge.bench.bare_script", part, f"--port={port}"]
+    return [*words, "--nodelay"] if nodelay else words
+
+
+async def _time_to_ready(
+    port: int, folder: Path, stack: contextlib.AsyncExitStack | None
+) -> tuple[float, LocalDaemon]:
+    """Start the daemon and wait for READY; without a stack it is stopped again."""
+    async with contextlib.AsyncExitStack() as own:
+        ready: asyncio.Queue[None] = asyncio.Queue()
+        session = Session(BrokerSection(port=port), "bench")
+
+        def take(message: Incoming) -> None:
+            session.acknowledge(message)
+            if not message.retain and json.loads(message.payload).get("ready"):
+                ready.put_nowait(None)
+
+        session.subscribe("edge/box1/status", 1, take)
+        running = asyncio.create_task(session.run())
+        own.callback(running.cancel)
+        began = time.perf_counter()
+        daemon = await (stack or own).enter_async_context(LocalDaemon(port, folder))
+        async with asyncio.timeout(_READY_S):
+            await ready.get()
+        took_s = time.perf_counter() - began
+        await session.close(1.0)
+    return took_s, daemon
+
+
+def _resident_mib(daemon: LocalDaemon) -> tuple[float, float]:
+    """Resident memory of the supervisor and of its worker, MiB (proc(5), VmRSS)."""
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    return _rss_mib(daemon.pid), sum(_rss_mib(int(child)) for child in children)
+
+
+def _rss_mib(pid: int) -> float:
+    for row in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if row.startswith("VmRSS:"):
+            return round(int(row.split()[1]) / 1024, 1)
+    return 0.0
+
+
+def _figures(name: str, taken: list[float | None], overruns: int) -> LineFigures:
+    answered = sorted(value for value in taken if value is not None)
+    if len(answered) < 2:  # noqa: PLR2004 - quantiles need two
+        raise TrialError(f"{name}: {len(answered)} of {len(taken)} frames were answered")
+    cuts = statistics.quantiles(answered, n=100, method="inclusive")
+    return LineFigures(
+        variant=name,
+        frames=len(taken),
+        p50_ms=round(cuts[49], 1),
+        p95_ms=round(cuts[94], 1),
+        p99_ms=round(cuts[98], 1),
+        max_ms=round(answered[-1], 1),
+        unanswered=len(taken) - len(answered),
+        over_budget=sum(value > _BUDGET_MS for value in answered),
+        overruns=overruns,
+    )
