@@ -70,6 +70,13 @@ def in_function(node: Any) -> Any:
     return made
 
 
+def in_function_default(tensor: Any) -> Any:
+    """A model whose local function has an attribute with that tensor as its default."""
+    made = in_function(identity_of("x"))
+    made.functions[0].attribute_proto.append(helper.make_attribute("weight", tensor))
+    return made
+
+
 def in_training(node: Any) -> Any:
     made = samples.identity()
     graph = helper.make_graph([node], "init", [], [samples.value("t", "float32", (1, 4))])
@@ -107,6 +114,7 @@ EXTERNAL: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
     "branch initializer": lambda f: samples.inside_if([identity_of("w")], initializer=[f(SMALL)]),
     "branch constant": lambda f: samples.inside_if([constant(f(SMALL))]),
     "function": lambda f: in_function(constant(f(SMALL))),
+    "function default": lambda f: in_function_default(f(SMALL)),
     "training": lambda f: in_training(constant(f(SMALL))),
     "sparse initializer": lambda f: with_sparse_initializer(f(ONE)),
     "sparse attribute": lambda f: samples.inside_if(
@@ -141,6 +149,11 @@ def test_an_external_location_cannot_hide_in_an_overlong_number(location: bytes)
     tensor = b"\x70" + location
     with pytest.raises(IncompatibleError, match="keeps weights in another file"):
         screen(field(7, field(5, tensor)), "m")
+
+
+def test_a_file_name_without_a_location_is_refused_all_the_same() -> None:
+    with pytest.raises(IncompatibleError, match="keeps weights in another file"):
+        screen(field(7, field(5, field(13, b"")) + field(2, b"g")), "m")
 
 
 @pytest.mark.parametrize("location", [b"\x00", b"\x80\x00"])
