@@ -43,16 +43,19 @@ class Start(Message, frozen=True):
 
 
 class Reference(Message, frozen=True):
-    """A reference image, its bytes behind the head; kept, encoded, until `Forget`."""
+    """A reference image, its bytes behind the head; kept, encoded, until `Forget`.
 
-    digest: str
+    It goes ahead of the first frame that names it.
+    """
+
+    key: str
     content_type: ContentType
 
 
 class Forget(Message, frozen=True):
     """The supervisor no longer holds this reference."""
 
-    digest: str
+    key: str
 
 
 class Judge(Message, frozen=True):
@@ -62,7 +65,7 @@ class Judge(Message, frozen=True):
         ticket: Names the frame on this channel; the answer carries it.
         deadline_ns: After this instant no one waits for the answer.
         captured_at_ns: UTC; what the policy is told as time.
-        reference: Digest of the reference image; empty where the pipeline uses none.
+        reference: Key of the reference image; empty where the pipeline uses none.
         signals: In the order of the plan's grants.
         probe: Goes the whole way, but the policy's state is as it was before.
     """

@@ -23,10 +23,12 @@ from edge.daemon.intake import Frame, Intake
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.remembered import Remembered
 from edge.daemon.signals import SignalHistory
+from edge.daemon.throttle import Throttle
 from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
 from edge.errors import DeploymentError, StorageError
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
+from edge.mqtt.topics import TopicTemplate, matches
 from edge.observability.counters import Counters
 from edge.observability.latency import Histogram
 
@@ -35,6 +37,8 @@ log = structlog.get_logger("edge.daemon")
 _BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _SETTLED_S: Final = 30.0
 """A worker that stood so long was sound: its loss starts the backoff afresh."""
+STOP_S: Final = 1.0
+"""What an idle worker gets to end by itself when the daemon stops."""
 
 
 class ActivePipeline:
@@ -83,6 +87,18 @@ class ActivePipeline:
             Remembered(config.limits.remembered_frames),
             self,
         )
+        self._throttle = Throttle(time.monotonic_ns)
+        self._on_the_way: dict[str, list[Callable[[], None]]] = {}
+        self._bound = tuple(
+            TopicTemplate(binding.topic).filter
+            for table in (
+                config.bindings.camera,
+                config.bindings.reference,
+                config.bindings.signal,
+                config.bindings.action,
+            )
+            for binding in table.values()
+        )
         self._worker: WorkerProcess | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -125,15 +141,10 @@ class ActivePipeline:
             ),
         )
 
-    def reference_kept(self, held: Any) -> None:
-        """Pass a new reference image on to the worker."""
-        if self._worker is not None and self.ready:
-            self._worker.keep(held)
-
-    def reference_dropped(self, digest: str) -> None:
+    def reference_dropped(self, key: str) -> None:
         """Have the worker forget a reference image."""
-        if self._worker is not None and self.ready:
-            self._worker.forget(digest)
+        if self._worker is not None:
+            self._worker.forget(key)
 
     async def keep_worker(self, cache_dir: Path) -> None:
         """Keep a worker standing, until cancelled."""
@@ -164,16 +175,15 @@ class ActivePipeline:
     async def _run_worker(self, cache_dir: Path) -> None:
         """Start a worker, use it while it stands; raises when it does not."""
         began = time.monotonic()
-        worker = await WorkerProcess.spawn(self.plan)
+        worker = await WorkerProcess.spawn(self.plan, self._config.limits.reference_bytes)
         self._counters.count("workers_started", pipeline=self.plan.name)
+        grace_s = 0.0
         try:
             timeout_s = self._config.deadlines.start_ms / 1e3
             loaded = await worker.load(cache_dir, self._dispatch.policy, timeout_s)
             probe = await worker.probe(
                 time.monotonic_ns() + self._config.deadlines.start_ms * 1_000_000, timeout_s
             )
-            for held in self._references or ():
-                worker.keep(held)
             worker.on_answer = self._answered
             self._worker = worker
             self.trouble = ""
@@ -189,13 +199,20 @@ class ActivePipeline:
                 policy_restored=loaded.policy_restored,
             )
             self._on_change()
-            why = await worker.gone
+            grace_s = STOP_S
+            # Shielded: who waits for it may be cancelled, the worker's end is still to be told.
+            why = await asyncio.shield(worker.gone)
+            grace_s = 0.0
+            self._detach()
             raise WorkerGoneError(f"{why}: {await worker.epitaph()}")
         finally:
-            self._worker = None
-            self._dispatch.detach()
-            worker.kill()
-            await worker.end(grace_s=0)
+            self._detach()
+            await worker.end(grace_s)
+
+    def _detach(self) -> None:
+        """The frames at work get their verdict at once, whatever the worker's end takes."""
+        self._worker = None
+        self._dispatch.detach()
 
     async def drain(self, grace_s: float) -> int:
         """Wait until every accepted frame has its verdict; return how many have not."""
@@ -224,16 +241,28 @@ class ActivePipeline:
         """Send a verdict; the frame is settled once the broker has it."""
         if again:
             self._counters.count("frames_repeated", pipeline=self.plan.name)
+        if frame.response_topic and self._may_answer(frame.response_topic):
+            self._session.publish(frame.response_topic, verdict, correlation=frame.correlation)
+        frame_id = frame.frame_id
+        if frame_id in self._on_the_way:
+            # The session sends again what a lost connection left unanswered, and the broker sends
+            # again the frame: one publication settles both.
+            self._on_the_way[frame_id].append(frame.settle)
+            return
 
         def done(accepted: bool) -> None:
             # A broker that refuses the verdict would refuse it again: redelivery mends nothing.
             if not accepted:
-                log.error("verdict_refused", topic=self._verdict_topic, frame=frame.frame_id)
-            frame.settle()
+                self._complain("verdict_refused", frame, f"the broker refused {frame_id}")
+            for settle in self._on_the_way.pop(frame_id):
+                settle()
 
-        self._session.publish(self._verdict_topic, verdict, on_done=done)
-        if frame.response_topic and self._may_answer(frame.response_topic):
-            self._session.publish(frame.response_topic, verdict, correlation=frame.correlation)
+        self._on_the_way[frame_id] = [frame.settle]
+        if not self._session.publish(self._verdict_topic, verdict, on_done=done):
+            # Not acknowledged: the broker keeps the frame, and brings it again on the next
+            # connection, where it gets this verdict.
+            del self._on_the_way[frame_id]
+            self._complain("verdict_kept_back", frame, "as many publications wait as may")
 
     def observe(self, verdict: Verdict) -> None:
         """Count a verdict and its latency."""
@@ -251,13 +280,8 @@ class ActivePipeline:
             binding = self._config.bindings.find(grant.name)
             if ttl_ms is None or binding is None:
                 self._counters.count("actions_denied", action=grant.name)
-                log.warning(
-                    "action_denied",
-                    pipeline=self.plan.name,
-                    action=grant.name,
-                    frame=frame.frame_id,
-                    detail="more often than max_per_minute of its grant",
-                )
+                detail = f"{grant.name}: more often than max_per_minute of its grant"
+                self._complain("action_denied", frame, detail)
                 continue
             self._counters.count("actions_sent", action=grant.name)
             action = Action(
@@ -277,13 +301,32 @@ class ActivePipeline:
             self._counters.count("answers_late", pipeline=self.plan.name)
         else:
             self._counters.count("frames_dropped", reason=reason)
+        self._complain("frame_unjudged", frame, detail, reason=reason)
+
+    def note_reused(self, frame: Frame) -> None:
+        """Count and log that a camera uses an id again for other pixels."""
+        self._counters.count("frames_odd", cause="frame-id of another image")
+        self._complain(
+            "frame_id_reused",
+            frame,
+            "other pixels came under this id before, and it gets their verdict: "
+            "the camera must not count from the start again",
+        )
+
+    def _complain(self, event: str, frame: Frame, detail: str, reason: str = "") -> None:
+        unsaid = self._throttle.admit(f"{event} {reason}")
+        if unsaid is None:
+            return
+        more = {"reason": reason} if reason else {}
+        if unsaid:
+            more["not_logged"] = str(unsaid)
         log.warning(
-            "frame_unjudged",
+            event,
             pipeline=self.plan.name,
-            reason=reason,
             frame=frame.frame_id,
             part=frame.part_id,
             detail=detail,
+            **more,
         )
 
     def worker_hangs(self, detail: str) -> None:
@@ -294,14 +337,8 @@ class ActivePipeline:
 
     def _may_answer(self, topic: str) -> bool:
         """Whether a camera's response topic is harmless: no one may steer us through it."""
-        bindings = self._config.bindings
-        bound = {
-            binding.topic
-            for kind in (bindings.camera, bindings.reference, bindings.signal, bindings.action)
-            for binding in kind.values()
-        }
-        allowed = not topic.startswith(("$", "edge/")) and not {"+", "#"} & set(topic)
-        if not allowed or topic in bound:
+        reserved = topic.startswith(("$", "edge/")) or topic == "edge"
+        if reserved or any(matches(bound, topic) for bound in self._bound):
             self._counters.count("messages_refused", cause="response topic")
             return False
         return True

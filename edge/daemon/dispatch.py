@@ -13,6 +13,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import msgspec
+
 from edge.config import DeadlineSection
 from edge.contracts import verdict as verdicts
 from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
@@ -21,7 +23,7 @@ from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Defect, Kind, Reason, Verdict
 from edge.daemon.intake import Fault, Frame
 from edge.daemon.references import Held
-from edge.daemon.remembered import Remembered
+from edge.daemon.remembered import Given, Remembered
 
 MAX_AT_WORK: Final = 2
 """Frames sent to a worker and not answered: one it judges, one it decodes ahead."""
@@ -56,6 +58,9 @@ class Outlets(Protocol):
     def note(self, reason: str, frame: Frame, detail: str) -> None:
         """Count and log why a frame was not judged, or `late`: why its judgement was dropped."""
 
+    def note_reused(self, frame: Frame) -> None:
+        """Count and log that other pixels came under an id that had its verdict already."""
+
     def worker_hangs(self, detail: str) -> None:
         """The worker has not answered long past a deadline: replace it."""
 
@@ -65,8 +70,8 @@ class WorkerPort(Protocol):
 
     provider: str
 
-    def judge(self, request: Judge, payload: bytes) -> None:
-        """Send it a frame."""
+    def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
+        """Send it a frame, and before it the reference image where it has not got that yet."""
 
 
 class _Admission:
@@ -117,7 +122,7 @@ class Dispatch:
         self._tickets = 0
         self._waiting: deque[_Admission] = deque()
         self._at_work: OrderedDict[int, _Admission] = OrderedDict()
-        self._in_flight: dict[str, list[Frame]] = {}
+        self._in_flight: dict[str, tuple[int, list[Frame]]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -147,12 +152,18 @@ class Dispatch:
         """
         given = self._remembered.find(frame.frame_id)
         if given is not None:
-            self._outlets.publish(frame, given, again=True)
+            if given.fingerprint != frame.fingerprint:
+                self._outlets.note_reused(frame)
+            self._outlets.publish(frame, given.verdict, again=True)
             return
         if frame.frame_id in self._in_flight:
-            self._in_flight[frame.frame_id].append(frame)
+            first, repeats = self._in_flight[frame.frame_id]
+            if first != frame.fingerprint:
+                self._outlets.note_reused(frame)
+            # Its pixels are not needed: a camera that repeats itself must not fill the memory.
+            repeats.append(msgspec.structs.replace(frame, payload=b""))
             return
-        self._in_flight[frame.frame_id] = []
+        self._in_flight[frame.frame_id] = (frame.fingerprint, [])
         self._idle.clear()
         admission = _Admission(self._tickets, frame, reference, signals)
         self._tickets += 1
@@ -225,10 +236,12 @@ class Dispatch:
     def _make_room(self) -> Fault | None:
         if len(self._waiting) < self.plan.queue_frames:
             return None
+        # Without a worker it is not the camera that is too fast.
+        reason = Reason.OVERLOAD if self._worker is not None else Reason.WORKER_LOST
         if self.plan.overflow is Overflow.QUEUE:
-            return Fault(Reason.OVERLOAD, f"{len(self._waiting)} frames wait already")
+            return Fault(reason, f"{len(self._waiting)} frames wait already")
         oldest = self._waiting.popleft()
-        self._fail(oldest, Reason.OVERLOAD, "a newer frame took its place")
+        self._fail(oldest, reason, "a newer frame took its place")
         return None
 
     def _send_on(self) -> None:
@@ -243,10 +256,11 @@ class Dispatch:
                     content_type=frame.content,
                     deadline_ns=frame.deadline_ns - self._margin_ns,
                     captured_at_ns=frame.captured_at_ns,
-                    reference=admission.reference.digest if admission.reference else "",
+                    reference=admission.reference.key if admission.reference else "",
                     signals=admission.signals,
                 ),
                 frame.payload,
+                admission.reference,
             )
 
     def _back(self, ticket: int) -> _Admission | None:
@@ -322,8 +336,9 @@ class Dispatch:
         encoded = verdicts.to_json(verdict)
         self._outlets.publish(frame, encoded, again=False)
         self._outlets.observe(verdict)
-        self._remembered.keep(frame.frame_id, encoded)
-        for repeated in self._in_flight.pop(frame.frame_id):
+        self._remembered.keep(frame.frame_id, Given(encoded, frame.fingerprint))
+        _, repeats = self._in_flight.pop(frame.frame_id)
+        for repeated in repeats:
             self._outlets.publish(repeated, encoded, again=True)
         if not self._in_flight:
             self._idle.set()

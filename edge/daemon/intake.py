@@ -5,6 +5,7 @@ verdict like any other.
 """
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final
@@ -21,6 +22,7 @@ _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 _IDENTITY: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,127}")
 _MAX_ID_CHARS: Final = 128
+_FINGERPRINTED_BYTES: Final = 32 << 10
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,19}")
 
 
@@ -42,6 +44,7 @@ class Frame(msgspec.Struct, frozen=True):
         arrived_ns: Monotonic.
         deadline_ns: Monotonic; the verdict is to be out by then.
         oddities: What was odd but harmless about the message, by name.
+        fingerprint: Of the payload; equal for a frame that is delivered again.
         settle: Called once when the message may be acknowledged.
     """
 
@@ -56,6 +59,7 @@ class Frame(msgspec.Struct, frozen=True):
     deadline_ns: int
     fault: Fault | None
     oddities: tuple[str, ...]
+    fingerprint: int
     response_topic: str | None
     correlation: bytes | None
     settle: Callable[[], None]
@@ -111,6 +115,7 @@ class Intake:
             deadline_ns=captured_ns + self._budget_ns,
             fault=fault,
             oddities=tuple(oddities),
+            fingerprint=_fingerprint(message.payload),
             response_topic=message.response_topic,
             correlation=message.correlation,
             settle=settle,
@@ -155,6 +160,14 @@ class Intake:
                 f"the budget is {self._budget_ns / 1e6:.0f} ms",
             )
         return None
+
+
+def _fingerprint(payload: bytes) -> int:
+    """Tell frames apart by size, head and tail: 60 us for the largest, on the event loop."""
+    ends = zlib.crc32(payload[:_FINGERPRINTED_BYTES])
+    if len(payload) > _FINGERPRINTED_BYTES:
+        ends = zlib.crc32(payload[-_FINGERPRINTED_BYTES:], ends)
+    return len(payload) << 32 | ends
 
 
 def _text(identity: str) -> str:

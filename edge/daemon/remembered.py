@@ -1,21 +1,52 @@
 """Verdicts already given, by frame id: a frame that comes again gets the verdict that it had."""
 
 from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+MAX_BYTES: Final = 64 << 20
+"""Verdicts of ordinary size have 600 bytes; with 300 defects, 30 KiB."""
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A verdict as it was published.
+
+    Attributes:
+        verdict: Its JSON.
+        fingerprint: Of the frame's bytes (`Frame.fingerprint`): another one under the same id means
+            a camera that counts anew.
+    """
+
+    verdict: bytes
+    fingerprint: int
 
 
 class Remembered:
-    """The last verdicts in their published form, bounded by number; the oldest is forgotten."""
+    """The last verdicts, bounded by number and by bytes; the oldest is forgotten.
 
-    def __init__(self, capacity: int) -> None:
+    Args:
+        capacity: The most frames remembered.
+        max_bytes: The most bytes of JSON.
+    """
+
+    def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
-        self._verdicts: OrderedDict[str, bytes] = OrderedDict()
+        self._max_bytes = max_bytes
+        self._given: OrderedDict[str, Given] = OrderedDict()
+        self.bytes = 0
 
-    def find(self, frame_id: str) -> bytes | None:
-        """Return the verdict's JSON as it was published, or None."""
-        return self._verdicts.get(frame_id)
+    def __len__(self) -> int:
+        return len(self._given)
 
-    def keep(self, frame_id: str, verdict: bytes) -> None:
+    def find(self, frame_id: str) -> Given | None:
+        """Return what the frame was given, or None."""
+        return self._given.get(frame_id)
+
+    def keep(self, frame_id: str, given: Given) -> None:
         """Keep a verdict; the frame id must be new."""
-        self._verdicts[frame_id] = verdict
-        if len(self._verdicts) > self._capacity:
-            self._verdicts.popitem(last=False)
+        self._given[frame_id] = given
+        self.bytes += len(given.verdict)
+        while len(self._given) > self._capacity or self.bytes > self._max_bytes:
+            _, forgotten = self._given.popitem(last=False)
+            self.bytes -= len(forgotten.verdict)

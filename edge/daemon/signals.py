@@ -5,16 +5,20 @@ sensor said when the frame was captured.
 """
 
 import math
+import re
 from bisect import bisect_right, insort
 from typing import Any, Final
 
 import msgspec
 
-from edge.config import Binding
+from edge.config import Binding, ClockSection
 from edge.contracts.signal import SignalState, SignalValue
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
+_LARGEST: Final = 1 << 1_000
+"""Whole numbers up to this are finite as floats."""
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")  # RFC 6901, section 4
 _SECONDS_BELOW: Final = 1e11
 """A time below this is in seconds (until the year 5138), above it in nanoseconds."""
 
@@ -54,13 +58,17 @@ class SignalHistory:
         return SignalValue(self._values[time_ns], age_ns, state)
 
 
-def read(payload: bytes, binding: Binding, arrived_at_ns: int) -> list[tuple[int, float]]:
+def read(
+    payload: bytes, binding: Binding, clock: ClockSection, arrived_at_ns: int
+) -> list[tuple[int, float]]:
     """Read a signal's payload: a number, JSON with a pointer to one, or an array of samples.
 
     Args:
         payload: As it came, already within the size limit.
         binding: Says where in the JSON the value and its time are.
-        arrived_at_ns: UTC; the time of values that carry none.
+        clock: When a time is believed.
+        arrived_at_ns: UTC; the time of values that carry none, or one that is not believed: values
+            from a far future would count for no frame, and push out those that do.
 
     Returns:
         (UTC ns, finite value) of each sample.
@@ -75,25 +83,34 @@ def read(payload: bytes, binding: Binding, arrived_at_ns: int) -> list[tuple[int
     samples = document if isinstance(document, list) else [document]
     if not samples:
         raise MalformedSignalError("an empty array of samples")
-    return [_sample(sample, binding, arrived_at_ns) for sample in samples]
+    return [_sample(sample, binding, clock, arrived_at_ns) for sample in samples]
 
 
-def _sample(document: Any, binding: Binding, arrived_at_ns: int) -> tuple[int, float]:
-    value = _number(_point(document, binding.pointer), binding.pointer)
+def _sample(
+    document: Any, binding: Binding, clock: ClockSection, arrived_at_ns: int
+) -> tuple[int, float]:
+    value = float(_number(_point(document, binding.pointer), binding.pointer))
     if not binding.time_pointer:
         return arrived_at_ns, value
     time = _number(_point(document, binding.time_pointer), binding.time_pointer)
-    return int(time * _NS_PER_S if abs(time) < _SECONDS_BELOW else time), value
+    # In integers: a float has no room for today's nanoseconds.
+    time_ns = int(time * _NS_PER_S) if abs(time) < _SECONDS_BELOW else int(time)
+    age_ns = arrived_at_ns - time_ns
+    believed = -clock.max_future_ms * _NS_PER_MS <= age_ns <= clock.max_age_s * _NS_PER_S
+    return (time_ns if believed else arrived_at_ns), value
 
 
-def _number(found: Any, pointer: str) -> float:
-    if isinstance(found, bool):
-        return float(found)
-    if not isinstance(found, int | float) or not math.isfinite(found):
-        raise MalformedSignalError(
-            f"at {pointer or 'the root'!r} expected a finite number, found {str(found)[:40]!r}"
-        )
-    return float(found)
+def _number(found: Any, pointer: str) -> int | float:
+    if isinstance(found, int):  # a switch's true is 1
+        if abs(found) <= _LARGEST:
+            return found
+    elif isinstance(found, float) and math.isfinite(found):
+        return found
+    # Containers may be deep and long: they are named by their kind.
+    text = repr(found[:40]) if isinstance(found, str) else type(found).__name__
+    raise MalformedSignalError(
+        f"at {pointer or 'the root'!r} expected a finite number, found {text}"
+    )
 
 
 def _point(document: Any, pointer: str) -> Any:
@@ -102,7 +119,10 @@ def _point(document: Any, pointer: str) -> Any:
     for raw in pointer.split("/")[1:]:
         token = raw.replace("~1", "/").replace("~0", "~")
         try:
-            found = found[int(token)] if isinstance(found, list) else found[token]
-        except (KeyError, IndexError, ValueError, TypeError):
+            if isinstance(found, list) and _INDEX.fullmatch(token):
+                found = found[int(token)]
+            else:
+                found = found[token]
+        except (KeyError, IndexError, TypeError):
             raise MalformedSignalError(f"nothing at {pointer!r}: {token!r} is missing") from None
     return found

@@ -19,8 +19,9 @@ from edge.contracts.frame import parse_content_type
 from edge.contracts.plan import PipelinePlan
 from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
-from edge.daemon.references import Held, ReferenceShelf
-from edge.errors import ConfigError, DecodeError
+from edge.daemon.references import ReferenceShelf
+from edge.daemon.throttle import Throttle
+from edge.errors import ConfigError, DecodeError, EdgeError
 from edge.mqtt.messages import Incoming, Will
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate
@@ -37,29 +38,72 @@ async def supervise(
 
     Raises:
         ConfigError: The storage folder cannot be used.
+        DaemonBugError: Something failed that nobody foresaw; it was logged.
     """
     with _storage(config.storage.path):
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        supervisor = Supervisor(config, plans, notifier)
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(supervisor.session.run(), name="session"),
-                tasks.create_task(supervisor.keep_status(), name="status"),
-                *(
-                    tasks.create_task(
-                        pipeline.keep_worker(config.storage.path / "guests"),
-                        name=f"worker {pipeline.plan.name}",
-                    )
-                    for pipeline in supervisor.pipelines
-                ),
-            ]
-            await stop.wait()
-            await supervisor.drain()
-            for task in reversed(running):
-                task.cancel()
+        try:
+            await _run(config, plans, notifier)
+        except BaseExceptionGroup as group:
+            bug = _first(group)
+            log.critical("daemon_bug", error=type(bug).__name__, detail=str(bug), exc_info=bug)
+            raise DaemonBugError(f"the daemon ended by a bug: {type(bug).__name__}: {bug}") from bug
+
+
+class DaemonBugError(EdgeError):
+    """The daemon cannot go on as promised; systemd starts the next one."""
+
+
+async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: Notifier) -> None:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+    loop.set_exception_handler(_fail_by(stop))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _resolve, stop)
+    supervisor = Supervisor(config, plans, notifier)
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(supervisor.session.run(), name="session"),
+            tasks.create_task(supervisor.keep_status(), name="status"),
+            *(
+                tasks.create_task(
+                    pipeline.keep_worker(config.storage.path / "guests"),
+                    name=f"worker {pipeline.plan.name}",
+                )
+                for pipeline in supervisor.pipelines
+            ),
+        ]
+        await stop
+        await supervisor.drain()
+        for task in reversed(running):
+            task.cancel()
+
+
+def _resolve(stop: asyncio.Future[None]) -> None:
+    if not stop.done():  # a second SIGTERM changes nothing
+        stop.set_result(None)
+
+
+def _fail_by(stop: asyncio.Future[None]) -> Callable[[asyncio.AbstractEventLoop, Any], None]:
+    """Make an exception in a callback end the daemon.
+
+    asyncio would log it and go on, and a timer with the fail-safe of a frame would be gone unseen.
+    """
+
+    def fail(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        bug = context.get("exception")
+        log.error("loop_trouble", detail=str(context.get("message", "")), exc_info=bug)
+        if isinstance(bug, Exception) and not stop.done():
+            stop.set_exception(bug)
+
+    return fail
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first failure itself, out of its groups."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
 
 
 class Supervisor:
@@ -81,6 +125,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._draining = False
         self._announced = False
+        self._throttle = Throttle(time.monotonic_ns)
         self.session = Session(
             config.broker,
             config.broker.client_id or f"edge-{config.device.id}",
@@ -89,9 +134,7 @@ class Supervisor:
             on_disconnected=lambda _reason: self._changed.set(),
         )
         self._shelves = {
-            name: ReferenceShelf(
-                config.limits.reference_bytes, self._reference_kept, self._reference_dropped
-            )
+            name: ReferenceShelf(config.limits.reference_bytes, self._reference_dropped)
             for name in sorted({plan.reference for plan in plans if plan.reference})
         }
         self._signals = {
@@ -143,7 +186,7 @@ class Supervisor:
         self._notifier.stopping("draining")
         began = time.monotonic()
         grace_s = self._config.deadlines.drain_ms / 1e3
-        left = [await pipeline.drain(grace_s) for pipeline in self.pipelines]
+        left = await asyncio.gather(*(pipeline.drain(grace_s) for pipeline in self.pipelines))
         self.session.publish(
             f"{self._topic}/status", _encode(_offline("the daemon was stopped")), retain=True
         )
@@ -154,7 +197,10 @@ class Supervisor:
         if self._draining:
             return
         ready = self.ready
-        self.session.publish(f"{self._topic}/status", _encode(self._status(ready)), retain=True)
+        # Without a broker it is not queued: hours of old statuses would crowd out the verdicts.
+        # The connection that comes is a change, and says the status of that instant.
+        if self.session.connected:
+            self.session.publish(f"{self._topic}/status", _encode(self._status(ready)), retain=True)
         troubles = [f"{p.plan.name}: {p.trouble}" for p in self.pipelines if p.trouble]
         if not self.session.connected:
             troubles.append(f"no broker at {self._config.broker.host}:{self._config.broker.port}")
@@ -177,7 +223,7 @@ class Supervisor:
             "mqtt": {"protocol": self.session.protocol, **self.session.counters},
             "pipelines": {p.plan.name: p.status() for p in self.pipelines},
             "references": {
-                name: {"bytes": shelf.bytes, "images": sum(1 for _ in shelf)}
+                name: {"bytes": shelf.bytes, "images": len(shelf)}
                 for name, shelf in self._shelves.items()
             },
             "refused_filters": sorted(self.session.refused_filters),
@@ -223,7 +269,7 @@ class Supervisor:
                     self._counters.count("references_received")
             except DecodeError as wrong:
                 self._counters.count("references_refused", cause="not an image")
-                log.warning("reference_refused", topic=message.topic, detail=str(wrong))
+                self._complain("reference_refused", message.topic, str(wrong))
             self.session.acknowledge(message)
 
         return take
@@ -235,24 +281,28 @@ class Supervisor:
             try:
                 if len(message.payload) > self._config.limits.signal_payload_bytes:
                     raise signals.MalformedSignalError(f"{len(message.payload)} bytes")
-                for time_ns, value in signals.read(message.payload, binding, message.arrived_at_ns):
+                for time_ns, value in signals.read(
+                    message.payload, binding, self._config.clock, message.arrived_at_ns
+                ):
                     history.add(time_ns, value)
                 self._counters.count("signals_received", signal=name)
             except signals.MalformedSignalError as wrong:
                 self._counters.count("signals_refused", signal=name)
-                log.warning("signal_refused", signal=name, topic=message.topic, detail=str(wrong))
+                self._complain("signal_refused", message.topic, str(wrong))
             self.session.acknowledge(message)
 
         return take
 
-    def _reference_kept(self, held: Held) -> None:
+    def _reference_dropped(self, key: str, evicted: bool) -> None:
+        if evicted:
+            self._counters.count("references_evicted")
         for pipeline in self.pipelines:
-            pipeline.reference_kept(held)
+            pipeline.reference_dropped(key)
 
-    def _reference_dropped(self, digest: str) -> None:
-        self._counters.count("references_evicted")
-        for pipeline in self.pipelines:
-            pipeline.reference_dropped(digest)
+    def _complain(self, event: str, topic: str, detail: str) -> None:
+        unsaid = self._throttle.admit(event)
+        if unsaid is not None:
+            log.warning(event, topic=topic, detail=detail, not_logged=unsaid)
 
 
 def _frames_to(

@@ -10,9 +10,13 @@ import os
 import signal
 import socket
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
+
+import msgspec
+import structlog
 
 from edge.contracts.frame import ContentType, Encoding
 from edge.contracts.messages import (
@@ -32,13 +36,17 @@ from edge.contracts.messages import (
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.daemon.references import Held
-from edge.errors import DeploymentError, EdgeError, TrialError
+from edge.errors import DeploymentError, EdgeError, TransportError, TrialError
 from edge.worker.channel import SOCKET_BUFFER_BYTES, PacketReader, decode_from_worker, head
+
+log = structlog.get_logger("edge.daemon")
 
 T = TypeVar("T")
 
 PROBE_TICKET: Final = (1 << 63) - 1
 _GRAY: Final = 128
+END_S: Final = 5.0
+"""A killed process is gone at once, but for one that a driver holds in the kernel."""
 _SIGNAL_NAMES: Final = {s.value: s.name for s in signal.Signals}
 
 
@@ -49,17 +57,26 @@ class WorkerGoneError(EdgeError):
 class WorkerProcess(asyncio.Protocol):
     """A worker of one pipeline. All calls on the event loop's thread.
 
+    It holds a reference image from the first frame that names it, so what may wait for a worker
+    that does not read is bounded: the frames at work, and theirs.
+
+    Args:
+        plan: The pipeline.
+        reference_bytes: The most that the encoded references in the worker may take.
+
     Attributes:
         provider: Set once it is loaded.
         gone: Done when its channel closed, with what is known of why.
     """
 
-    def __init__(self, plan: PipelinePlan) -> None:
+    def __init__(self, plan: PipelinePlan, reference_bytes: int) -> None:
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.provider = ""
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_answer: Callable[[Judged | Failed], None] = lambda _answer: None
+        self._reference_bytes = reference_bytes
+        self._held: OrderedDict[str, int] = OrderedDict()
         self._packets = PacketReader()
         self._first: asyncio.Future[Loaded | LoadFailed] = loop.create_future()
         self._probe: asyncio.Future[Judged | Failed] = loop.create_future()
@@ -67,15 +84,30 @@ class WorkerProcess(asyncio.Protocol):
         self._process: asyncio.subprocess.Process | None = None
 
     @classmethod
-    async def spawn(cls, plan: PipelinePlan) -> Self:
-        """Start a process; it does nothing until `load`."""
-        worker = cls(plan)
+    async def spawn(cls, plan: PipelinePlan, reference_bytes: int) -> Self:
+        """Start a process; it does nothing until `load`.
+
+        Raises:
+            WorkerGoneError: The kernel has no process, memory or descriptor left for it.
+        """
+        worker = cls(plan, reference_bytes)
+        try:
+            await worker._start()
+        except OSError as failed:
+            await worker.end(grace_s=0)
+            raise WorkerGoneError(f"a worker cannot be started: {failed.strerror}") from failed
+        except BaseException:
+            await worker.end(grace_s=0)
+            raise
+        return worker
+
+    async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         ours.setblocking(False)
         try:
-            worker._process = await asyncio.create_subprocess_exec(
+            self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
                 "-m",
@@ -87,13 +119,11 @@ class WorkerProcess(asyncio.Protocol):
                 start_new_session=True,
             )
             theirs.close()
-            await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
             theirs.close()
-            await worker.end(grace_s=0)
             raise
-        return worker
 
     @property
     def pid(self) -> int:
@@ -125,45 +155,67 @@ class WorkerProcess(asyncio.Protocol):
         image = self.plan.image
         pixels = bytes([_GRAY]) * image.max_bytes
         content = ContentType(Encoding.RAW, image.pixel_format, image.max_width, image.max_height)
-        digest = ""
+        key = ""
         if self.plan.reference:
-            digest = "probe"
-            self._send(Reference(digest, content), pixels)
+            key = "probe"
+            self._send(Reference(key, content), pixels)
         absent = (SignalValue(),) * len(self.plan.signals)
-        self._send(Judge(PROBE_TICKET, content, deadline_ns, 0, digest, absent, probe=True), pixels)
+        self._send(Judge(PROBE_TICKET, content, deadline_ns, 0, key, absent, probe=True), pixels)
         answer = await self._within(self._probe, timeout_s, "the probe frame")
-        if digest:
-            self._send(Forget(digest))
+        if key:
+            self._send(Forget(key))
         if isinstance(answer, Failed):
             raise TrialError(f"the probe frame failed: {answer.reason}: {answer.detail}")
         return answer
 
-    def judge(self, request: Judge, payload: bytes) -> None:
-        """Send a frame."""
+    def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
+        """Send a frame, and before it its reference where the worker has not got that yet."""
+        if reference is not None:
+            self._lend(reference)
         self._send(request, payload)
 
-    def keep(self, reference: Held) -> None:
-        """Send a reference image."""
-        self._send(Reference(reference.digest, reference.content), reference.payload)
+    def forget(self, key: str) -> None:
+        """Tell it to drop a reference image; one that it has not got is no error."""
+        if self._held.pop(key, None) is not None:
+            self._send(Forget(key))
 
-    def forget(self, digest: str) -> None:
-        """Tell it to drop a reference image."""
-        self._send(Forget(digest))
+    def _lend(self, reference: Held) -> None:
+        if reference.key in self._held:
+            self._held.move_to_end(reference.key)
+            return
+        size = len(reference.payload)
+        while self._held and sum(self._held.values()) + size > self._reference_bytes:
+            # The channel keeps the order: frames that were sent before still find theirs.
+            self.forget(next(iter(self._held)))
+        self._held[reference.key] = size
+        self._send(Reference(reference.key, reference.content), reference.payload)
 
     async def end(self, grace_s: float) -> None:
-        """Ask it to finish, then kill it; returns when the process is gone."""
-        if self._process is None:
-            return
+        """Ask it to finish, then kill it; returns when the process is gone, or will not go."""
+        try:
+            if self._process is not None and self._process.returncode is None:
+                await self._end(self._process, grace_s)
+        finally:
+            if self._transport is not None:
+                self._transport.abort()
+
+    async def _end(self, process: asyncio.subprocess.Process, grace_s: float) -> None:
         if grace_s > 0:
             self._send(Stop())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
-                    await self._process.wait()
-        if self._process.returncode is None:
-            self.kill()
-        await self._process.wait()
-        if self._transport is not None:
-            self._transport.close()
+                    await process.wait()
+        self.kill()
+        try:
+            async with asyncio.timeout(END_S):
+                await process.wait()
+        except TimeoutError:
+            log.error(
+                "worker_stays",
+                pipeline=self.plan.name,
+                worker_pid=process.pid,
+                detail=f"killed {END_S:.0f} s ago, and the kernel has not ended it: a driver hangs",
+            )
 
     def kill(self) -> None:
         """End it at once, even where it is stopped."""
@@ -172,10 +224,16 @@ class WorkerProcess(asyncio.Protocol):
                 os.kill(self._process.pid, signal.SIGKILL)
 
     async def epitaph(self) -> str:
-        """Say how the process ended."""
+        """Say how the process ended; one that has only closed its channel is ended here."""
         if self._process is None:
             return "it never started"
-        status = await self._process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._process.wait()
+        if self._process.returncode is None:
+            await self.end(grace_s=0)
+            return "it left its channel, but did not end"
+        status = self._process.returncode
         if status < 0:
             return f"killed by {_SIGNAL_NAMES.get(-status, -status)}"
         return f"exit status {status}"
@@ -186,14 +244,23 @@ class WorkerProcess(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, chunk: bytes) -> None:
-        """Bytes from the worker."""
-        for packet, _ in self._packets.feed(chunk):
-            self._receive(decode_from_worker.decode(packet))
+        """Bytes from the worker; one that speaks nonsense is given up."""
+        try:
+            messages = [decode_from_worker.decode(head) for head, _ in self._packets.feed(chunk)]
+        except (TransportError, msgspec.DecodeError) as nonsense:
+            self._lost(f"it sent what is no message: {nonsense}")
+            self.kill()
+            return
+        for message in messages:
+            self._receive(message)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The worker is gone."""
+        self._lost("its channel closed")
+
+    def _lost(self, why: str) -> None:
         if not self.gone.done():
-            self.gone.set_result("its channel closed")
+            self.gone.set_result(why)
 
     def _receive(self, message: FromWorker) -> None:
         if isinstance(message, Loaded | LoadFailed):

@@ -14,29 +14,29 @@ from edge.wasm.roles import ImageSlot
 
 
 class EncodedReferences:
-    """References as they came, by digest; bounded by the supervisor, which tells what to forget."""
+    """References as they came, by key; bounded by the supervisor, which tells what to forget."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[ContentType, bytes | bytearray]] = {}
 
-    def keep(self, digest: str, content: ContentType, payload: bytes | bytearray) -> None:
+    def keep(self, key: str, content: ContentType, payload: bytes | bytearray) -> None:
         """Take over a reference; `payload` is not copied and must not change."""
-        self._known[digest] = (content, payload)
+        self._known[key] = (content, payload)
 
-    def forget(self, digest: str) -> None:
+    def forget(self, key: str) -> None:
         """Drop a reference; unknown ones are no error."""
-        self._known.pop(digest, None)
+        self._known.pop(key, None)
 
-    def get(self, digest: str) -> tuple[ContentType, bytes | bytearray]:
+    def get(self, key: str) -> tuple[ContentType, bytes | bytearray]:
         """Return content type and payload.
 
         Raises:
-            MissingReferenceError: There is none with this digest.
+            MissingReferenceError: There is none with this key.
         """
         try:
-            return self._known[digest]
+            return self._known[key]
         except KeyError:
-            raise MissingReferenceError(f"no reference with digest {digest[:16]}") from None
+            raise MissingReferenceError(f"no reference with key {key[:16]}") from None
 
 
 class MissingReferenceError(FrameError):
@@ -53,11 +53,11 @@ class DecodedReferences:
         self._image = image
         self._used: OrderedDict[str, ImageSlot] = OrderedDict()
 
-    def fetch(self, digest: str, encoded: EncodedReferences, busy: frozenset[str]) -> ImageSlot:
+    def fetch(self, key: str, encoded: EncodedReferences, busy: frozenset[str]) -> ImageSlot:
         """Return the slot that holds a reference, decoding it when it is not there.
 
         Args:
-            digest: Names the reference.
+            key: Names the reference.
             encoded: Where to find its bytes.
             busy: Digests that frames under way still read; their slots stay untouched.
 
@@ -65,23 +65,23 @@ class DecodedReferences:
             MissingReferenceError: There is no such reference.
             DecodeError: It is not an image that the pipeline takes.
         """
-        slot = self._used.get(digest)
+        slot = self._used.get(key)
         if slot is not None:
-            self._used.move_to_end(digest)
+            self._used.move_to_end(key)
             return slot
-        content, payload = encoded.get(digest)
+        content, payload = encoded.get(key)
         slot = self._take(busy)
         try:
             width, height = decode(payload, content, self._image, slot.pixels)
         except DecodeError as damaged:
             self._free.append(slot)
-            raise DecodeError(f"reference {digest[:16]}: {damaged}") from damaged
+            raise DecodeError(f"reference {key[:16]}: {damaged}") from damaged
         slot.set_size(width, height)
-        self._used[digest] = slot
+        self._used[key] = slot
         return slot
 
     def _take(self, busy: frozenset[str]) -> ImageSlot:
         if self._free:
             return self._free.pop()
-        idle = next(digest for digest in self._used if digest not in busy)
+        idle = next(key for key in self._used if key not in busy)
         return self._used.pop(idle)

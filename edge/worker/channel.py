@@ -63,7 +63,12 @@ class WorkerEnd:
         self._connection = connection
 
     def receive(self) -> tuple[ToWorker, bytearray] | None:
-        """Return the next message and its body, or None when the supervisor is gone."""
+        """Return the next message and its body, or None when the supervisor is gone.
+
+        Raises:
+            TransportError: A length is out of bounds.
+            msgspec.DecodeError: The head is no message.
+        """
         lengths = self._read(_LENGTHS.size)
         if lengths is None:
             return None
@@ -86,7 +91,10 @@ class WorkerEnd:
         view = memoryview(received)
         at = 0
         while at < size:
-            count = self._connection.recv_into(view[at:])
+            try:
+                count = self._connection.recv_into(view[at:])
+            except ConnectionResetError:  # it was killed, and had not read our last answer
+                return None
             if count == 0:
                 return None
             at += count

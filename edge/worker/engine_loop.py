@@ -4,6 +4,7 @@ They meet in a queue, so that frame n+1 is decoded while frame n is judged. Answ
 order in which frames came.
 """
 
+import os
 import queue
 import threading
 import time
@@ -80,14 +81,19 @@ def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
 
 def _read_and_decode(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[_Turn]") -> None:
     try:
-        while (received := end.receive()) is not None:
+        while True:
+            received = end.receive()
+            if received is None:
+                # The supervisor is gone: nobody waits for an answer, and the engine thread may be
+                # in a call that never ends. An orphan must not burn a core for ever.
+                os._exit(0)
             message, body = received
             if isinstance(message, Judge):
                 turns.put(_decoded(path, message, body))
             elif isinstance(message, Reference):
-                path.encoded.keep(message.digest, message.content_type, body)
+                path.encoded.keep(message.key, message.content_type, body)
             elif isinstance(message, Forget):
-                path.encoded.forget(message.digest)
+                path.encoded.forget(message.key)
             elif isinstance(message, Stop):
                 break
     except Exception as bug:  # noqa: BLE001 - it is raised again, on the thread that ends us

@@ -15,6 +15,7 @@ from edge.contracts.plan import GuestPlan, ImagePlan, ModelPlan, Overflow, Pipel
 from edge.contracts.verdict import DeploymentRef, Kind, Verdict, from_json
 from edge.daemon.dispatch import MAX_AT_WORK, Dispatch
 from edge.daemon.intake import Fault, Frame
+from edge.daemon.references import Held
 from edge.daemon.remembered import Remembered
 
 MS = 1_000_000
@@ -60,6 +61,7 @@ class Line:
         self.acted: list[tuple[ActionWish, ...]] = []
         self.noted: list[str] = []
         self.hangs = 0
+        self.reused: list[str] = []
         self.settled: list[str] = []
         self.dispatch = Dispatch("box1", plan, DeadlineSection(), Remembered(1_000), self)
         self.worker: Worker | None = None
@@ -86,6 +88,9 @@ class Line:
         assert detail
         self.noted.append(reason)
 
+    def note_reused(self, frame: Frame) -> None:
+        self.reused.append(frame.frame_id)
+
     def worker_hangs(self, detail: str) -> None:
         self.hangs += 1
 
@@ -107,7 +112,15 @@ class Line:
         self.dispatch.attach(self.worker)
         return self.worker
 
-    def send(self, frame_id: str, *, age_ms: float = 0, fault: Fault | None = None) -> None:
+    def send(
+        self,
+        frame_id: str,
+        *,
+        age_ms: float = 0,
+        fault: Fault | None = None,
+        fingerprint: int = 0,
+        reference: Held | None = None,
+    ) -> None:
         captured = self.now - int(age_ms * MS)
         self.dispatch.submit(
             Frame(
@@ -122,11 +135,12 @@ class Line:
                 deadline_ns=captured + BUDGET_MS * MS,
                 fault=fault,
                 oddities=(),
+                fingerprint=fingerprint,
                 response_topic=None,
                 correlation=None,
                 settle=lambda: self.settled.append(frame_id),
             ),
-            None,
+            reference,
             (),
         )
 
@@ -146,8 +160,9 @@ class Worker:
     def __init__(self) -> None:
         self.requests: list[Judge] = []
 
-    def judge(self, request: Judge, payload: bytes) -> None:
+    def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
         assert payload == b"jpeg"
+        assert request.reference == (reference.key if reference else "")
         self.requests.append(request)
 
 
@@ -296,6 +311,34 @@ def test_a_frame_that_comes_again_while_it_is_judged_shares_the_one_verdict(line
     assert len(worker.requests) == 1
     assert [again for _, _, again, _ in line.published] == [False, True]
     assert line.settled == ["a", "a"]
+
+
+def test_other_pixels_under_a_known_id_get_its_verdict_and_are_made_known(line: Line) -> None:
+    worker = line.ready()
+    line.send("a", fingerprint=1)
+    line.send("a", fingerprint=2)
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    line.send("a", fingerprint=3)
+    line.send("a", fingerprint=1)
+    assert line.reused == ["a", "a"]
+    assert len(worker.requests) == 1
+    assert len({verdict.verdict for _, verdict, *_ in line.published}) == 1
+
+
+def test_without_a_worker_frames_that_yield_are_not_called_an_overload(line: Line) -> None:
+    line.ready()
+    line.dispatch.detach()
+    for name in "abc":
+        line.send(name)
+    assert line.reason("a") == "worker-lost"
+
+
+def test_the_reference_that_a_frame_was_accepted_with_goes_with_it() -> None:
+    line = Line(msgspec.structs.replace(PLAN, reference="reference.top"))
+    worker = line.ready()
+    held = Held.of(ContentType(), b"golden")
+    line.send("a", reference=held)
+    assert worker.requests[0].reference == held.key
 
 
 def test_a_faulty_frame_gets_its_reason_without_the_worker(line: Line) -> None:
