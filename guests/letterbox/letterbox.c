@@ -86,11 +86,8 @@ UNROLLED void copy_row(const lane lanes[3], const uint8_t *row, uint32_t width, 
     }
 }
 
-/* Four columns of the blended row, of which `count` are wanted. */
-UNROLLED void sample_4(const lane lanes[3], uint32_t x, uint32_t count, bool grey, bool floats) {
-    v128_t channel[3];
-    if (grey) channel[0] = channel[1] = channel[2] = edge_sample_grey(&columns, x);
-    else edge_sample_colour(&columns, x, channel);
+/* Up to four sampled pixels, from column x on. */
+UNROLLED void put_4(const lane lanes[3], uint32_t x, uint32_t count, const v128_t channel[3], bool floats) {
     for (uint32_t i = 0; i < 3; i++) {
         v128_t values = floats ? normalised(&lanes[i], channel[i]) : rounded(channel[i]);
         uint32_t size = floats ? 4 : 1;
@@ -106,6 +103,13 @@ UNROLLED void sample_4(const lane lanes[3], uint32_t x, uint32_t count, bool gre
     }
 }
 
+UNROLLED void sample_4(const lane lanes[3], uint32_t x, uint32_t count, bool grey, bool floats) {
+    v128_t channel[3];
+    if (grey) channel[0] = channel[1] = channel[2] = edge_sample_grey(&columns, x);
+    else edge_sample_colour(&columns, x, channel);
+    put_4(lanes, x, count, channel, floats);
+}
+
 /* A row out of the blended one; the columns end with four empty ones. */
 UNROLLED void sample_row(const lane lanes[3], uint32_t width, bool grey, bool floats) {
     uint32_t x = 0;
@@ -113,9 +117,21 @@ UNROLLED void sample_row(const lane lanes[3], uint32_t width, bool grey, bool fl
     if (x < width) sample_4(lanes, x, width - x, grey, floats);
 }
 
+/* A row of a coloured frame of twice the size; `width` is a multiple of four. */
+UNROLLED void halve_row(const lane lanes[3], const uint8_t *row, uint32_t stride, uint32_t width,
+                        bool floats) {
+    for (uint32_t x = 0; x < width; x += 4) {
+        v128_t channel[3];
+        edge_halve_colour(row + 6 * x, row + stride + 6 * x, channel);
+        put_4(lanes, x, 4, channel, floats);
+    }
+}
+
 UNROLLED void lay(const edge_image *frame, const edge_fit *fit, edge_tensor *input, bool grey, bool floats) {
     uint32_t height = input->dims[2], width = input->dims[3], channels = grey ? 1 : 3;
     bool same = frame->width == fit->width && frame->height == fit->height;
+    bool half = !grey && frame->width == 2 * fit->width && frame->height == 2 * fit->height &&
+                fit->width % 4 == 0;
     float fixed_point = same ? 1 : 1.0f / (1 << EDGE_GREY_BITS);
     double step = (double)frame->height / fit->height;
     lane lanes[3];
@@ -130,6 +146,8 @@ UNROLLED void lay(const edge_image *frame, const edge_fit *fit, edge_tensor *inp
     for (uint32_t y = 0; y < fit->height; y++) {
         if (same) {
             copy_row(lanes, frame->data + (size_t)y * frame->stride, fit->width, grey, floats);
+        } else if (half) {
+            halve_row(lanes, frame->data + 2ull * y * frame->stride, frame->stride, fit->width, floats);
         } else {
             edge_sample sample = edge_sample_at(y, step, frame->height);
             const uint8_t *above = frame->data + (size_t)sample.index * frame->stride;

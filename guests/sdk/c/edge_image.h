@@ -101,13 +101,6 @@ static inline void edge_blend(const uint8_t *above, const uint8_t *below, uint32
         }
         return;
     }
-    if (weight == 1 << 14) { /* every row, when an image is halved; a fraction of the work */
-        for (uint32_t i = 0; i < count; i += 8) {
-            v128_t sum = wasm_i16x8_add(wasm_u16x8_load8x8(above + i), wasm_u16x8_load8x8(below + i));
-            wasm_v128_store(edge_blended + i, wasm_i16x8_shl(sum, EDGE_BLEND_BITS - 1));
-        }
-        return;
-    }
     for (uint32_t i = 0; i < count; i += 8) {
         v128_t a = wasm_i16x8_shl(wasm_u16x8_load8x8(above + i), EDGE_BLEND_BITS);
         v128_t b = wasm_i16x8_shl(wasm_u16x8_load8x8(below + i), EDGE_BLEND_BITS);
@@ -144,6 +137,26 @@ static inline void edge_sample_colour(const edge_columns *columns, uint32_t x, v
     channel[0] = wasm_i32x4_dot_i16x8(wasm_i64x2_shuffle(first_ab, first_cd, 0, 2), weights);
     channel[1] = wasm_i32x4_dot_i16x8(wasm_i64x2_shuffle(first_ab, first_cd, 1, 3), weights);
     channel[2] = wasm_i32x4_dot_i16x8(wasm_i64x2_shuffle(last_ab, last_cd, 0, 2), weights);
+}
+
+static inline v128_t edge_row_sum(const uint8_t *above, const uint8_t *below) {
+    return wasm_i16x8_add(wasm_u16x8_load8x8(above), wasm_u16x8_load8x8(below));
+}
+
+/* Means of 2 x 2 pixels, four of them: what edge_blend and edge_sample_colour give where an image is
+ * halved, to the bit, in half the time. Reads 24 bytes of each row. */
+static inline void edge_halve_colour(const uint8_t *above, const uint8_t *below, v128_t channel[3]) {
+    v128_t a = edge_row_sum(above, below);           /* 012 012 01 */
+    v128_t b = edge_row_sum(above + 8, below + 8);   /* 2 012 012 0 */
+    v128_t c = edge_row_sum(above + 16, below + 16); /* 12 012 012 */
+    v128_t ones = wasm_i16x8_splat(1);
+    v128_t ab = wasm_i16x8_shuffle(a, b, 0, 3, 6, 9, 12, 15, 0, 0);
+    channel[0] = wasm_i32x4_dot_i16x8(wasm_i16x8_shuffle(ab, c, 0, 1, 2, 3, 4, 5, 10, 13), ones);
+    ab = wasm_i16x8_shuffle(a, b, 1, 4, 7, 10, 13, 0, 0, 0);
+    channel[1] = wasm_i32x4_dot_i16x8(wasm_i16x8_shuffle(ab, c, 0, 1, 2, 3, 4, 8, 11, 14), ones);
+    ab = wasm_i16x8_shuffle(a, b, 2, 5, 8, 11, 14, 0, 0, 0);
+    channel[2] = wasm_i32x4_dot_i16x8(wasm_i16x8_shuffle(ab, c, 0, 1, 2, 3, 4, 9, 12, 15), ones);
+    for (uint32_t i = 0; i < 3; i++) channel[i] = wasm_i32x4_shl(channel[i], EDGE_GREY_BITS - 2);
 }
 
 /* Sixteen three-channel pixels, channel by channel. */

@@ -45,6 +45,8 @@ sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
 @example(source=(1, 1), into=(5, 5), pixel_format=BGR, dtype="float32", seed=0)
 @example(source=(2, 1), into=(90, 90), pixel_format=BGR, dtype="uint8", seed=0)
 @example(source=(64, 48), into=(32, 32), pixel_format=BGR, dtype="float32", seed=0)
+@example(source=(64, 48), into=(32, 32), pixel_format=RGB, dtype="uint8", seed=0)
+@example(source=(6, 46), into=(30, 23), pixel_format=BGR, dtype="uint8", seed=0)
 @example(source=(33, 50), into=(33, 64), pixel_format=RGB, dtype="float32", seed=0)
 @example(source=(90, 1), into=(3, 7), pixel_format=GRAY, dtype="float32", seed=0)
 def test_it_is_within_a_grey_level_of_real_arithmetic(
