@@ -1,0 +1,275 @@
+"""`edge camera`: a folder, a V4L2 device, an RTSP or MJPEG stream becomes frames on a topic.
+
+Exit status 0 at the end of the source or when it was told to stop, 1 where the broker or the
+source was lost for too long, 78 where the source does not exist.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import secrets
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from edge import config
+from edge.camera.publisher import FramePublisher
+from edge.camera.reader import Reader
+from edge.camera.sources import Picture, Source, source_of
+from edge.config import BrokerSection
+from edge.errors import ConfigError, TransportError
+from edge.mqtt.session import Session
+from edge.mqtt.topics import TopicTemplate
+from edge.observability import log
+
+_FLUSH_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class CameraOptions:
+    """One run of a camera.
+
+    Attributes:
+        topic: Where frames go; placeholders are filled.
+        rate_hz: Frames a second at most.
+        frames: Stop after so many; 0: at the end of the source.
+        connect_within_s: For the broker's first answer.
+        give_up_s: How long a lost source is tried.
+        run_id: Begins every frame id; default: a new one.
+    """
+
+    source: Source
+    broker: BrokerSection
+    topic: str
+    rate_hz: float
+    qos: int = 1
+    reference_id: str = ""
+    frames: int = 0
+    connect_within_s: float = 15.0
+    give_up_s: float = 60.0
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class CameraCounts:
+    """What a run of a camera came to; `losses`: how often the source had to be opened again."""
+
+    read: int
+    published: int
+    dropped: int
+    refused: int
+    losses: int
+
+
+async def run_camera(options: CameraOptions, stop: asyncio.Event | None = None) -> CameraCounts:
+    """Publish until the source ends, `frames` were read, or `stop` is set.
+
+    Raises:
+        ConfigError: The topic is no template.
+        TransportError: The broker did not answer in time, or the source was lost for too long.
+    """
+    return await _Camera(options, stop or asyncio.Event()).run()
+
+
+class _Camera:
+    """The run: a reading thread, a publisher, a session."""
+
+    def __init__(self, options: CameraOptions, stop: asyncio.Event) -> None:
+        self._options = options
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._connected = asyncio.Event()
+        run_id = options.run_id or f"camera-{secrets.token_hex(4)}"
+        self._session = Session(
+            options.broker, options.broker.client_id or run_id, on_connected=self._on_connected
+        )
+        self._publisher = FramePublisher(
+            self._session,
+            TopicTemplate(options.topic),
+            options.qos,
+            run_id,
+            options.reference_id,
+        )
+        self._reader = Reader(
+            options.source, options.rate_hz, self._keep, self._end, options.give_up_s
+        )
+        self._read = 0
+
+    async def run(self) -> CameraCounts:
+        running = asyncio.create_task(self._session.run(), name="camera-session")
+        try:
+            await self._connect(running)
+            self._reader.start()
+            stopped = asyncio.create_task(self._stop.wait(), name="camera-stop")
+            await asyncio.wait((stopped, self._ended, running), return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await asyncio.to_thread(self._reader.stop)
+            await self._drain()
+        finally:
+            await self._session.close(_FLUSH_S)
+            running.cancel()
+            await asyncio.wait((running,))
+        if self._ended.done():
+            self._ended.result()  # raises why the source was given up
+        publisher = self._publisher
+        return CameraCounts(
+            self._read,
+            publisher.published,
+            publisher.dropped,
+            publisher.refused,
+            self._reader.losses,
+        )
+
+    async def _connect(self, running: asyncio.Task[None]) -> None:
+        waiting = asyncio.create_task(self._connected.wait(), name="camera-connect")
+        await asyncio.wait(
+            (waiting, running),
+            timeout=self._options.connect_within_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        waiting.cancel()
+        if not self._connected.is_set():
+            broker = self._options.broker
+            raise TransportError(
+                f"no broker on {broker.host}:{broker.port} within "
+                f"{self._options.connect_within_s:g} s: {self._session.last_error or 'no answer'}"
+            )
+
+    async def _drain(self) -> None:
+        """Give the broker time for the last frames."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self._publisher.idle.wait()
+
+    def _on_connected(self) -> None:
+        self._connected.set()
+        self._publisher.pump()
+
+    def _keep(self, picture: Picture) -> None:
+        """On the reading thread; after the loop's end nobody wants it."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._offer, picture)
+
+    def _end(self, failure: Exception | None) -> None:
+        """On the reading thread, likewise."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._note_end, failure)
+
+    def _offer(self, picture: Picture) -> None:
+        limit = self._options.frames
+        if limit and self._read >= limit:
+            return
+        self._read += 1
+        self._publisher.offer(picture)
+        if self._read == limit:
+            self._stop.set()
+
+    def _note_end(self, failure: Exception | None) -> None:
+        if self._ended.done():
+            return
+        if failure is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(failure)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "source", metavar="SOURCE",
+        help="folder of JPEG and PNG files, /dev/video0 or 0, rtsp://..., http://... (MJPEG)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the daemon's device config: broker, topics"
+    )
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override one key of the config, e.g. broker.port=1884; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--camera", default="top", metavar="NAME",
+        help="the camera binding of the config to publish to (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--topic", default="", help="instead of the binding's")
+    parser.add_argument("--qos", type=int, choices=(0, 1), default=1)
+    parser.add_argument(
+        "--rate", type=_positive, default=10.0, metavar="HZ", help="frames a second (default: 10)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=0, metavar="N", help="stop after so many (default: never)"
+    )
+    parser.add_argument("--loop", action="store_true", help="begin a folder again after its end")
+    parser.add_argument("--reference-id", default="", help="the reference of all frames")
+    parser.add_argument(
+        "--quality", type=int, choices=range(1, 101), default=90, metavar="1..100",
+        help="of the JPEGs made of video (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--give-up", type=_positive, default=60.0, metavar="S",
+        help="seconds that a lost camera or stream is tried (default: 60)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish until the end or a signal; returns the exit status."""
+    overrides = tuple(arguments.overrides)
+    settings = (
+        config.load(arguments.config, overrides)
+        if arguments.config
+        else config.parse({}, "--set", overrides)
+    )
+    log.configure(settings.log, tty=sys.stderr.isatty(), journal=False)
+    options = CameraOptions(
+        source_of(arguments.source, loop=arguments.loop, quality=arguments.quality),
+        settings.broker.model_copy(update={"client_id": "", "session_expiry_s": 0}),
+        arguments.topic or _bound_topic(settings, arguments.camera),
+        arguments.rate,
+        arguments.qos,
+        arguments.reference_id,
+        max(arguments.frames, 0),
+        give_up_s=arguments.give_up,
+    )
+    counts = asyncio.run(_until_signalled(options))
+    if arguments.json:
+        sys.stdout.write(json.dumps(vars(counts)) + "\n")
+    else:
+        Console().print(
+            f"{counts.published} frames published, {counts.dropped} dropped for newer ones, "
+            f"{counts.refused} refused; the source was lost {counts.losses} times"
+        )
+    return 0
+
+
+async def _until_signalled(options: CameraOptions) -> CameraCounts:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return await run_camera(options, stop)
+
+
+def _bound_topic(settings: config.DeviceConfig, camera: str) -> str:
+    binding = settings.bindings.find(f"camera.{camera}")
+    topic = binding.topic if binding else f"line/{camera}/frame"
+    if "+" in topic or "#" in topic:
+        raise ConfigError(
+            f"bindings.camera.{camera}",
+            f"{topic!r} has wildcards: where to publish?",
+            "give --topic",
+        )
+    return topic
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value

@@ -1,0 +1,100 @@
+"""From pictures to frames on a topic, with bounded patience for the broker."""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from edge.camera.sources import Picture
+from edge.mqtt.session import Session
+from edge.mqtt.topics import TopicTemplate, unfit_for_a_level
+
+MAX_IN_FLIGHT: Final = 4
+MAX_WAITING: Final = 8
+
+
+class FramePublisher:
+    """Publishes pictures as frames; belongs to the session's loop.
+
+    At most `MAX_IN_FLIGHT` frames are with the broker unanswered and `MAX_WAITING` wait here; one
+    more, and the oldest that waits is dropped.
+
+    Args:
+        session: The connection.
+        topic: Where frames go; placeholders are filled.
+        qos: 0 or 1.
+        run_id: Begins every frame id.
+        reference_id: Of the reference that the frames are compared with; empty: none.
+
+    Attributes:
+        idle: Set while no frame waits or is under way.
+        published: Frames that the broker has taken.
+        dropped: Frames that gave way to newer ones.
+        refused: Frames that the broker refused, or that were lost with the connection (QoS 0).
+    """
+
+    def __init__(
+        self, session: Session, topic: TopicTemplate, qos: int, run_id: str, reference_id: str = ""
+    ) -> None:
+        self._session = session
+        self._topic = topic
+        self._qos = qos
+        self._run_id = run_id
+        self._reference_id = reference_id
+        self._waiting: deque[tuple[int, Picture]] = deque()
+        self._in_flight = 0
+        self._number = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.published = self.dropped = self.refused = 0
+
+    def offer(self, picture: Picture) -> None:
+        """Take a picture in; it goes out as soon as the broker lets it."""
+        if len(self._waiting) == MAX_WAITING:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append((self._number, picture))
+        self._number += 1
+        self.idle.clear()
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what may be sent; also to be called when a connection has come up."""
+        while self._waiting and self._in_flight < MAX_IN_FLIGHT and self._session.connected:
+            number, picture = self._waiting.popleft()
+            self._in_flight += 1
+            if not self._publish(number, picture):
+                self._done(accepted=False)
+
+    def _publish(self, number: int, picture: Picture) -> bool:
+        frame_id = f"{self._run_id}-{number:06d}"
+        part_id = picture.name or frame_id
+        properties = {
+            "frame-id": frame_id,
+            "part-id": part_id,
+            "captured-at": str(picture.captured_at_ns),
+        }
+        if self._reference_id:
+            properties["reference-id"] = self._reference_id
+        return self._session.publish(
+            self._topic.fill(
+                frame_id=frame_id,
+                part_id=frame_id if unfit_for_a_level(part_id) else part_id,
+                reference_id=self._reference_id or "none",
+            ),
+            picture.image,
+            qos=self._qos,
+            content_type=picture.content_type,
+            properties=properties,
+            on_done=self._answered,
+        )
+
+    def _answered(self, accepted: bool) -> None:
+        self._done(accepted=accepted)
+        self.pump()
+
+    def _done(self, *, accepted: bool) -> None:
+        self._in_flight -= 1
+        self.published += accepted
+        self.refused += not accepted
+        if not self._waiting and not self._in_flight:
+            self.idle.set()

@@ -1,0 +1,269 @@
+"""`edge camera` for real: a folder and an MJPEG stream over HTTP, through a real broker."""
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from brokers import connected, require_mosquitto, section, until
+from numpy.typing import NDArray
+
+from edge.camera import reader as reader_module
+from edge.camera.command import CameraCounts, CameraOptions, run_camera
+from edge.camera.publisher import MAX_IN_FLIGHT, MAX_WAITING
+from edge.camera.sources import FolderSource, Picture, Source, VideoSource
+from edge.cli.main import main
+from edge.errors import TransportError
+from edge.linesim import Board, encode_jpeg, render_part
+from edge.mqtt.brokers import LocalBroker
+from edge.mqtt.messages import Incoming
+
+TOPIC = "line/top/frame"
+PICTURES = [encode_jpeg(render_part(Board(1), index).image) for index in range(6)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, picture in enumerate(PICTURES):
+        (tmp_path / f"part{number}.jpg").write_bytes(picture)
+    return tmp_path
+
+
+def test_a_folder_arrives_whole_and_in_order(any_broker: LocalBroker, folder: Path) -> None:
+    counts, frames = filmed(any_broker, FolderSource(folder), expect=6, reference_id="golden")
+    assert [frame.payload for frame in frames] == PICTURES
+    assert counts == CameraCounts(6, published=6, dropped=0, refused=0, losses=0)
+    if any_broker.kind == "mosquitto":
+        assert [frame.properties["part-id"] for frame in frames] == [f"part{n}" for n in range(6)]
+        assert {frame.properties["reference-id"] for frame in frames} == {"golden"}
+        assert {frame.content_type for frame in frames} == {"image/jpeg"}
+        assert len({frame.properties["frame-id"] for frame in frames}) == 6
+        stamps = [int(frame.properties["captured-at"]) for frame in frames]
+        assert stamps == sorted(stamps)
+        assert all(0 <= f.arrived_at_ns - t < 20e9 for f, t in zip(frames, stamps, strict=True))
+
+
+def test_placeholders_carry_the_ids_where_there_are_no_properties(
+    embedded_broker: LocalBroker, folder: Path
+) -> None:
+    topic = "line/top/frame/{reference_id}/{part_id}/{frame_id}"
+    _, frames = filmed(embedded_broker, FolderSource(folder), expect=6, topic=topic)
+    levels = [frame.topic.split("/")[3:] for frame in frames]
+    assert [part for _, part, _ in levels] == [f"part{n}" for n in range(6)]
+    assert len({frame_id for _, _, frame_id in levels}) == 6
+
+
+def test_an_mjpeg_stream_becomes_frames(mosquitto: LocalBroker) -> None:
+    with mjpeg_camera(pictures=1_000) as (url, _):
+        _, frames = filmed(mosquitto, VideoSource(url), expect=5, frames=5)
+    for frame in frames:
+        assert frame.content_type == "image/jpeg"
+        assert min(difference(frame.payload, picture) for picture in PICTURES) < 4
+
+
+def test_a_stream_that_breaks_off_is_taken_up_again(
+    mosquitto: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "FIRST_PAUSE_S", 0.01)
+    with mjpeg_camera(pictures=8) as (url, connections):
+        counts, frames = filmed(mosquitto, VideoSource(url), expect=20, frames=20)
+    assert len(frames) == 20
+    assert counts.losses >= 1
+    assert len(connections) >= 2
+
+
+def test_a_stream_that_never_comes_is_given_up(mosquitto: LocalBroker) -> None:
+    with pytest.raises(TransportError, match=r"cannot be opened.*no picture for 0\.2 s: given up"):
+        filmed(mosquitto, VideoSource("http://127.0.0.1:9/"), give_up_s=0.2)
+
+
+def test_a_broker_that_lags_costs_the_oldest_frames_and_no_memory(folder: Path) -> None:
+    require_mosquitto()
+
+    async def scene() -> tuple[CameraCounts, list[int]]:
+        async with LocalBroker(kind="mosquitto") as broker:
+            stop = asyncio.Event()
+            source = Counting(FolderSource(folder, loop=True))
+            filming = asyncio.create_task(run_camera(options(broker, source, TOPIC), stop))
+            await until(lambda: source.reads > 3 or filming.done(), "the camera runs")
+            await broker.stop()
+            # Far more than may wait: most of these must give way.
+            enough = source.reads + 10 * (MAX_IN_FLIGHT + MAX_WAITING)
+            await until(lambda: source.reads > enough, "the camera reads on without a broker")
+            await broker.start()
+            async with connected(broker, "watcher", TOPIC) as peer:
+                resumed = source.reads
+                await until(lambda: source.reads > resumed + 20, "the camera reads on")
+                numbers = [frame_number(await peer.next()) for _ in range(10)]
+            stop.set()
+            return await filming, numbers
+
+    counts, numbers = asyncio.run(scene())
+    assert counts.dropped > 5 * MAX_WAITING
+    assert counts.read == counts.published + counts.dropped + counts.refused
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_stopped_camera_counts_what_it_sent(mosquitto: LocalBroker, folder: Path) -> None:
+    async def scene() -> CameraCounts:
+        stop = asyncio.Event()
+        source = Counting(FolderSource(folder, loop=True))
+        filming = asyncio.create_task(run_camera(options(mosquitto, source, TOPIC), stop))
+        await until(lambda: source.reads >= 5 or filming.done(), "the camera runs")
+        stop.set()
+        return await filming
+
+    counts = asyncio.run(scene())
+    assert counts.published == counts.read >= 5
+
+
+def test_the_command_publishes_a_folder_and_tells_what_it_did(
+    mosquitto: LocalBroker, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["camera", str(folder), "--rate", "100", "--set", f"broker.port={mosquitto.port}"]
+
+    async def scene() -> tuple[int, list[bytes]]:
+        async with connected(mosquitto, "watcher", TOPIC) as peer:
+            # In a process of its own: signals belong to a main thread.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edge.cli.main", *words, "--json"
+            )
+            payloads = [(await peer.next()).payload for _ in PICTURES]
+            return await process.wait(), payloads
+
+    status, payloads = asyncio.run(scene())
+    assert (status, payloads) == (0, PICTURES)
+    printed = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert printed == {"read": 6, "published": 6, "dropped": 0, "refused": 0, "losses": 0}
+
+
+def test_a_folder_that_is_not_there_ends_the_command_with_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["camera", "/nonexistent/folder"]) == 78
+    assert "/nonexistent/folder: there is no such folder" in capsys.readouterr().err
+
+
+class Counting:
+    """A source that tells how often it was read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.title, self.is_live = source.title, source.is_live
+        self.open, self.skip, self.close = source.open, source.skip, source.close
+        self.reads = 0
+
+    def read(self) -> Picture | None:
+        self.reads += 1
+        return self._source.read()
+
+
+def filmed(
+    broker: LocalBroker,
+    source: Source,
+    *,
+    expect: int = 0,
+    topic: str = TOPIC,
+    frames: int = 0,
+    reference_id: str = "",
+    give_up_s: float = 20.0,
+) -> tuple[CameraCounts, list[Incoming]]:
+    """Run a camera beside a peer; return its counts and the first `expect` frames."""
+
+    async def scene() -> tuple[CameraCounts, list[Incoming]]:
+        async with connected(broker, "watcher", f"{TOPIC}/#") as peer:
+            counts = await run_camera(
+                options(
+                    broker,
+                    source,
+                    topic,
+                    frames=frames,
+                    reference_id=reference_id,
+                    give_up_s=give_up_s,
+                )
+            )
+            return counts, [await peer.next() for _ in range(expect)]
+
+    return asyncio.run(scene())
+
+
+def options(
+    broker: LocalBroker,
+    source: Source,
+    topic: str,
+    *,
+    frames: int = 0,
+    reference_id: str = "",
+    give_up_s: float = 20.0,
+) -> CameraOptions:
+    return CameraOptions(
+        source,
+        section(broker),
+        topic,
+        rate_hz=200.0,
+        frames=frames,
+        reference_id=reference_id,
+        give_up_s=give_up_s,
+    )
+
+
+@contextmanager
+def mjpeg_camera(pictures: int) -> Iterator[tuple[str, list[int]]]:
+    """An HTTP camera that breaks off after so many pictures; yields its URL and connections."""
+    connections: list[int] = []
+    pause = threading.Event()
+
+    class Stream(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            connections.append(1)
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            try:
+                for number in range(pictures):
+                    self.wfile.write(part_of_stream(PICTURES[number % len(PICTURES)]))
+                    if pause.wait(0.01):
+                        return
+            except OSError:
+                return  # the reader has gone
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stream)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", connections
+    finally:
+        pause.set()
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+def part_of_stream(picture: bytes) -> bytes:
+    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+    return head.encode() + picture + b"\r\n"
+
+
+def difference(one: bytes, other: bytes) -> float:
+    """Mean difference of two pictures in greys."""
+    return float(np.abs(pixels(one) - pixels(other)).mean())
+
+
+def pixels(encoded: bytes) -> NDArray[np.int16]:
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return image.astype(np.int16)
+
+
+def frame_number(message: Incoming) -> int:
+    return int(message.properties["frame-id"].rpartition("-")[2])
