@@ -210,7 +210,7 @@ class LocalBroker:
             "log_type warning",
             "log_type notice",
             f"set_tcp_nodelay {str(self._nodelay).lower()}",
-            "max_queued_messages 10000",
+            "max_queued_messages 2000",  # for each session; of frames that is about 100 MB
             "max_inflight_messages 64",
             f"persistence {str(self._persist).lower()}",
         ]

@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -21,12 +21,13 @@ from edge.config import BrokerSection
 from edge.errors import TransportError
 from edge.mqtt import security
 from edge.mqtt.attempts import Backoff, VersionChoice
+from edge.mqtt.callbacks import call
 from edge.mqtt.connection import Connection, UnansweredError, UnsupportedError
 from edge.mqtt.counting import COUNTERS, is_milestone
 from edge.mqtt.events import Answered, Arrived, Closed, Event, Opened, Subscribed, Unusable
 from edge.mqtt.inbox import Inbox, Route
 from edge.mqtt.messages import Incoming, Outgoing, Will
-from edge.mqtt.outgoing import OutgoingQueue
+from edge.mqtt.publisher import Publisher
 from edge.mqtt.topics import filter_problem
 
 STOOD_S: Final = 5.0
@@ -75,17 +76,16 @@ class Session:
         self._will = will
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
-        self._queue = OutgoingQueue(broker.max_outgoing)
         self._versions = VersionChoice(broker.protocol)
         self._backoff = Backoff(random.random)
         self._connection: Connection | None = None
         self._number = 0
         self.counters = dict.fromkeys(COUNTERS, 0)
+        self._publisher = Publisher(broker.max_outgoing, self.counters)
         self._inbox = Inbox(broker.max_packet_bytes, self.counters, self._send_acknowledgement)
         self._opened: Opened | None = None
         self._up = False
         self._reported = False
-        self._pumping = False
         self._asked: dict[int, list[str]] = {}
         self._changed = asyncio.Event()
         self._closing = False  # nothing new is taken
@@ -108,7 +108,7 @@ class Session:
     @property
     def unanswered(self) -> int:
         """Publications that the broker has not answered yet."""
-        return len(self._queue)
+        return len(self._publisher)
 
     @property
     def unacknowledged(self) -> int:
@@ -167,12 +167,10 @@ class Session:
         )
         if problem := publication.problem():
             raise ValueError(f"cannot publish to {topic!r}: {problem}")
-        offline = qos == 0 and self._opened is None
-        if self._closing or offline or not self._queue.add(publication):
-            self.counters["publish_dropped"] += 1
-            return False
-        self._pump()
-        return True
+        if not self._closing and self._publisher.publish(publication):
+            return True
+        self.counters["publish_dropped"] += 1
+        return False
 
     def acknowledge(self, message: Incoming) -> None:
         """Tell the broker that the message need not come again.
@@ -188,10 +186,12 @@ class Session:
         """
         self._closing = True
         deadline = time.monotonic() + flush_s
-        while self._running and len(self._queue) and (left_s := deadline - time.monotonic()) > 0:
+        while (
+            self._running and len(self._publisher) and (left_s := deadline - time.monotonic()) > 0
+        ):
             await self._change(left_s)
-        if len(self._queue):
-            _log.warning("mqtt-unsent", broker=self._at, publications=len(self._queue))
+        if len(self._publisher):
+            _log.warning("mqtt-unsent", broker=self._at, publications=len(self._publisher))
         self._stopping = True
         self._notify()
         connection = self._connection
@@ -245,7 +245,8 @@ class Session:
         reason = "cancelled"
         try:
             opened = await connection.open()
-            self._begin(connection, opened)
+            if not connection.closed.done():  # the broker may hang up right behind its answer
+                self._begin(connection, opened)
             await self._subscribed(connection)
             self._report_connected(opened)
             since = time.monotonic()
@@ -259,11 +260,11 @@ class Session:
     def _begin(self, connection: Connection, opened: Opened) -> None:
         self._opened = opened
         self._versions.worked()
-        self._queue.window = opened.window
         self.counters["connects"] += 1
         if filters := self._inbox.wanted():
             self._ask(connection, filters)
-        self._pump()
+        if not connection.closed.done():
+            self._publisher.begin(connection, opened)
 
     async def _subscribed(self, connection: Connection) -> None:
         deadline = time.monotonic() + self._broker.connect_timeout_s
@@ -286,28 +287,24 @@ class Session:
             session_present=opened.session_present,
             filters=len(self._inbox.routes),
         )
-        self._call("on_connected", self._on_connected)
+        call(self.counters, "on_connected", self._on_connected)
 
     def _end(self, reason: str) -> None:
+        """Take note of an end, at once or after a failure; a second time changes nothing."""
+        self._up, self._opened = False, None
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        self._up, self._opened = False, None
         self.counters["callback_errors"] += connection.broken_callbacks
         self._asked.clear()
-        lost, condemned = self._queue.disconnected()
-        for publication in lost:
-            self.counters["publish_dropped"] += 1
-            self._done(publication, accepted=False)
-        if condemned is not None:
-            self._refused(condemned, "the broker hung up each time it was sent")
+        self._publisher.end()
         if self._reported:
             self._reported = False
             self.counters["disconnects"] += 1
             if not self._stopping:
                 self.last_error = f"broker {self._at}: {reason}"
                 _log.warning("mqtt-disconnected", **self._who(), reason=reason)
-            self._call("on_disconnected", self._on_disconnected, reason)
+            call(self.counters, "on_disconnected", self._on_disconnected, reason)
         self._notify()
 
     def _note_failure(self, failed: TransportError) -> None:
@@ -331,7 +328,7 @@ class Session:
             case Arrived(message):
                 self._inbox.take(message)
             case Answered(mid, refusal):
-                self._answered(mid, refusal)
+                self._publisher.answered(mid, refusal)
             case Subscribed(mid, refusals):
                 self._granted(mid, refusals)
             case Unusable(mid, qos, problem):
@@ -343,27 +340,6 @@ class Session:
             case Closed(reason):
                 self._end(reason)
         self._notify()
-
-    def _answered(self, mid: int, refusal: str) -> None:
-        publication = self._queue.answered(mid)
-        if publication is None:
-            return
-        if refusal:
-            self._refused(publication, refusal)
-        else:
-            self.counters["published"] += 1
-            self.counters["published_bytes"] += len(publication.payload)
-            self._done(publication, accepted=True)
-        self._pump()
-
-    def _refused(self, publication: Outgoing, reason: str) -> None:
-        self.counters["publish_refused"] += 1
-        if is_milestone(count := self.counters["publish_refused"]):
-            topic = publication.topic
-            _log.warning(
-                "mqtt-publish-refused", broker=self._at, topic=topic, reason=reason, count=count
-            )
-        self._done(publication, accepted=False)
 
     def _granted(self, mid: int, refusals: tuple[str, ...]) -> None:
         filters = self._asked.pop(mid, [])
@@ -388,42 +364,9 @@ class Session:
             self._asked[mid] = list(filters)
         connection.flush()
 
-    def _pump(self) -> None:
-        """Send what may be sent. Not re-entrant: the outer call goes on where the inner began."""
-        connection, opened = self._connection, self._opened
-        if connection is None or opened is None or self._pumping:
-            return
-        self._pumping = True
-        try:
-            while (publication := self._queue.peek()) is not None:
-                too_large = 0 < opened.max_packet_bytes < publication.packet_bytes()
-                if too_large:
-                    self._queue.discard()
-                    self._refused(publication, f"larger than {opened.max_packet_bytes} bytes")
-                    continue
-                mid = connection.publish(publication)
-                if mid is None:  # the socket has just gone: it is sent on the next one
-                    break
-                self._queue.sent(mid)
-                connection.flush()
-        finally:
-            self._pumping = False
-
     def _send_acknowledgement(self, mid: int) -> None:
         if self._connection is not None:
             self._connection.acknowledge(mid)
-
-    def _done(self, publication: Outgoing, *, accepted: bool) -> None:
-        if publication.on_done is not None:
-            self._call("on_done", publication.on_done, accepted)
-
-    def _call(self, name: str, callback: Callable[..., None], *arguments: Any) -> None:
-        try:
-            callback(*arguments)
-        except Exception as broken:  # noqa: BLE001 - a caller's bug stays its own
-            self.counters["callback_errors"] += 1
-            if is_milestone(count := self.counters["callback_errors"]):
-                _log.error("mqtt-callback-broken", callback=name, count=count, exc_info=broken)
 
     # Waiting -------------------------------------------------------------------------------------
 

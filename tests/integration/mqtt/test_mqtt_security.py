@@ -150,11 +150,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _openssl(
             folder,
             f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-            f" -keyout {name}.key -out {name}.pem -subj /CN={name}",
+            f" -keyout {name}.key -out {name}.pem -subj /CN={name}"
+            " -addext keyUsage=critical,keyCertSign",
         )
     names = {"broker": "subjectAltName=DNS:localhost", "client": "subjectAltName=DNS:client"}
     for name, extension in names.items():
-        (folder / f"{name}.ext").write_text(f"{extension}\n")
+        (folder / f"{name}.ext").write_text(f"{extension}\nauthorityKeyIdentifier=keyid\n")
         _openssl(
             folder,
             f"req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
