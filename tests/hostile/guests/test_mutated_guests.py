@@ -95,5 +95,5 @@ def test_unmutated_guest_passes_the_same_exercise(engine: GuestEngine, tmp_path:
     seen: Counter[str] = Counter()
     module = Module(engine._engine, assemble(guest()))
     loaded = GuestModule(engine, module, "good", "0" * 64, Shape(module, "good", 8))
-    exercise(seen, loaded.instantiate(100))
+    exercise(seen, loaded.instantiate(2000))
     assert not seen

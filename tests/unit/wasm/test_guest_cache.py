@@ -31,7 +31,7 @@ def written(files: GuestFiles) -> Guest:
 def load(folder: Path, written: Guest, limits: CompileLimits | None = None) -> None:
     with GuestEngine(folder, limits=limits) as engine:
         module = engine.load(written.path, written.sha256, 8)
-        assert module.instantiate(100).call("edge_abi") == 0x10000
+        assert module.instantiate(2000).call("edge_abi") == 0x10000
 
 
 def only_entry(folder: Path) -> Path:

@@ -96,7 +96,7 @@ def test_view_outlives_guest_module_and_engine(files: GuestFiles, tmp_path: Path
 
         engine = GuestEngine(pathlib.Path({str(tmp_path / "cache")!r}))
         module = engine.load(pathlib.Path({str(written.path)!r}), {written.sha256!r}, 8)
-        guest = module.instantiate(100)
+        guest = module.instantiate(2000)
         view = guest.view(0, (guest.memory_bytes,), np.uint8)
         call = guest.map(abi.DecideCall, 65536)
         engine.close()
@@ -127,7 +127,7 @@ def test_view_without_its_store_would_have_crashed(files: GuestFiles, tmp_path: 
 
         engine = GuestEngine(pathlib.Path({str(tmp_path / "cache")!r}))
         module = engine.load(pathlib.Path({str(written.path)!r}), {written.sha256!r}, 8)
-        guest = module.instantiate(100)
+        guest = module.instantiate(2000)
         host = guest.pointer(0, guest.memory_bytes)
         del guest, module, engine
         gc.collect()
