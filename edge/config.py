@@ -166,7 +166,7 @@ class DeadlineSection(Section):
         description="Milliseconds before a deadline at which the fail-safe goes out.",
     )
     hang_ms: int = Field(
-        2_000,
+        500,
         ge=50,
         le=60_000,
         description="Milliseconds past a deadline after which a silent worker is replaced.",
