@@ -222,8 +222,6 @@ _C_HEAD: Final = """\
 
 #include <stddef.h>
 #include <stdint.h>
-
-#define EDGE_ABI ((EDGE_ABI_MAJOR << 16) | EDGE_ABI_MINOR)
 """
 
 

@@ -94,7 +94,12 @@ static void offer(candidate offered) {
         return;
     }
     uint32_t at = heap_size++;
-    for (; at > 0 && weaker(&offered, &heap[(at - 1) / 2]); at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+    while (at > 0) {
+        uint32_t parent = (at - 1) / 2;
+        if (!weaker(&offered, &heap[parent])) break;
+        heap[at] = heap[parent];
+        at = parent;
+    }
     heap[at] = offered;
 }
 
@@ -147,7 +152,9 @@ static v128_t cold_lanes(const float *scores, v128_t threshold) {
 
 /* Scores of a cell lie together: four cells are as many vectors as there are classes. */
 static int32_t scan_interleaved(const view *v) {
-    for (uint32_t i = 0; i < 4 * v->classes; i++) interleaved_scores[i] = parameters.score[i % v->classes];
+    for (uint32_t i = 0; i < 4 * v->classes; i++) {
+        interleaved_scores[i] = parameters.score[i % v->classes];
+    }
     uint32_t cell = 0;
     for (; cell + 4 <= v->cells; cell += 4) {
         const float *scores = v->scores + (size_t)cell * v->classes;
@@ -179,7 +186,8 @@ static int32_t scan_planar(const view *v) {
         }
         int32_t failed = EDGE_OK;
         for (uint32_t i = 0; i < groups && !failed; i++) {
-            if (!wasm_i32x4_all_true(cold[i])) failed = examine_from(v, begin + 4 * i, begin + 4 * i + 4);
+            uint32_t cell = begin + 4 * i;
+            if (!wasm_i32x4_all_true(cold[i])) failed = examine_from(v, cell, cell + 4);
         }
         if (!failed) failed = examine_from(v, begin + 4 * groups, begin + cells);
         if (failed) return failed;
@@ -258,7 +266,8 @@ static int32_t view_outputs(const edge_postprocess_call *call, view *v) {
     if (parameters.layout == LAYOUT_YOLOV8) {
         const edge_tensor *t = call->outputs;
         if (call->output_count < 1 || !is_float3(t) || t->dims[1] < 5) {
-            return edge_fail(EDGE_ERROR_INPUT, "yolov8 needs one float32 output [1, 4 + classes, cells]");
+            return edge_fail(EDGE_ERROR_INPUT,
+                             "yolov8 needs one float32 output [1, 4 + classes, cells]");
         }
         *v = (view){.boxes = t->data, .cells = t->dims[2], .classes = t->dims[1] - 4,
                     .cell_stride = 1, .class_stride = t->dims[2],

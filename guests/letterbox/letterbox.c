@@ -68,7 +68,8 @@ UNROLLED void put_16(const lane *l, uint32_t x, v128_t levels, bool floats) {
 }
 
 /* A row that keeps its size. */
-UNROLLED void copy_row(const lane lanes[3], const uint8_t *row, uint32_t width, bool grey, bool floats) {
+UNROLLED void copy_row(const lane lanes[3], const uint8_t *row, uint32_t width, bool grey,
+                       bool floats) {
     uint32_t x = 0;
     for (; x + 16 <= width; x += 16) {
         v128_t channel[3];
@@ -87,7 +88,8 @@ UNROLLED void copy_row(const lane lanes[3], const uint8_t *row, uint32_t width, 
 }
 
 /* Up to four sampled pixels, from column x on. */
-UNROLLED void put_4(const lane lanes[3], uint32_t x, uint32_t count, const v128_t channel[3], bool floats) {
+UNROLLED void put_4(const lane lanes[3], uint32_t x, uint32_t count, const v128_t channel[3],
+                    bool floats) {
     for (uint32_t i = 0; i < 3; i++) {
         v128_t values = floats ? normalised(&lanes[i], channel[i]) : rounded(channel[i]);
         uint32_t size = floats ? 4 : 1;
@@ -127,8 +129,10 @@ UNROLLED void halve_row(const lane lanes[3], const uint8_t *row, uint32_t stride
     }
 }
 
-UNROLLED void lay(const edge_image *frame, const edge_fit *fit, edge_tensor *input, bool grey, bool floats) {
+UNROLLED void lay(const edge_image *frame, const edge_fit *fit, edge_tensor *input, bool grey,
+                  bool floats) {
     uint32_t height = input->dims[2], width = input->dims[3], channels = grey ? 1 : 3;
+    uint32_t size = floats ? 4 : 1;
     bool same = frame->width == fit->width && frame->height == fit->height;
     bool half = !grey && frame->width == 2 * fit->width && frame->height == 2 * fit->height &&
                 fit->width % 4 == 0;
@@ -139,7 +143,7 @@ UNROLLED void lay(const edge_image *frame, const edge_fit *fit, edge_tensor *inp
     for (uint32_t i = 0; i < 3; i++) {
         uint32_t plane = frame->format == EDGE_FORMAT_BGR8 ? 2 - i : i;
         size_t at = ((size_t)plane * height + fit->top) * width + fit->left;
-        lanes[i].out = (uint8_t *)input->data + at * (floats ? 4 : 1);
+        lanes[i].out = (uint8_t *)input->data + at * size;
         lanes[i].gain = wasm_f32x4_splat(parameters.gain[plane] * fixed_point);
         lanes[i].bias = wasm_f32x4_splat(parameters.bias[plane]);
     }
@@ -155,7 +159,7 @@ UNROLLED void lay(const edge_image *frame, const edge_fit *fit, edge_tensor *inp
             edge_blend(above, below, frame->width * channels, sample.fraction);
             sample_row(lanes, fit->width, grey, floats);
         }
-        for (uint32_t i = 0; i < 3; i++) lanes[i].out = (uint8_t *)lanes[i].out + (size_t)width * (floats ? 4 : 1);
+        for (uint32_t i = 0; i < 3; i++) lanes[i].out = (uint8_t *)lanes[i].out + (size_t)width * size;
     }
 }
 
@@ -191,8 +195,9 @@ static void pad(edge_tensor *input, const edge_fit *fit) {
 /* --- the call ------------------------------------------------------------------------------- */
 
 static int32_t check_input(const edge_preprocess_call *call) {
-    if (call->input_count != 1) return edge_fail(EDGE_ERROR_INPUT, "letterbox fills exactly one model input");
-    int32_t failed = edge_input_check(call->inputs, 3, "the model input must be of shape [1, 3, height, width]");
+    static const char SHAPE[] = "the model input must be of shape [1, 3, height, width]";
+    if (call->input_count != 1) return edge_fail(EDGE_ERROR_INPUT, "letterbox fills one model input");
+    int32_t failed = edge_input_check(call->inputs, 3, SHAPE);
     if (!failed && call->inputs->dtype == EDGE_DTYPE_UINT8 && parameters.float_only) {
         return edge_fail(EDGE_ERROR_PARAMETERS,
                          "parameters: scale, mean and std have no meaning for a uint8 model input");

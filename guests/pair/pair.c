@@ -124,10 +124,12 @@ static void pad(const edge_fit *fit, edge_tensor *input) {
 }
 
 static int32_t check_input(const edge_preprocess_call *call) {
-    if (call->input_count != 1) return edge_fail(EDGE_ERROR_INPUT, "pair fills exactly one model input");
-    int32_t failed = edge_input_check(call->inputs, 2, "the model input must be of shape [1, 2, height, width]");
+    static const char SHAPE[] = "the model input must be of shape [1, 2, height, width]";
+    if (call->input_count != 1) return edge_fail(EDGE_ERROR_INPUT, "pair fills one model input");
+    int32_t failed = edge_input_check(call->inputs, 2, SHAPE);
     if (!failed && call->inputs->dtype == EDGE_DTYPE_UINT8 && parameters.float_only) {
-        return edge_fail(EDGE_ERROR_PARAMETERS, "parameters.scale: has no meaning for a uint8 model input");
+        return edge_fail(EDGE_ERROR_PARAMETERS,
+                         "parameters.scale: has no meaning for a uint8 model input");
     }
     return failed;
 }

@@ -75,7 +75,8 @@ static void read_reason(edge_json *given, char reason[EDGE_REASON_BYTES]) {
         return;
     }
     for (uint32_t i = 0; i < sizeof RESERVED / sizeof *RESERVED; i++) {
-        if (edge_string_is(node->text, RESERVED[i])) edge_json_refuse(node, "only the host gives this reason");
+        if (!edge_string_is(node->text, RESERVED[i])) continue;
+        edge_json_refuse(node, "only the host gives this reason");
     }
     if (edge_string_is(node->text, "ok")) edge_json_refuse(node, "this is the reason of a pass");
 }
@@ -110,18 +111,13 @@ int32_t edge_configure(const char *document, uint32_t bytes) {
     parameters.line_stop_action = read_wish(&config, "line_stop_action");
     parameters.line_stop_after = edge_json_whole(given, "line_stop_after", 0, 0, 1000000);
     if (parameters.line_stop_after && !parameters.line_stop_action.given) {
-        edge_json_refuse(edge_json_member(given, "line_stop_after"), "needs line_stop_action beside it");
+        edge_json_refuse(edge_json_member(given, "line_stop_after"), "needs line_stop_action");
     }
     edge_json *rules = edge_json_array(given, "signals");
-    parameters.rule_count = edge_config_count(rules);
-    if (parameters.rule_count > MAX_RULES) {
-        edge_json_refuse(rules, "more than 32 rules");
-        parameters.rule_count = 0;
-    }
-    for (uint32_t i = 0; rules && i < parameters.rule_count; i++) {
-        edge_json *rule_given = rules->child;
-        for (uint32_t skip = i; skip; skip--) rule_given = rule_given->next;
-        read_rule(&config, rule_given, &parameters.rules[i]);
+    if (edge_config_count(rules) > MAX_RULES) edge_json_refuse(rules, "more than 32 rules");
+    parameters.rule_count = 0;
+    for (edge_json *r = rules ? rules->child : NULL; r && r->index < MAX_RULES; r = r->next) {
+        read_rule(&config, r, &parameters.rules[parameters.rule_count++]);
     }
     return edge_config_close(&config);
 }
@@ -153,9 +149,10 @@ static int32_t judge_defects(edge_decide_call *call) {
         const edge_defect *d = &call->defects[i];
         if (d->label < 0 || d->label >= EDGE_MAX_CLASSES ||
             (parameters.classes && (uint32_t)d->label >= parameters.classes)) {
-            return edge_fail(EDGE_ERROR_INPUT, "a finding is of a class that the configuration does not name");
+            return edge_fail(EDGE_ERROR_INPUT,
+                             "a finding is of a class that the configuration does not name");
         }
-        if (d->score != d->score) return edge_fail(EDGE_ERROR_INPUT, "a finding's score is not a number");
+        if (d->score != d->score) return edge_fail(EDGE_ERROR_INPUT, "a score is not a number");
         float area = (d->x1 - d->x0) * (d->y1 - d->y0);
         if (area < parameters.min_area_px[d->label]) continue;
         uint32_t verdict = d->score >= parameters.reject[d->label]   ? EDGE_VERDICT_REJECT

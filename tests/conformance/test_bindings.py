@@ -96,7 +96,7 @@ def test_the_compiler_holds_guests_to_the_layouts(
     header = (SDK / "c/edge_guest.h").read_text()
     if wrong:
         header = header.replace("    uint32_t defect_count;", "    uint64_t defect_count;")
-    source.write_text(header + "uint32_t edge_abi(void) { return EDGE_ABI; }\n")
+    source.write_text(header + "uint32_t edge_abi(void) { return EDGE_ABI_MAJOR << 16; }\n")
     if not wrong:
         build.compile_guest(source, tmp_path / "layout.wasm", 1)
         return

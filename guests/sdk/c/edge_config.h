@@ -6,7 +6,8 @@
 
 #define EDGE_MAX_CLASSES 1024
 
-#pragma clang attribute push(__attribute__((minsize, noinline)), apply_to = function) /* see edge_json.h */
+/* What runs once, or only on errors, is small rather than fast. */
+#pragma clang attribute push(__attribute__((minsize, noinline)), apply_to = function)
 
 typedef struct edge_config {
     edge_json *root, *parameters, *classes, *signals, *actions, *inputs, *outputs; /* NULL: absent */

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EDGE_ABI ((EDGE_ABI_MAJOR << 16) | EDGE_ABI_MINOR)
-
 /* Version of the ABI that these bindings describe. */
 #define EDGE_ABI_MAJOR 1
 #define EDGE_ABI_MINOR 0

@@ -109,7 +109,9 @@ static inline void edge_blend(const uint8_t *above, const uint8_t *below, uint32
     }
 }
 
-static inline const void *edge_blended_at(uint32_t offset) { return (const char *)edge_blended + offset; }
+static inline const void *edge_blended_at(uint32_t offset) {
+    return (const char *)edge_blended + offset;
+}
 
 /* Four grey pixels of the blended row from column x on, with EDGE_GREY_BITS of fraction. */
 static inline v128_t edge_sample_grey(const edge_columns *columns, uint32_t x) {
@@ -180,8 +182,9 @@ static inline v128_t edge_luma_of_4(const uint8_t *pixels, v128_t blue_green, v1
     v128_t one = wasm_i8x16_const(1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0);
     v128_t first = wasm_i8x16_shuffle(p, one, 0, 17, 1, 17, 3, 17, 4, 17, 6, 17, 7, 17, 9, 17, 10, 17);
     v128_t last = wasm_i8x16_shuffle(p, one, 2, 17, 16, 17, 5, 17, 16, 17, 8, 17, 16, 17, 11, 17, 16, 17);
-    v128_t sum = wasm_i32x4_add(wasm_i32x4_dot_i16x8(first, blue_green), wasm_i32x4_dot_i16x8(last, red_one));
-    return wasm_u32x4_shr(sum, 15);
+    first = wasm_i32x4_dot_i16x8(first, blue_green);
+    last = wasm_i32x4_dot_i16x8(last, red_one);
+    return wasm_u32x4_shr(wasm_i32x4_add(first, last), 15);
 }
 
 /* Turns `width` pixels of three channels to grey; reads up to 4 bytes beyond them. */
@@ -234,7 +237,8 @@ static inline int32_t edge_input_check(const edge_tensor *input, uint32_t channe
     }
     uint64_t elements = (uint64_t)channels * input->dims[2] * input->dims[3];
     if (input->bytes != elements * (input->dtype == EDGE_DTYPE_UINT8 ? 1 : 4)) {
-        return edge_fail(EDGE_ERROR_INPUT, "the model input's size in bytes does not follow from its shape");
+        return edge_fail(EDGE_ERROR_INPUT,
+                         "the model input's size in bytes does not follow from its shape");
     }
     return EDGE_OK;
 }

@@ -141,7 +141,8 @@ static inline bool edge_json_take(char wanted) {
 }
 
 static inline void edge_json_space(void) {
-    while (edge_json_take(' ') || edge_json_take('\n') || edge_json_take('\r') || edge_json_take('\t')) {
+    static const char space[] = " \n\r\t";
+    for (const char *s = space; *s; s = edge_json_take(*s) ? space : s + 1) {
     }
 }
 
@@ -277,7 +278,8 @@ static inline bool edge_json_string_text(edge_string *string) {
     for (;;) {
         int c = edge_json_peek();
         bool good;
-        if (c < 0x20) return edge_json_syntax(c < 0 ? "the text ends in a string" : "a control character");
+        if (c < 0) return edge_json_syntax("the text ends in a string");
+        if (c < 0x20) return edge_json_syntax("a control character");
         if (edge_json_take('"')) break;
         if (edge_json_take('\\')) {
             good = edge_json_escape();
@@ -323,8 +325,8 @@ static inline bool edge_json_children(edge_json *node, char close, uint32_t dept
         link = &child->next;
         edge_json_space();
     } while (edge_json_take(','));
-    if (!edge_json_take(close)) return edge_json_syntax(close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
-    return true;
+    if (edge_json_take(close)) return true;
+    return edge_json_syntax(close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
 }
 
 static inline edge_json *edge_json_value(edge_json *parent, uint32_t depth) {
@@ -410,9 +412,11 @@ static inline edge_json *edge_json_array(edge_json *object, const char *key) {
     return edge_json_member_of(object, key, EDGE_JSON_ARRAY, "expected an array");
 }
 
-static inline double edge_json_in_range(const edge_json *node, double fallback, double low, double high) {
+static inline double edge_json_in_range(const edge_json *node, double fallback, double low,
+                                        double high) {
     if (!node) return fallback;
-    if (node->kind == EDGE_JSON_NUMBER && node->number >= low && node->number <= high) return node->number;
+    bool number = node->kind == EDGE_JSON_NUMBER;
+    if (number && node->number >= low && node->number <= high) return node->number;
     edge_json_refuse_range(node, "a number", low, high);
     return fallback;
 }

@@ -10,6 +10,12 @@
 
 #include "edge_guest.h"
 
+/* The lowest minor version of the host that will do; a guest that needs a later addition defines it
+ * before it includes anything. */
+#ifndef EDGE_NEEDS_MINOR
+#define EDGE_NEEDS_MINOR 0
+#endif
+
 #define EDGE_MAX_ALIGNMENT 4096u
 #define EDGE_WASM_PAGE 65536ull
 
@@ -19,9 +25,10 @@ static uint32_t edge_heap_next;
 static char edge_error_text[EDGE_MAX_ERROR_BYTES + 1];
 static uint32_t edge_error_length;
 
-#pragma clang attribute push(__attribute__((minsize, noinline)), apply_to = function) /* see edge_json.h */
+/* What runs once, or only on errors, is small rather than fast. */
+#pragma clang attribute push(__attribute__((minsize, noinline)), apply_to = function)
 
-uint32_t edge_abi(void) { return EDGE_ABI; }
+uint32_t edge_abi(void) { return EDGE_ABI_MAJOR << 16 | EDGE_NEEDS_MINOR; }
 
 void *edge_alloc(uint32_t bytes, uint32_t alignment) {
     if (alignment == 0 || alignment > EDGE_MAX_ALIGNMENT || (alignment & (alignment - 1))) return NULL;
