@@ -51,7 +51,7 @@ Line = MutableMapping[str, Any]
 
 def configure(
     section: LogSection, *, tty: bool, journal: bool = False, stream: TextIO | None = None
-) -> "Lines":
+) -> "Sink":
     """Set up the log of this process; a second call replaces the first.
 
     Args:
@@ -63,7 +63,7 @@ def configure(
     Returns:
         The last step of the log, which counts the lines that it could not write.
     """
-    lines = Lines(sys.stderr if stream is None else stream, journal)
+    sink = Sink(sys.stderr if stream is None else stream, journal)
     text = section.format == "text" or (section.format == "auto" and tty)
     render = (
         structlog.dev.ConsoleRenderer(
@@ -76,6 +76,7 @@ def configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _name_room,
             Flood(),
             structlog.processors.ExceptionRenderer(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -83,19 +84,19 @@ def configure(
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(section.level),
-        logger_factory=lambda *_: lines,
+        logger_factory=lambda *names: Lines(sink, *names),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
     root.handlers = [_FromLogging()]
     # Libraries are chatty below a warning, and their chatter is not in our words.
     root.setLevel(max(logging.WARNING, logging.getLevelName(section.level.upper())))
-    return lines
+    return sink
 
 
 def get(room: str) -> structlog.typing.FilteringBoundLogger:
-    """Return the logger of a room; each of its lines says `room`."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=room)
+    """Return the logger of a room, such as `edge.daemon`; each of its lines says `room`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room)
     return logger
 
 
@@ -114,8 +115,12 @@ def goes_to_journal(journal_stream: str, descriptor: int) -> bool:
     return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
-class Lines:
-    """The last step: writes finished lines whole, from any thread, and never raises.
+class Sink:
+    """Where lines go: written whole, from any thread; never raises.
+
+    Args:
+        stream: Where to.
+        journal: Whether each line begins with its priority.
 
     Attributes:
         lost: Lines that could not be written.
@@ -127,7 +132,8 @@ class Lines:
         self._lock = threading.Lock()
         self.lost = 0
 
-    def _write(self, line: str, level: str) -> None:
+    def write(self, line: str, level: str) -> None:
+        """Write one finished line; a traceback in it stays with it."""
         if self._journal:
             priority = f"<{_PRIORITY[level]}>"
             line = "\n".join(priority + part for part in line.split("\n"))
@@ -138,25 +144,39 @@ class Lines:
         except (OSError, ValueError):  # a pipe that was closed, a stream that was
             self.lost += 1
 
+
+class Lines:
+    """The last step of structlog, for one room: hands each line on with its severity."""
+
+    def __init__(self, sink: Sink, room: str = "") -> None:
+        self._sink = sink
+        self.room = room
+
     def debug(self, line: str) -> None:
         """Write a line of this severity."""
-        self._write(line, "debug")
+        self._sink.write(line, "debug")
 
     def info(self, line: str) -> None:
         """Write a line of this severity."""
-        self._write(line, "info")
+        self._sink.write(line, "info")
 
     def warning(self, line: str) -> None:
         """Write a line of this severity."""
-        self._write(line, "warning")
+        self._sink.write(line, "warning")
 
     def error(self, line: str) -> None:
         """Write a line of this severity."""
-        self._write(line, "error")
+        self._sink.write(line, "error")
 
     def critical(self, line: str) -> None:
         """Write a line of this severity."""
-        self._write(line, "critical")
+        self._sink.write(line, "critical")
+
+
+def _name_room(lines: Lines, _level: str, line: Line) -> Line:
+    if lines.room:
+        line.setdefault("room", lines.room)
+    return line
 
 
 class Flood:
@@ -247,7 +267,7 @@ class _FromLogging(logging.Handler):
     """Carries what libraries log into the same lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger(room=record.name)
+        log = get(record.name)
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         try:
             log.log(level, record.getMessage(), exc_info=record.exc_info)

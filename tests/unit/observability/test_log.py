@@ -213,10 +213,10 @@ def test_a_flood_of_one_event_does_not_silence_another_nor_lower_severities() ->
 
 def test_a_closed_stream_costs_the_line_and_nothing_else() -> None:
     stream = io.StringIO()
-    lines = log.configure(LogSection(), tty=False, stream=stream)
+    sink = log.configure(LogSection(), tty=False, stream=stream)
     stream.close()
     log.get("daemon").error("nobody reads this")
-    assert lines.lost == 1
+    assert sink.lost == 1
 
 
 def test_the_journal_is_recognised_by_device_and_inode() -> None:
