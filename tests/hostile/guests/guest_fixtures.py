@@ -42,7 +42,7 @@ def load(engine: GuestEngine, files: GuestFiles) -> Callable[[str | bytes], Gues
 
 @pytest.fixture
 def instance(load: Callable[[str | bytes], GuestModule]) -> Callable[..., Guest]:
-    """An instance of a guest from its text, with a budget of 2 s a call: a busy machine must not end it."""
+    """An instance of a guest from its text; 2 s a call, which a busy machine keeps, too."""
 
     def from_module(module: str | bytes, call_ms: int = 2000) -> Guest:
         return load(module).instantiate(call_ms)
