@@ -36,6 +36,8 @@ BUDGET_MS: Final = 200.0
 TRANSPORT_MS: Final = 40.0
 """What a test allows on top of the budget, for the way from the daemon to this subscriber and for
 two busy cores that run broker, daemon, worker and test; the fail-safe leaves 15 ms early."""
+TIMED_LAMP: Final = 'bindings.signal.lamp={topic="line/lamp", pointer="/v", time_pointer="/t"}'
+"""Has the box read the lamp's own time, so that a test need not wait between lamp and frame."""
 READY_S: Final = 40.0
 END_S: Final = 20.0
 
@@ -233,6 +235,11 @@ class Line:
         )
         return frame_id
 
+    def lamp(self, value: float) -> None:
+        """Publish the lamp's brightness as of now; the box must run with `TIMED_LAMP`."""
+        sample = json.dumps({"t": time.time_ns(), "v": value}).encode()
+        self.session.publish("line/lamp", sample)
+
     def teach(self, board: Board, reference_id: str = "") -> str:
         """Publish a board's reference image, retained; return its id."""
         name = reference_id or board.reference_id
@@ -282,6 +289,23 @@ class Line:
     def judgements(self, frame_id: str, pipeline: str = "pcb") -> int:
         """How many different verdicts a frame got; at QoS 1 the same one may come twice."""
         return len({payload for payload, _ in self.verdicts.get((pipeline, frame_id), ())})
+
+    def broken_promises(self, names: Sequence[str], pipeline: str = "pcb") -> list[str]:
+        """Say of which frames the box has not kept its promise: one verdict, in time."""
+        broken = []
+        for number, name in enumerate(names):
+            count = self.judgements(name, pipeline)
+            if count != 1:
+                broken.append(f"frame {number} has {count} verdicts")
+            elif (late_ms := self.latency_ms(name, pipeline) - BUDGET_MS - TRANSPORT_MS) > 0:
+                broken.append(f"frame {number} had its verdict {late_ms:.0f} ms late")
+        return broken
+
+    async def kept(self, names: Sequence[str], pipeline: str = "pcb") -> Counter[str]:
+        """Wait for the verdicts, hold the box to its promise, and return the reasons."""
+        await self.all_verdicts(names, pipeline)
+        assert self.broken_promises(names, pipeline) == []
+        return self.reasons(names, pipeline)
 
     def reasons(self, names: Sequence[str], pipeline: str = "pcb") -> Counter[str]:
         """Count the reasons of frames."""

@@ -1,0 +1,52 @@
+"""Policy guests that turn evil when the lamp says so (a value above 90), and are good otherwise."""
+
+from typing import Final
+
+from guest_wat import assemble, guest
+
+EVIL_LAMP: Final = 99.0
+GOOD_LAMP: Final = 1.0
+
+_GOOD: Final = """
+  (i32.store offset=40 (local.get $call) (i32.const 0))
+  (f32.store offset=44 (local.get $call) (f32.const 0))
+  (i64.store offset=48 (local.get $call) (i64.const 0x6b6f))
+  (i32.const 0)
+"""
+_WHEN_LAMP: Final = (
+    "(if (f64.gt (f64.load (i32.load offset=32 (local.get $call))) (f64.const 90)) (then {evil}))"
+)
+
+ENDLESS: Final = "(loop $for_ever (br $for_ever))"
+SCRIBBLE: Final = """
+  (memory.fill (i32.const 0) (i32.const 255) (i32.const 4194304)) (return (i32.const 0))
+"""
+REACH_OUT: Final = "(i32.store (i32.const 4194300) (i32.load offset=65536 (i32.const 4194300)))"
+DIG: Final = "(call $dig)"
+_DIGGER: Final = "(func $dig (call $dig) (call $dig))"
+
+
+def policy(evil: str) -> bytes:
+    """A guest that does this under the evil lamp, and passes every part otherwise."""
+    decide = _WHEN_LAMP.format(evil=evil) + _GOOD
+    return assemble(
+        guest(
+            decide=f'(func (export "decide") (param $call i32) (result i32) {decide})',
+            extra=_DIGGER,
+        )
+    )
+
+
+def trapping_policy(every: int) -> bytes:
+    """A guest that traps on every so many-th call of an instance, whatever the lamp."""
+    decide = f"""
+      (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+      (if (i32.eq (global.get $calls) (i32.const {every})) (then unreachable))
+      {_GOOD}
+    """
+    return assemble(
+        guest(
+            decide=f'(func (export "decide") (param $call i32) (result i32) {decide})',
+            extra="(global $calls (mut i32) (i32.const 0))",
+        )
+    )
