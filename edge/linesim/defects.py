@@ -237,12 +237,11 @@ def _direction(angle: int) -> tuple[int, int]:
 
 def _box_of(change: Mask, kind: str, rng: np.random.Generator) -> Box | None:
     """The box of a change with a margin as DeepPCB's people drew it; None if it is no defect."""
-    rows, columns = np.nonzero(change)
-    if len(rows) < _MIN_AREA_PX:
+    if cv2.countNonZero(change) < _MIN_AREA_PX:
         return None
-    x0, x1 = int(columns.min()), int(columns.max()) + 1
-    y0, y1 = int(rows.min()), int(rows.max()) + 1
-    if max(x1 - x0, y1 - y0) < _MIN_LENGTH_PX:
+    x0, y0, width, height = cv2.boundingRect(change)
+    x1, y1 = x0 + width, y0 + height
+    if max(width, height) < _MIN_LENGTH_PX:
         return None
     left, top, right, bottom = (int(v) for v in rng.integers(9, 13, 4))
     return Box(
@@ -278,10 +277,10 @@ def _is_what_it_says(kind: str, material: Mask, change: Mask) -> bool:
 
 def _effect(material: Mask, change: Mask) -> tuple[int, int]:
     """Pieces more, of the material and of what is not, in the window around a change."""
-    rows, columns = np.nonzero(change)
+    x, y, width, height = cv2.boundingRect(change)
     window = (
-        slice(max(int(rows.min()) - _AROUND_PX, 0), int(rows.max()) + _AROUND_PX + 1),
-        slice(max(int(columns.min()) - _AROUND_PX, 0), int(columns.max()) + _AROUND_PX + 1),
+        slice(max(y - _AROUND_PX, 0), y + height + _AROUND_PX),
+        slice(max(x - _AROUND_PX, 0), x + width + _AROUND_PX),
     )
     before, after = material[window], (material & (1 - change))[window]
     return _pieces(after) - _pieces(before), _pieces(1 - after) - _pieces(1 - before)
