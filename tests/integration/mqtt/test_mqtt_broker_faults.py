@@ -4,92 +4,12 @@ import asyncio
 import contextlib
 import socket
 import time
-from typing import Self
 
 import pytest
 from brokers import Peer, running, until
+from scripted_broker import CONNACK_3, CONNACK_5, ScriptedBroker
 
 from edge.config import BrokerSection
-
-CONNACK_5 = b"\x20\x03\x00\x00\x00"
-CONNACK_3 = b"\x20\x02\x00\x00"
-
-
-class ScriptedBroker:
-    """Accepts connections, reads CONNECT, and then does what it is told.
-
-    Args:
-        answer: Sent after CONNECT; None: nothing, and the connection stays open.
-        behind: Sent right after the answer.
-        suback: Reason codes of each SUBACK; None: there is none.
-        disconnect: Sent after the SUBACK.
-        hang_up: End the connection after the answer.
-    """
-
-    def __init__(
-        self,
-        *,
-        answer: bytes | None = CONNACK_5,
-        behind: bytes = b"",
-        suback: bytes | None = b"\x01",
-        disconnect: bytes = b"",
-        hang_up: bool = False,
-    ) -> None:
-        self.answer = answer
-        self.behind = behind
-        self.suback = suback
-        self.disconnect = disconnect
-        self.hang_up = hang_up
-        self.connects: list[int] = []  # the protocol level of each CONNECT
-        self.packets: list[bytes] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def section(self, **changes: object) -> BrokerSection:
-        fields = {"port": self.port, "connect_timeout_s": 0.3, **changes}
-        return BrokerSection.model_validate(fields)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            connect = await self._packet(reader)
-            self.connects.append(connect[connect.index(b"MQTT") + 4])
-            if self.answer is not None:
-                writer.write(self.answer + self.behind)
-            if self.hang_up:
-                return
-            while True:
-                packet = await self._packet(reader)
-                self.packets.append(packet)
-                if (
-                    packet[0] == 0x82 and self.suback is not None
-                ):  # SUBSCRIBE: its packet id lies behind two bytes
-                    codes = b"\x00" + self.suback if self.connects[-1] == 5 else self.suback
-                    suback = bytes([0x90, 2 + len(codes)]) + packet[2:4] + codes
-                    writer.write(suback + self.disconnect)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    @staticmethod
-    async def _packet(reader: asyncio.StreamReader) -> bytes:
-        head = await reader.readexactly(2)
-        assert head[1] < 0x80, "this script reads short packets only"
-        return head + await reader.readexactly(head[1])
 
 
 def test_silence_is_answered_by_the_other_version_and_the_loop_is_never_blocked() -> None:
@@ -227,12 +147,29 @@ def test_a_message_right_behind_the_connack_can_be_acknowledged() -> None:
 def test_a_session_that_was_taken_over_says_what_to_look_for() -> None:
     async def scenario() -> None:
         # Scripted: Mosquitto hangs up on the first of two clients with one id, and says nothing.
-        async with ScriptedBroker(disconnect=b"\xe0\x01\x8e") as broker:
+        async with ScriptedBroker(after_suback=b"\xe0\x01\x8e") as broker:
             peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
             async with running(peer, wait=False):
                 await until(lambda: len(peer.disconnects) > 0)
                 assert "Session taken over" in peer.disconnects[0]
                 assert "same client id" in peer.session.last_error
+
+    asyncio.run(scenario())
+
+
+def test_no_more_is_in_flight_than_the_broker_allows() -> None:
+    receive_maximum_3 = b"\x20\x06\x00\x00\x03\x21\x00\x03"
+
+    async def scenario() -> None:
+        async with ScriptedBroker(answer=receive_maximum_3) as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {})
+            async with running(peer, goodbye=False):
+                for _ in range(10):
+                    assert peer.session.publish("t", b"1")
+                await peer.session.close(0.2)  # unanswered: the flush ends without them
+                await until(lambda: broker.packets[-1:] == [b"\xe0\x00"])
+            assert [packet[0] for packet in broker.packets] == [0x32, 0x32, 0x32, 0xE0]
+            assert peer.session.unanswered == 10
 
     asyncio.run(scenario())
 

@@ -3,15 +3,17 @@
 import asyncio
 import base64
 import hashlib
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import Peer, connected, require_mosquitto, running, section, until
+from scripted_broker import ScriptedBroker
 from structlog.testing import capture_logs
 
-from edge.config import TlsSection
+from edge.config import BrokerSection, TlsSection
 from edge.errors import ConfigError
 from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.session import Session
@@ -98,9 +100,7 @@ def test_a_file_that_cannot_be_used_is_said_at_once(tmp_path: Path) -> None:
         Session(section_of({"tls": {"ca_file": no_pem}}), "a")
 
 
-def section_of(fields: dict[str, Any]) -> Any:
-    from edge.config import BrokerSection
-
+def section_of(fields: dict[str, Any]) -> BrokerSection:
     return BrokerSection.model_validate(fields)
 
 
@@ -131,8 +131,6 @@ def test_an_access_list_denies_a_publication_and_says_so_in_mqtt_5(tmp_path: Pat
 
 def test_a_subscription_that_is_refused_is_reported_and_the_others_stand() -> None:
     async def scenario() -> None:
-        from test_mqtt_broker_faults import ScriptedBroker
-
         async with ScriptedBroker(suback=bytes([1, 0x87])) as broker:
             peer = Peer(broker.section(protocol="5"), "a", {"granted": 1, "denied": 1})
             async with running(peer):
@@ -209,6 +207,32 @@ def test_tls_with_a_client_certificate_carries_large_and_small_messages(authorit
                 await broker.start()
                 await until(lambda: peer.session.connected)
                 assert await peer.publish("t", b"again")
+
+    asyncio.run(scenario())
+
+
+def test_packets_that_share_a_tls_record_are_all_read_and_can_all_be_acknowledged(
+    authority: Path,
+) -> None:
+    # What the TLS library has decrypted wakes no selector: nothing more comes to wake it here.
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority / "broker.pem", authority / "broker.key")
+    publishes = [b"\x32\x07\x00\x01t\x00" + bytes([mid]) + b"\x00!" for mid in (1, 2, 3)]
+
+    async def scenario() -> None:
+        script = ScriptedBroker(
+            behind=publishes[0], after_suback=publishes[1] + publishes[2], tls=context
+        )
+        async with script as broker:
+            tls = TlsSection(ca_file=authority / "ca.pem")
+            config = broker.section(protocol="5", host="localhost", tls=tls, connect_timeout_s=5)
+            peer = Peer(config, "a", {"t": 1})
+            async with running(peer, wait=False):
+                for _ in publishes:
+                    await peer.next(deadline_s=5)
+                acknowledgements = {b"\x40\x02\x00" + bytes([mid]) for mid in (1, 2, 3)}
+                await until(lambda: acknowledgements <= set(broker.packets))
+            assert peer.session.counters["stale_acknowledgements"] == 0
 
     asyncio.run(scenario())
 
