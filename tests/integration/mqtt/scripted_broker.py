@@ -1,4 +1,4 @@
-"""A broker that does what a test tells it, byte by byte: for what no real one would do on request."""
+"""A broker that does what a test tells it, byte by byte: what no real one does on request."""
 
 import asyncio
 import ssl
