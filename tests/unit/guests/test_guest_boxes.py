@@ -188,6 +188,14 @@ def test_classes_suppress_each_other_only_when_told_to(guests: ReferenceGuests) 
     assert len(run(guests, outputs, {"class_agnostic": True}, classes=CLASSES)) == 1
 
 
+@pytest.mark.parametrize(("iou", "findings"), [(0.5, 1), (0.51, 2)])
+def test_an_overlap_of_exactly_the_bound_suppresses(
+    guests: ReferenceGuests, iou: float, findings: int
+) -> None:
+    outputs = together(cell([0, 0, 10, 10], open=0.9), cell([0, 0, 10, 5], open=0.8))
+    assert len(run(guests, outputs, {"iou": iou}, classes=CLASSES)) == findings
+
+
 @pytest.mark.parametrize("layout", ["xyxy+scores", "yolov8"])
 @pytest.mark.parametrize("at", [0, 5, 258])
 def test_a_score_that_is_no_number_fails_the_frame(

@@ -115,6 +115,22 @@ def test_two_instances_give_the_same_bytes(guests: ReferenceGuests) -> None:
     assert first[1] == second[1]
 
 
+def test_one_instance_takes_frames_of_any_sequence_of_sizes_and_formats(
+    guests: ReferenceGuests,
+) -> None:
+    lasting = guests.configured("letterbox", {})
+    for rows, columns, into in [(30, 40, 24), (30, 40, 20), (30, 50, 20), (60, 40, 20)]:
+        for pixel_format in (BGR, GRAY, BGR):
+            image, shape = picture(pixel_format, rows, columns, rows), (1, 3, into, into)
+            fresh = guests.configured("letterbox", {})
+            first, second = (
+                preprocess(guest, image, None, "uint8", shape, pixel_format)
+                for guest in (lasting, fresh)
+            )
+            np.testing.assert_array_equal(first[0], second[0])
+            assert first[1] == second[1]
+
+
 def test_a_frame_larger_than_its_tables_is_refused(guests: ReferenceGuests) -> None:
     image = np.zeros((1, 16_385), np.uint8)
     guest = guests.configured("letterbox", {})

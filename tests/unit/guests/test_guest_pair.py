@@ -50,6 +50,18 @@ def test_colour_becomes_grey_by_the_weights_of_bt601(
         np.testing.assert_array_equal(found[0, channel], luma(bgr))
 
 
+def test_a_luma_of_exactly_one_half_is_rounded_up(guests: ReferenceGuests) -> None:
+    blue, green = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
+    halves = np.argwhere((3735 * blue + 19235 * green + 9798 * 200) % 32768 == 16384)
+    frame = np.array([[(*pair, 200) for pair in halves]], np.uint8)
+    assert frame.shape[1] >= 1
+    for width in (1, 9):  # one by one, and eight at a time
+        row = np.repeat(frame[:, :1], width, axis=1)
+        guest = guests.configured("pair", {})
+        found, _ = preprocess(guest, row, row, "uint8", (1, 2, 1, width), BGR)
+        np.testing.assert_array_equal(found[0, 0], luma(row))
+
+
 @pytest.mark.parametrize(("scale", "top"), [(None, 1.0), (1.0, 255.0)])
 def test_a_float_input_is_scaled_by_the_parameter(
     guests: ReferenceGuests, scale: float | None, top: float

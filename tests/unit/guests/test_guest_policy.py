@@ -86,8 +86,9 @@ def test_the_score_is_that_of_the_strongest_finding_behind_the_verdict(
     guests: ReferenceGuests,
 ) -> None:
     decider = policy(guests, {"reject": {"default": 0.5, "spur": "never"}})
-    found = decide(decider, ("spur", 0.9), ("short", 0.7), ("open", 0.6))
-    assert outcome(found) == (Kind.REJECT, "defect", 0.7)
+    findings = [("spur", 0.9), ("short", 0.7), ("open", 0.6)]
+    for order in (findings, findings[::-1]):
+        assert outcome(decide(decider, *order)) == (Kind.REJECT, "defect", 0.7)
     assert outcome(decide(decider, ("open", 0.2), ("short", 0.1))) == (Kind.PASS, "ok", 0.2)
 
 
