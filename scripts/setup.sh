@@ -31,7 +31,7 @@ if [ "$made_at" != "$here/$venv" ] || ! head -n 3 "$venv/bin/pip" 2>/dev/null | 
     "$python" -m venv "$venv"
 fi
 
-printf 'setup: installing the locked dependencies (about 400 MB the first time)\n'
+printf 'setup: installing the locked dependencies (the first time, this takes a minute or two)\n'
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
     --only-binary :all: -r requirements.lock ||
     fail "the dependencies could not be installed; pip says above which one and why"

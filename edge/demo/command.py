@@ -26,6 +26,8 @@ from edge.replay.score import Score
 
 _SECONDS: Final = 15.0
 _RATE_HZ: Final = 10.0
+_MAX_SECONDS: Final = 86_400
+_MAX_RATE_HZ: Final = 1_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; status 1 where a frame had no verdict, or not in time."""
-    if not (0 < arguments.rate <= 1_000 and 0 < arguments.seconds <= 86_400):
-        print("edge demo: --rate lies in 0..1000, --seconds in 0..86400", file=sys.stderr)
+    if not (0 < arguments.rate <= _MAX_RATE_HZ and 0 < arguments.seconds <= _MAX_SECONDS):
+        print(
+            f"edge demo: --rate lies in 0..{_MAX_RATE_HZ}, --seconds in 0..{_MAX_SECONDS}",
+            file=sys.stderr,
+        )
         return 2
     log.configure(LogSection(level="error"), tty=sys.stderr.isatty())
     console = Console(stderr=arguments.json)
