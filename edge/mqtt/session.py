@@ -35,7 +35,9 @@ STOOD_S: Final = 5.0
 GOODBYE_S: Final = 1.0
 """How long `close` waits for the broker to end the connection."""
 REPEATS_UNLOGGED: Final = 40
-"""The same failure again is logged once in so many attempts: about every ten minutes."""
+"""The same failure again is logged once in so many attempts: about every eight minutes."""
+KINDS_OF_FAILURE: Final = 16
+"""More different ones than that, and all are told anew."""
 
 _log = structlog.get_logger("edge.mqtt")
 
@@ -51,7 +53,7 @@ class Session:
         on_disconnected: Called with the reason when a connection that was reported has ended.
 
     Attributes:
-        counters: What happened since the start; only `in_flight` goes down.
+        counters: What happened since the start, by the names in `edge.mqtt.counting`.
         refused_filters: Filters that the broker did not grant, each with its reason.
         last_error: Why there is no connection; empty while there is one.
 
@@ -91,7 +93,7 @@ class Session:
         self._closing = False  # nothing new is taken
         self._stopping = False  # no connection is made any more
         self._running = False
-        self._repeats = 0
+        self._failures: dict[str, int] = {}  # since the last connection
         self.refused_filters: dict[str, str] = {}
         self.last_error = ""
 
@@ -279,7 +281,7 @@ class Session:
     def _report_connected(self, opened: Opened) -> None:
         self._up = self._reported = True
         self.last_error = ""
-        self._repeats = 0
+        self._failures.clear()
         _log.info(
             "mqtt-connected",
             **self._who(),
@@ -311,11 +313,14 @@ class Session:
         if self._stopping:
             return
         reason = str(failed)
-        self._repeats = self._repeats + 1 if reason == self.last_error else 0
         self.last_error = reason
         self.counters["connect_failures"] += 1
-        if self._repeats % REPEATS_UNLOGGED == 0:
-            _log.warning("mqtt-unreachable", **self._who(), reason=reason, again=self._repeats)
+        if len(self._failures) >= KINDS_OF_FAILURE:
+            self._failures.clear()
+        before = self._failures.get(reason, 0)
+        self._failures[reason] = before + 1
+        if before % REPEATS_UNLOGGED == 0:
+            _log.warning("mqtt-unreachable", **self._who(), reason=reason, before=before)
 
     def _who(self) -> dict[str, str]:
         user = self._broker.username
