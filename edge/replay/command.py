@@ -17,6 +17,7 @@ from rich.console import Console
 
 from edge import config
 from edge.errors import ConfigError
+from edge.observability import log
 from edge.replay.parts import Playlist
 from edge.replay.player import Pace, Target, Watcher, play
 from edge.replay.playlists import Variant, dataset_playlist, plain_playlist, simulated_playlist
@@ -115,6 +116,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play and print; returns the exit status."""
+    overrides = tuple(arguments.overrides)
+    settings = (
+        config.load(arguments.config, overrides)
+        if arguments.config
+        else config.parse({}, "--set", overrides)
+    )
+    # Of the connection only what goes wrong: verdict lines are what this command has to say.
+    quiet = settings.log.model_copy(update={"level": "warning"})
+    log.configure(quiet, tty=sys.stderr.isatty())
+    target = _target(arguments, settings)
     playlist = _playlist(arguments)
     pace = Pace(
         arguments.rate,
@@ -124,9 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(stderr=arguments.json)
     watcher = None if arguments.quiet else TerminalWatcher(console)
     try:
-        result = asyncio.run(
-            replay(ReplayOptions(playlist, _target(arguments), pace, watcher=watcher))
-        )
+        result = asyncio.run(replay(ReplayOptions(playlist, target, pace, watcher=watcher)))
     finally:
         if watcher is not None:
             watcher.ends()
@@ -152,13 +161,7 @@ def _playlist(arguments: argparse.Namespace) -> Playlist:
     return plain_playlist(folder, arguments.reference_id, arguments.frames)
 
 
-def _target(arguments: argparse.Namespace) -> Target:
-    overrides = tuple(arguments.overrides)
-    settings = (
-        config.load(arguments.config, overrides)
-        if arguments.config
-        else config.parse({}, "--set", overrides)
-    )
+def _target(arguments: argparse.Namespace, settings: config.DeviceConfig) -> Target:
     source = arguments.source
     frame_topic = arguments.frame_topic or _bound(settings, f"camera.{source}")
     reference = arguments.reference_topic or _bound(settings, f"reference.{source}")

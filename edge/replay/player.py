@@ -163,7 +163,7 @@ class _Player:
         self._references = TopicTemplate(target.reference_topic) if target.reference_topic else None
         self._session = Session(
             target.broker,
-            target.broker.client_id or f"edge-replay-{run_id}",
+            target.broker.client_id or run_id,
             on_connected=self._changed.set,
         )
         self._session.subscribe(target.status_topic, 1, self._take_status)
