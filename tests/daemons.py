@@ -38,6 +38,8 @@ TRANSPORT_MS: Final = 40.0
 two busy cores that run broker, daemon, worker and test; the fail-safe leaves 15 ms early."""
 TIMED_LAMP: Final = 'bindings.signal.lamp={topic="line/lamp", pointer="/v", time_pointer="/t"}'
 """Has the box read the lamp's own time, so that a test need not wait between lamp and frame."""
+PARTS: Final = 8
+"""Good parts of board 3 that are played in turn."""
 READY_S: Final = 40.0
 END_S: Final = 20.0
 
@@ -80,7 +82,7 @@ class Daemon:
     def __exit__(self, *_: object) -> None:
         """Kill it and its workers, which a hung one would outlive otherwise."""
         with contextlib.suppress(psutil.Error):
-            self._workers.update(self._children())
+            self._workers.update(self.children())
         self.kill()
         for pid in self._workers:
             with contextlib.suppress(ProcessLookupError):
@@ -128,11 +130,12 @@ class Daemon:
 
     def worker(self) -> int:
         """Process id of its one worker."""
-        (pid,) = self._children()
+        (pid,) = self.children()
         self._workers.add(pid)
         return pid
 
-    def _children(self) -> list[int]:
+    def children(self) -> list[int]:
+        """Process ids of whatever it has started."""
         return [child.pid for child in psutil.Process(self.pid).children()]
 
     def log(self) -> str:
@@ -265,7 +268,7 @@ class Line:
             await asyncio.sleep(max(0.0, began + number * interval_s - time.monotonic()))
             if during is not None:
                 during(number)
-            names.append(self.inspect(number % 8))
+            names.append(self.inspect(number % PARTS))
         return names
 
     # What the line hears
@@ -304,7 +307,8 @@ class Line:
     async def kept(self, names: Sequence[str], pipeline: str = "pcb") -> Counter[str]:
         """Wait for the verdicts, hold the box to its promise, and return the reasons."""
         await self.all_verdicts(names, pipeline)
-        assert self.broken_promises(names, pipeline) == []
+        broken = self.broken_promises(names, pipeline)
+        assert not broken, f"{broken}; {dict(self.reasons(names, pipeline))}"
         return self.reasons(names, pipeline)
 
     def reasons(self, names: Sequence[str], pipeline: str = "pcb") -> Counter[str]:
@@ -338,7 +342,9 @@ async def line_to(
     **changes: object,
 ) -> AsyncIterator[Line]:
     """A line that is connected, has taught board 3, and by default waited for the box."""
-    line = Line(broker, client_id, device, session_expiry_s=0, **changes)
+    for part in range(PARTS):  # drawing takes as long as judging: not while frames are on the way
+        part_jpeg(3, part)
+    line = Line(broker, client_id, device, **{"session_expiry_s": 0, **changes})
     running = asyncio.create_task(line.session.run(), name=client_id)
     try:
         await until(lambda: line.session.connected, "the line is connected")

@@ -110,3 +110,14 @@ def stuck_model(inputs: Any, outputs: Any) -> onnx.ModelProto:
         initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def twice(source: Path, folder: Path, other: str) -> Path:
+    """The deployment with its pipeline a second time, under another name, on the same camera."""
+    shutil.copytree(source, folder)
+    manifest = folder / "manifest.toml"
+    text = manifest.read_text()
+    pipeline = text[text.index("[pipelines.pcb]") :]
+    manifest.write_text(text + "\n" + pipeline.replace("pipelines.pcb", f"pipelines.{other}"))
+    pin(folder)
+    return folder

@@ -50,3 +50,11 @@ def trapping_policy(every: int) -> bytes:
             extra="(global $calls (mut i32) (i32.const 0))",
         )
     )
+
+
+def probe_trapping_policy() -> bytes:
+    """A guest that traps where the capture time is 0, as it is in the probe frame alone."""
+    decide = f"(if (i64.eqz (i64.load offset=8 (local.get $call))) (then unreachable)) {_GOOD}"
+    return assemble(
+        guest(decide=f'(func (export "decide") (param $call i32) (result i32) {decide})')
+    )

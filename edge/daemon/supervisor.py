@@ -187,9 +187,10 @@ class Supervisor:
         began = time.monotonic()
         grace_s = self._config.deadlines.drain_ms / 1e3
         left = await asyncio.gather(*(pipeline.drain(grace_s) for pipeline in self.pipelines))
-        self.session.publish(
-            f"{self._topic}/status", _encode(_offline("the daemon was stopped")), retain=True
-        )
+        if self.session.connected:  # else the broker has said so already: the last will
+            self.session.publish(
+                f"{self._topic}/status", _encode(_offline("the daemon was stopped")), retain=True
+            )
         await self.session.close(grace_s)
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
 

@@ -1,11 +1,10 @@
 """One Mosquitto and one daemon for each test file; tests that break them start their own."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from brokers import require_mosquitto
-from daemons import Daemon, running_broker
+from daemons import TIMED_LAMP, Daemon, running_broker
 
 from edge.mqtt.brokers import LocalBroker
 
@@ -21,6 +20,6 @@ def broker() -> Iterator[LocalBroker]:
 @pytest.fixture(scope="module")
 def daemon(broker: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A ready daemon with the reference deployment, for the whole file."""
-    folder: Path = tmp_path_factory.mktemp("box")
-    with Daemon(broker, folder, overrides=("status.interval_s=0.5",)) as started:
+    folder = tmp_path_factory.mktemp("box")
+    with Daemon(broker, folder, overrides=("status.interval_s=0.5", TIMED_LAMP)) as started:
         yield started.ready()
