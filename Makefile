@@ -44,8 +44,7 @@ demo: setup ## Play camera frames through the real daemon and score its verdicts
 test: setup-tests ## Run all tests.
 	$(BIN)/pytest $(ARGS)
 
-# One run for CI: format, lint, types, import rules, generated files, tests. `make check test` runs
-# the tests once.
+# Format, lint, types, import rules, generated files, then the tests.
 check: static test ## Everything that CI holds a change to, tests included.
 
 static: setup ## The part of `check` that takes seconds: all but the tests.
