@@ -25,7 +25,7 @@ _DEFECTS_SHOWN: Final = 4
 
 
 class TerminalWatcher(Watcher):
-    """Verdict lines above a progress bar; where there is no terminal, plain lines of what waits."""
+    """Verdict lines above a progress bar; where there is no terminal, verdict lines alone."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
