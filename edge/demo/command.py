@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from rich.console import Console
 
@@ -18,7 +18,7 @@ from edge.config import BrokerSection, LogSection
 from edge.daemon.local import DEPLOYMENT, LocalDaemon
 from edge.mqtt.brokers import LocalBroker
 from edge.observability import log
-from edge.replay.command import ReplayOptions, replay
+from edge.replay.command import ReplayOptions, positive, replay
 from edge.replay.player import Pace, Target
 from edge.replay.playlists import simulated_playlist
 from edge.replay.report import TerminalWatcher, score_table
@@ -26,6 +26,18 @@ from edge.replay.score import Score
 
 _SECONDS: Final = 15.0
 _RATE_HZ: Final = 10.0
+
+
+class _Wire(NamedTuple):
+    """How the camera speaks to the daemon."""
+
+    protocol: Literal["auto", "3.1.1"]
+    frame_topic: str
+
+
+_MQTT_5: Final = _Wire("auto", "line/top/frame")
+# MQTT 3.1.1 has no user properties: what a frame is called stands in its topic.
+_MQTT_3: Final = _Wire("3.1.1", "line/top/frame/{reference_id}/{part_id}/{frame_id}")
 _MAX_SECONDS: Final = 86_400
 _MAX_RATE_HZ: Final = 1_000
 
@@ -33,11 +45,11 @@ _MAX_RATE_HZ: Final = 1_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "--seconds", type=float, default=_SECONDS, metavar="S",
+        "--seconds", type=positive, default=_SECONDS, metavar="S",
         help="how long the line runs (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--rate", type=float, default=_RATE_HZ, metavar="HZ",
+        "--rate", type=positive, default=_RATE_HZ, metavar="HZ",
         help="frames a second (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="which simulated line")
@@ -45,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--broker", choices=("auto", "mosquitto", "embedded"), default="auto",
         help="auto: Mosquitto where it is installed (default)",
     )  # fmt: skip
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="save what was shown as an SVG picture"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--quiet", action="store_true", help="no verdict lines, no progress bar")
 
@@ -58,9 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 2
     log.configure(LogSection(level="error"), tty=sys.stderr.isatty())
-    console = Console(stderr=arguments.json)
+    console = Console(stderr=arguments.json, record=arguments.picture is not None)
     score = asyncio.run(_demo(arguments, console))
     console.print(score_table(score))
+    if arguments.picture is not None:
+        console.save_svg(str(arguments.picture), title="make demo")
     if arguments.json:
         sys.stdout.write(json.dumps(score.to_json()) + "\n")
     return 0 if score.is_clean else 1
@@ -71,7 +88,12 @@ async def _demo(arguments: argparse.Namespace, console: Console) -> Score:
     with tempfile.TemporaryDirectory(prefix="edge-demo-") as folder:
         async with LocalBroker(kind=arguments.broker) as broker:
             console.print(f"[bold]broker[/]  {broker.kind} {broker.version} on port {broker.port}")
-            async with LocalDaemon(broker.port, Path(folder)) as daemon:
+            wire = _MQTT_3 if broker.kind == "embedded" else _MQTT_5
+            overrides = (
+                f"broker.protocol={wire.protocol}",
+                f"bindings.camera.top={wire.frame_topic}",
+            )
+            async with LocalDaemon(broker.port, Path(folder), overrides) as daemon:
                 console.print(f"[bold]daemon[/]  process {daemon.pid}, {DEPLOYMENT}, unsigned")
                 console.print(
                     f"[bold]line[/]    {frames} simulated boards, {arguments.rate:g} a second; "
@@ -81,10 +103,10 @@ async def _demo(arguments: argparse.Namespace, console: Console) -> Score:
                 options = ReplayOptions(
                     simulated_playlist(arguments.seed, frames),
                     Target(
-                        BrokerSection(port=broker.port),
+                        BrokerSection(port=broker.port, protocol=wire.protocol),
                         "box1",
                         "pcb",
-                        "line/top/frame",
+                        wire.frame_topic,
                         "line/top/reference/{reference_id}",
                     ),
                     Pace(arguments.rate, frames),

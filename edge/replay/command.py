@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference-topic", default="", help="instead of the binding's")
     parser.add_argument("--qos", type=int, choices=(0, 1), default=1, help="of the frames")
     parser.add_argument(
-        "--rate", type=_positive, default=10.0, metavar="HZ", help="frames a second (default: 10)"
+        "--rate", type=positive, default=10.0, metavar="HZ", help="frames a second (default: 10)"
     )
     parser.add_argument(
         "--frames", type=_count, metavar="N",
@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of order, choice and simulation")
     parser.add_argument(
-        "--ready-within", type=_positive, default=120.0, metavar="S",
+        "--ready-within", type=positive, default=120.0, metavar="S",
         help="seconds to wait for the daemon (default: 120)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -193,7 +193,8 @@ def _bound(settings: config.DeviceConfig, name: str) -> str:
     return topic
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Read an argument that is a finite number above 0."""
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
