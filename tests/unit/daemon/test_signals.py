@@ -1,0 +1,140 @@
+"""Signals as of an instant, and the payloads that they are read from."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.config import Binding, ClockSection
+from edge.contracts.signal import SignalState, SignalValue
+from edge.daemon.signals import MalformedSignalError, SignalHistory, read
+
+MS = 1_000_000
+NOW = 1_790_000_000_000 * MS
+CLOCK = ClockSection()
+
+
+def sampled(payload: bytes, pointer: str = "", time_pointer: str = "") -> list[tuple[int, float]]:
+    binding = Binding(topic="t", pointer=pointer, time_pointer=time_pointer)
+    return read(payload, binding, CLOCK, NOW)
+
+
+def history(*samples: tuple[int, float], capacity: int = 100) -> SignalHistory:
+    made = SignalHistory(capacity)
+    for time_ns, value in samples:
+        made.add(time_ns, value)
+    return made
+
+
+def test_the_last_value_at_or_before_the_instant_counts() -> None:
+    values = history((10, 1.0), (20, 2.0), (30, 3.0))
+    assert values.as_of(20, 1).value == 2.0
+    assert values.as_of(29, 1) == SignalValue(2.0, 9, SignalState.FRESH)
+    assert values.as_of(1_000, 1).value == 3.0
+
+
+def test_before_the_first_value_the_signal_is_absent() -> None:
+    assert history((10, 1.0)).as_of(9, 1_000) == SignalValue()
+    assert history().as_of(9, 1_000).state is SignalState.ABSENT
+
+
+def test_a_value_older_than_the_grant_is_stale_and_still_told() -> None:
+    values = history((0, 7.0))
+    assert values.as_of(5 * MS, 5).state is SignalState.FRESH
+    assert values.as_of(5 * MS + 1, 5) == SignalValue(7.0, 5 * MS + 1, SignalState.STALE)
+
+
+def test_values_out_of_order_take_their_place() -> None:
+    values = history((30, 3.0), (10, 1.0), (20, 2.0))
+    assert [values.as_of(t, 1).value for t in (10, 20, 30)] == [1.0, 2.0, 3.0]
+
+
+def test_a_second_value_of_an_instant_replaces_the_first() -> None:
+    values = history((10, 1.0), (10, 5.0))
+    assert values.as_of(10, 1).value == 5.0
+    assert len(values) == 1
+
+
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 8))
+def test_the_history_is_bounded_and_keeps_the_newest(times: list[int], capacity: int) -> None:
+    values = history(*((t, float(t)) for t in times), capacity=capacity)
+    assert len(values) <= capacity
+    if times:
+        assert values.as_of(50, 1).value == float(max(times))
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"),
+    [(b"1.5", 1.5), (b" -3 ", -3.0), (b"1e3", 1_000.0), (b"true", 1.0), (b"false", 0.0)],
+)
+def test_a_bare_number_is_a_value_of_its_arrival(payload: bytes, value: float) -> None:
+    assert sampled(payload) == [(NOW, value)]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"NaN",
+        b"Infinity",
+        b"1e999",
+        b'"1.5"',
+        b"null",
+        b"{}",
+        b"[]",
+        b"[[1]]",
+        b"1 2",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"[" * 900 + b"]" * 900,
+        b'{"a":' * 900 + b"1" + b"}" * 900,
+        b"1" * 5_000,
+        b"-" + b"9" * 400,
+    ],
+)
+def test_what_is_no_finite_number_is_refused(payload: bytes) -> None:
+    with pytest.raises(MalformedSignalError) as refused:
+        sampled(payload)
+    assert len(str(refused.value)) < 300
+
+
+def test_an_array_is_many_samples_and_one_bad_one_spoils_it() -> None:
+    assert sampled(b"[1, 2, 3]") == [(NOW, 1.0), (NOW, 2.0), (NOW, 3.0)]
+    with pytest.raises(MalformedSignalError):
+        sampled(b'[1, "2"]')
+
+
+def test_pointers_lead_to_value_and_time() -> None:
+    document = json.dumps({"a/b": [{"~v": 4}], "t": NOW // 10**9 - 5}).encode()
+    assert sampled(document, "/a~1b/0/~0v", "/t") == [((NOW // 10**9 - 5) * 10**9, 4.0)]
+
+
+def test_nanoseconds_keep_their_last_digit() -> None:
+    document = json.dumps({"v": 1, "t": NOW - 123_456_789}).encode()
+    assert sampled(document, "/v", "/t") == [(NOW - 123_456_789, 1.0)]
+
+
+@pytest.mark.parametrize("pointer", ["/b", "/a/2", "/a/-1", "/a/x", "/a/0/b", "/a/01", "/a/+0"])
+def test_a_pointer_to_nowhere_is_named(pointer: str) -> None:
+    with pytest.raises(MalformedSignalError, match="is missing"):
+        sampled(b'{"a": [1, 2]}', pointer)
+
+
+@pytest.mark.parametrize("time", [0, NOW + 51 * MS, NOW - 86_401 * 10**9, 1e300, -5])
+def test_a_time_that_cannot_be_gives_way_to_the_arrival(time: float) -> None:
+    document = json.dumps({"v": 1, "t": time}).encode()
+    assert sampled(document, "/v", "/t") == [(NOW, 1.0)]
+
+
+@given(
+    st.binary(max_size=64)
+    | st.recursive(st.floats() | st.text(), st.lists).map(repr).map(str.encode)
+)
+def test_any_payload_is_read_or_refused(payload: bytes) -> None:
+    for pointer in ("", "/0", "/a"):
+        try:
+            samples = sampled(payload, pointer, pointer)
+        except MalformedSignalError:
+            continue
+        assert samples
