@@ -1,0 +1,5 @@
+"""The room of the ledger: every verdict committed, chained, and kept until the cloud holds it.
+
+The only door to sqlite3. One thread owns the one connection that ever writes; the event loop is
+never kept waiting. What travels over the network, and how, is not known here.
+"""

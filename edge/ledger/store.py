@@ -1,0 +1,365 @@
+"""Transactions on the one connection: append, receive receipts, prune, find. Used by one thread.
+
+Rules:
+
+1. Records, the chain's head and what the outbox owes change in one transaction. The outbox is no
+   table of its own: it is the records above the mark `receipt`, so the two cannot disagree.
+2. A frame's record is written once: the same pipeline, frame id and frame digest again give the
+   place that it has. Other pixels under an old frame id are another frame (a camera that counts
+   anew), and are recorded.
+3. Only what was receipted is pruned, oldest first; the mark `anchor` keeps the head before the
+   oldest record, so that what remains can be verified.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edge.contracts import verdict as verdicts
+from edge.errors import StorageError
+from edge.ledger import record as records
+from edge.ledger import schema
+from edge.ledger.record import Entry
+from edge.ledger.schema import FullError, Lock
+
+TAIL_RECORDS: Final = 256
+"""Records whose chain is checked when a ledger is opened; `edge ledger verify` checks all."""
+PRUNE_RECORDS: Final = 500
+"""Records pruned in one transaction: 5 to 10 ms, which new records may have to wait."""
+_HIGH_WATER: Final = 0.9
+"""Share of the byte quota above which receipted records go, so that new ones find room."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How much is kept. Nothing that the cloud has not receipted is ever pruned.
+
+    Attributes:
+        max_records: Receipted records beyond so many go.
+        max_age_s: Receipted records older than this go.
+        max_bytes: Size that the database may reach, at least 1 MiB. Full of records that are not
+            receipted, it takes no more: backpressure. The WAL takes up to 8 MiB besides.
+    """
+
+    max_records: int = 5_000_000
+    max_age_s: int = 90 * 86_400
+    max_bytes: int = 1 << 30
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A place in the chain: the head after record `seq`; 0 is before the first."""
+
+    seq: int
+    head: bytes
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An entry whose frame was digested."""
+
+    entry: Entry
+    frame: bytes
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A record that the cloud has not receipted: its canonical bytes are the message."""
+
+    seq: int
+    body: bytes
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A verdict that a frame was given before.
+
+    Attributes:
+        verdict: JSON, as in `edge.contracts.verdict`.
+        frame_digest: SHA-256 of the frame's bytes, hex.
+        fingerprint: As the daemon made it.
+    """
+
+    frame_id: str
+    verdict: bytes
+    frame_digest: str
+    fingerprint: int
+
+
+class Store:
+    """The ledger's database.
+
+    Args:
+        folder: Its folder; made if absent. Locked until `close`.
+        device: The device's id.
+        retention: What is kept.
+
+    Attributes:
+        ledger: Name of the ledger.
+        head: The last record.
+        receipt: Up to where the cloud holds all.
+        anchor: Up to where records were pruned.
+
+    Raises:
+        StorageError: It cannot be opened, or its last records do not fit each other.
+    """
+
+    def __init__(self, folder: Path, device: str, retention: Retention) -> None:
+        self.path = folder / schema.DATABASE
+        self._retention = retention
+        self._lock = Lock(folder)
+        try:
+            self._database, self.ledger = schema.connect(folder, device, self._lock)
+        except BaseException:
+            self._lock.release()
+            raise
+        try:
+            with self._errors():
+                self._limit()
+                marks = self._marks()
+                self.anchor, self.receipt, self.head = (marks[name] for name in schema.MARKS)
+                self._check_tail()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Carry the WAL into the database, and let go of the folder."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        self._lock.release()
+
+    def append(self, batch: Sequence[Prepared]) -> list[int]:
+        """Commit a batch; when this returns, it is on the medium.
+
+        Returns:
+            The place of each entry (rule 2: an old one for a repeated frame).
+
+        Raises:
+            StorageError: Nothing of the batch was written.
+        """
+        places = []
+        seq, head = self.head.seq, self.head.head
+        with self._quota(), self._transaction():
+            for prepared in batch:
+                body = records.encode(
+                    prepared.entry, prepared.frame.hex(), self.ledger, seq + 1, head
+                )
+                after = records.next_head(head, body)
+                if self._insert(seq + 1, prepared, body, after):
+                    seq, head = seq + 1, after
+                    places.append(seq)
+                else:
+                    places.append(self._place(prepared))
+            self._database.execute("UPDATE mark SET seq=?, head=? WHERE name='head'", (seq, head))
+        self.head = Mark(seq, head)
+        return places
+
+    def pending(self, after: int, limit: int) -> list[Pending]:
+        """Return up to `limit` records above `after` that are not receipted, in order."""
+        with self._errors():
+            rows = self._database.execute(
+                "SELECT seq, body FROM record WHERE seq > ? ORDER BY seq LIMIT ?",
+                (max(after, self.receipt.seq), limit),
+            )
+            return [Pending(seq, body) for seq, body in rows]
+
+    def receive(self, seq: int, head: bytes) -> str:
+        """Take the cloud's word that it holds all up to `seq`; repetitions change nothing.
+
+        Returns:
+            Why the receipt was refused; empty when it was taken.
+
+        Raises:
+            StorageError: It could not be written down.
+        """
+        if not 0 < seq <= self.head.seq:
+            return f"record {seq} does not exist: the last one is {self.head.seq}"
+        if seq < self.anchor.seq:
+            return ""  # pruned: it was receipted before
+        with self._errors():
+            ours = self._head_at(seq)
+            if ours != head:
+                return f"the head at record {seq} is {ours.hex()}, not {head.hex()}"
+            if seq > self.receipt.seq:
+                with self._transaction():
+                    self._database.execute(
+                        "UPDATE mark SET seq=?, head=? WHERE name='receipt'", (seq, head)
+                    )
+                self.receipt = Mark(seq, head)
+        return ""
+
+    def prune(self, now_ns: int) -> int:
+        """Remove some of the receipted records that are beyond the quotas; return how many.
+
+        Args:
+            now_ns: UTC. A clock that jumps ahead prunes too early only what the cloud holds.
+        """
+        with self._errors():
+            rows = self._database.execute(
+                "SELECT seq, at_ns, head FROM record WHERE seq <= ? ORDER BY seq LIMIT ?",
+                (self.receipt.seq, PRUNE_RECORDS),
+            ).fetchall()
+            newest_to_go = self.head.seq - self._retention.max_records
+            oldest_kept_ns = now_ns - self._retention.max_age_s * 1_000_000_000
+            cramped = self._used_bytes() > _HIGH_WATER * self._retention.max_bytes
+            last: Mark | None = None
+            for seq, at_ns, head in rows:
+                if not (cramped or seq <= newest_to_go or at_ns < oldest_kept_ns):
+                    break
+                last = Mark(seq, head)
+            if last is None:
+                return 0
+            with self._transaction():
+                removed = self._database.execute("DELETE FROM record WHERE seq <= ?", (last.seq,))
+                self._database.execute(
+                    "UPDATE mark SET seq=?, head=? WHERE name='anchor'", (last.seq, last.head)
+                )
+            self.anchor = last
+            return removed.rowcount
+
+    def recent(self, pipeline: str, limit: int) -> list[Given]:
+        """Return a pipeline's last `limit` verdicts, oldest first.
+
+        They are looked for among the last 8 * `limit` records of all pipelines.
+        """
+        with self._errors():
+            # The + keeps SQLite from the index, by which it would have to sort all that there is.
+            rows = self._database.execute(
+                "SELECT body, fingerprint FROM record WHERE +pipeline=? AND seq > ? "
+                "ORDER BY seq DESC LIMIT ?",
+                (pipeline, self.head.seq - 8 * limit, limit),
+            ).fetchall()
+        return [_given(body, fingerprint) for body, fingerprint in reversed(rows)]
+
+    def find(self, pipeline: str, frame_id: str) -> Given | None:
+        """Return the last verdict that a frame id was given, or None."""
+        with self._errors():
+            row = self._database.execute(
+                "SELECT body, fingerprint FROM record WHERE pipeline=? AND frame_id=? "
+                "ORDER BY seq DESC LIMIT 1",
+                (pipeline, frame_id),
+            ).fetchone()
+        return _given(*row) if row else None
+
+    def _insert(self, seq: int, prepared: Prepared, body: bytes, head: bytes) -> bool:
+        verdict = prepared.entry.verdict
+        row = (
+            seq,
+            prepared.entry.decided_at_ns,
+            verdict.pipeline,
+            verdict.frame_id,
+            prepared.frame,
+            verdict.part_id,
+            prepared.entry.fingerprint,
+            body,
+            head,
+        )
+        done = self._database.execute(
+            "INSERT INTO record VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT(pipeline, frame_id, frame) DO NOTHING",
+            row,
+        )
+        return done.rowcount == 1
+
+    def _place(self, prepared: Prepared) -> int:
+        verdict = prepared.entry.verdict
+        row = self._database.execute(
+            "SELECT seq FROM record WHERE pipeline=? AND frame_id=? AND frame=?",
+            (verdict.pipeline, verdict.frame_id, prepared.frame),
+        ).fetchone()
+        return int(row[0])
+
+    def _head_at(self, seq: int) -> bytes:
+        if seq == self.anchor.seq:
+            return self.anchor.head
+        row = self._database.execute("SELECT head FROM record WHERE seq=?", (seq,)).fetchone()
+        if row is None:
+            raise StorageError(f"{self.path}: record {seq} is missing (run `edge ledger verify`)")
+        return bytes(row[0])
+
+    def _used_bytes(self) -> int:
+        size, count, free = (
+            self._database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return int(size * (count - free))
+
+    def _limit(self) -> None:
+        size = self._database.execute("PRAGMA page_size").fetchone()[0]
+        pages = max(self._retention.max_bytes, 1 << 20) // size
+        self._database.execute(f"PRAGMA max_page_count={pages}").fetchone()
+
+    def _marks(self) -> dict[str, Mark]:
+        rows = self._database.execute("SELECT name, seq, head FROM mark").fetchall()
+        marks = {name: Mark(seq, head) for name, seq, head in rows}
+        if set(marks) != set(schema.MARKS):
+            raise StorageError(f"{self.path}: its marks are {sorted(marks)}: it is damaged")
+        return marks
+
+    def _check_tail(self) -> None:
+        """Compare the last records with each other and with the mark, before adding to them."""
+        first = max(self.anchor.seq, self.head.seq - TAIL_RECORDS)
+        seq, head = first, self._head_at(first) if first else records.GENESIS
+        rows = self._database.execute(
+            "SELECT seq, body, head FROM record WHERE seq > ? ORDER BY seq", (first,)
+        )
+        for found, body, stored in rows:
+            seq, head = seq + 1, records.next_head(head, body)
+            if found != seq or stored != head:
+                break
+        else:
+            if Mark(seq, head) == self.head:
+                return
+        raise StorageError(
+            f"{self.path}: the chain breaks at record {seq}; nothing is added to it (see "
+            "`edge ledger verify`; restore a backup, or move the folder away to begin anew)"
+        )
+
+    @contextlib.contextmanager
+    def _quota(self) -> Iterator[None]:
+        """Tell a full quota from a full disk."""
+        try:
+            yield
+        except FullError as full:
+            with self._errors():
+                used_bytes = self._used_bytes()
+            if used_bytes > _HIGH_WATER * self._retention.max_bytes:
+                raise StorageError(
+                    f"{self.path}: full to its quota of {self._retention.max_bytes} bytes with "
+                    "records that the cloud has not receipted (look at the connection; or raise "
+                    "the quota)"
+                ) from full
+            raise
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                # SQLite may have rolled back by itself; a rollback that fails is done at recovery.
+                if self._database.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._database.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as failed:
+            raise schema.translated(failed, self.path) from failed
+
+
+def _given(body: bytes, fingerprint: int) -> Given:
+    record = records.decode(body)
+    return Given(
+        frame_id=record.frame_id,
+        verdict=verdicts.to_json(records.verdict_of(record)),
+        frame_digest=record.digests.frame,
+        fingerprint=fingerprint,
+    )
