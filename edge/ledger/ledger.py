@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from edge.errors import StorageError
-from edge.ledger.record import Entry
+from edge.ledger.record import Entry, Pending
 from edge.ledger.reserve import RESERVE_BYTES, Reserve
-from edge.ledger.store import Given, Pending, Retention, Store
+from edge.ledger.store import Given, Retention, Store
 from edge.ledger.writer import Append, Ask, Counts, Deliver, Stop, Writer
 
 MAX_WAITING: Final = 1_024
@@ -85,6 +85,16 @@ class Ledger:
     def trouble(self) -> str:
         """Why records are not committed, or what soon may keep them from it; else empty."""
         return self._writer.ended or self._writer.trouble
+
+    @property
+    def committed(self) -> int:
+        """Place of the last record that is committed; 0: none yet."""
+        return self._writer.committed
+
+    @property
+    def receipted(self) -> int:
+        """Up to where the cloud holds all; what lies above is owed to it."""
+        return self._writer.receipted
 
     @property
     def waiting(self) -> int:

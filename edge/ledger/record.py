@@ -126,6 +126,13 @@ class Record(msgspec.Struct, frozen=True):
     budget_ms: float
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """A record that the cloud has not receipted: its canonical bytes are the message."""
+
+    seq: int
+    body: bytes
+
+
 _encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(Record)
 

@@ -24,7 +24,7 @@ from edge.contracts import verdict as verdicts
 from edge.errors import StorageError
 from edge.ledger import record as records
 from edge.ledger import schema
-from edge.ledger.record import Entry
+from edge.ledger.record import Entry, Pending
 from edge.ledger.schema import FullError, Lock
 
 TAIL_RECORDS: Final = 256
@@ -63,13 +63,6 @@ class Prepared(msgspec.Struct, frozen=True):
 
     entry: Entry
     frame: bytes
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A record that the cloud has not receipted: its canonical bytes are the message."""
-
-    seq: int
-    body: bytes
 
 
 class Given(msgspec.Struct, frozen=True):

@@ -85,6 +85,8 @@ class Writer:
 
     Attributes:
         settled: Records committed and answered.
+        committed: Place of the last one.
+        receipted: Place up to which the cloud holds all.
         digested_bytes: Bytes of frames digested and let go.
         answered: Asks answered.
         trouble: Why storage fails, or what soon will make it; else empty.
@@ -99,6 +101,8 @@ class Writer:
     ) -> None:
         self.counts = Counts()
         self.settled = 0
+        self.committed = 0
+        self.receipted = 0
         self.digested_bytes = 0
         self.answered = 0
         self.trouble = ""
@@ -141,6 +145,7 @@ class Writer:
         except BaseException as failed:  # noqa: BLE001 - raised again where `start` was called
             opened.put(failed)
             return
+        self.committed, self.receipted = store.head.seq, store.receipt.seq
         opened.put(None)
         try:
             self._serve(store, reserve)
@@ -204,6 +209,7 @@ class Writer:
             self._backlog.popleft()
         self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
         self.settled += len(batch)
+        self.committed = store.head.seq
         self.counts.committed += len(batch)
         self.counts.batches += 1
         self._deliver(partial(_tell, [tell for _, tell in batch], places))
@@ -218,6 +224,7 @@ class Writer:
                 self.counts.failures += 1
                 self._note(str(failed))
                 answer = ask.otherwise
+            self.receipted = store.receipt.seq
             self.answered += 1
             self._deliver(answer)
 
