@@ -58,3 +58,22 @@ def probe_trapping_policy() -> bytes:
     return assemble(
         guest(decide=f'(func (export "decide") (param $call i32) (result i32) {decide})')
     )
+
+
+def counting_policy() -> bytes:
+    """A guest that counts its frames, scores a hundredth of that, and traps under the evil lamp.
+
+    The count is its state; a state that is not of 4 bytes is refused.
+    """
+    decide = f"""
+      (global.set $rejects (i32.add (global.get $rejects) (i32.const 1)))
+      {_WHEN_LAMP.format(evil="unreachable")}
+      (i32.store offset=40 (local.get $call) (i32.const 0))
+      (f32.store offset=44 (local.get $call)
+        (f32.div (f32.convert_i32_s (global.get $rejects)) (f32.const 100)))
+      (i64.store offset=48 (local.get $call) (i64.const 0x6b6f))
+      (i32.const 0)
+    """
+    return assemble(
+        guest(decide=f'(func (export "decide") (param $call i32) (result i32) {decide})')
+    )

@@ -38,8 +38,8 @@ def read(named: dict[str, str] | None = None, **changes: object) -> Frame:
     return intake.read(message, named or {}, lambda: None)
 
 
-def captured(text: str, **changes: object) -> Frame:
-    return read(properties={"captured-at": text}, **changes)
+def captured(text: str, *, retain: bool = False) -> Frame:
+    return read(properties={"captured-at": text}, retain=retain)
 
 
 def test_a_believed_capture_time_starts_the_budget() -> None:

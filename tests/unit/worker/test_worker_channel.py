@@ -64,12 +64,16 @@ def test_the_workers_end_reads_what_was_sent_and_notices_the_end() -> None:
     with ours, theirs:
         end = WorkerEnd(theirs)
         ours.sendall(STREAM)
-        assert [end.receive() for _ in MESSAGES] == list(MESSAGES)
+        for message, body in MESSAGES:
+            received = end.receive()
+            assert received is not None
+            assert received[0] == message
+            assert bytes(received[1]) == body
         end.send(Failed(7, "guest-trap", "unreachable"))
         reader = PacketReader()
-        ((packet, body),) = reader.feed(ours.recv(4_096))
+        ((packet, rest),) = reader.feed(ours.recv(4_096))
         assert decode_from_worker.decode(packet) == Failed(7, "guest-trap", "unreachable")
-        assert body == b""
+        assert rest == b""
         ours.sendall(STREAM[:5])
         ours.shutdown(socket.SHUT_WR)
         assert end.receive() is None
