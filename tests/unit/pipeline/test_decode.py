@@ -64,7 +64,7 @@ def scene(channels: int = 3, width: int = 90, height: int = 70) -> Pixels:
 def encoded(suffix: str, image: Pixels, *parameters: int) -> bytes:
     done, made = cv2.imencode(suffix, image, parameters)
     assert done
-    return made.tobytes()
+    return bytes(made)
 
 
 def as_wanted(bgr: Pixels, wanted: PixelFormat) -> Pixels:
@@ -73,7 +73,8 @@ def as_wanted(bgr: Pixels, wanted: PixelFormat) -> Pixels:
         return bgr
     if wanted is PixelFormat.RGB:
         return bgr[:, :, ::-1]
-    return np.rint(bgr @ np.array([0.114, 0.587, 0.299])).astype(np.uint8)
+    weights = np.array([0.114, 0.587, 0.299])
+    return np.asarray(np.rint(bgr @ weights), np.uint8)
 
 
 def distance(found: Pixels, expected: Pixels) -> int:
