@@ -1,0 +1,172 @@
+"""Reading a ledger that is not ours to write: a copy, or the folder of a daemon that runs.
+
+Rules:
+
+1. Nothing in the folder is changed, made or locked.
+2. A second connection never touches a database with a WAL (`edge.ledger.schema`, rule 1): where
+   there is one, database and WAL are copied aside, and the copy is read.
+3. The copy is whole though the daemon goes on: the database is copied before the WAL, and what was
+   carried over meanwhile is still in the WAL, unless that was begun anew. That shows in its header,
+   and the copy is made again.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from edge.errors import StorageError
+from edge.ledger import schema
+from edge.ledger.verify import Origin, Place, Row
+
+FOLDER: Final = "ledger"
+"""Of the ledger, in a state directory."""
+_ATTEMPTS: Final = 5
+_WAL_HEADER_BYTES: Final = 32  # with the salts: sqlite.org/fileformat2.html, section 4.1
+_COLUMNS: Final = "seq, at_ns, pipeline, frame_id, frame, part_id, body, head"
+
+
+class Reading:
+    """An open ledger, for reading; valid inside of `opened`."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+        with self._errors():
+            schema.check_schema(database, path)
+            origin = database.execute("SELECT ledger, device, created_at_ns FROM origin").fetchone()
+            marks = database.execute("SELECT name, seq, head FROM mark").fetchall()
+        if origin is None or {name for name, _, _ in marks} != set(schema.MARKS):
+            raise StorageError(f"{path}: does not say which ledger it is, or where it ends")
+        self.origin = Origin(*origin)
+        self.marks = {name: Place(seq, head) for name, seq, head in marks}
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all records, by place.
+
+        Raises:
+            StorageError: The file is damaged.
+        """
+        return self._select("ORDER BY seq", ())
+
+    def of_part(self, part_id: str) -> Iterator[Row]:
+        """Yield the records of a part."""
+        return self._select("WHERE part_id=? ORDER BY seq", (part_id,))
+
+    def of_frame(self, frame_id: str) -> Iterator[Row]:
+        """Yield the records of a frame id, of any pipeline."""
+        return self._select("WHERE frame_id=? ORDER BY seq", (frame_id,))
+
+    def last(self, count: int) -> Iterator[Row]:
+        """Yield the last records, oldest first."""
+        return self._select("WHERE seq > (SELECT max(seq) FROM record) - ? ORDER BY seq", (count,))
+
+    def _select(self, clause: str, values: tuple[object, ...]) -> Iterator[Row]:
+        with self._errors():
+            # The clauses are the four above; values are bound.
+            for row in self._database.execute(f"SELECT {_COLUMNS} FROM record {clause}", values):  # noqa: S608
+                yield Row(*row)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as failed:
+            raise schema.translated(failed, self._path) from failed
+
+
+def find(folder: Path) -> Path | None:
+    """Return the database in a state directory, in the ledger's folder, or in a copy of either."""
+    for candidate in (folder / schema.DATABASE, folder / FOLDER / schema.DATABASE):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Reading]:
+    """Open a ledger's database for reading.
+
+    Raises:
+        StorageError: It is damaged, is no ledger, or there is no room to copy it aside.
+    """
+    with contextlib.ExitStack() as stack:
+        if _is_written(path) or _size(_wal(path)):
+            aside = Path(stack.enter_context(_folder_aside()))
+            address = f"{_copied(path, aside).as_uri()}?mode=rw"
+        else:
+            address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        try:
+            database = sqlite3.connect(address, uri=True, isolation_level=None)
+        except sqlite3.Error as failed:
+            raise schema.translated(failed, path) from failed
+        stack.callback(database.close)
+        for pragma in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON"):
+            database.execute(f"PRAGMA {pragma}")
+        yield Reading(database, path)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a process holds the folder's lock (`schema.Lock`)."""
+    try:
+        descriptor = os.open(path.with_name(schema.LOCK), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _copied(path: Path, aside: Path) -> Path:
+    copy = aside / schema.DATABASE
+    try:
+        for _ in range(_ATTEMPTS):
+            before = _wal_header(path)
+            shutil.copyfile(path, copy)
+            if _size(_wal(path)):
+                shutil.copyfile(_wal(path), _wal(copy))
+            if _wal_header(path) == before:
+                return copy
+            _wal(copy).unlink(missing_ok=True)
+    except OSError as failed:
+        raise StorageError(
+            f"{path}: cannot be copied to {aside}: {failed.strerror} (set TMPDIR to another folder)"
+        ) from failed
+    raise StorageError(f"{path}: is written faster than it can be copied (verify a copy)")
+
+
+def _folder_aside() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="edge-ledger-")
+    except OSError as failed:
+        raise StorageError(f"no folder for a copy: {failed} (set TMPDIR to one)") from failed
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _wal_header(path: Path) -> bytes:
+    try:
+        with _wal(path).open("rb") as wal:
+            return wal.read(_WAL_HEADER_BYTES)
+    except FileNotFoundError:
+        return b""
