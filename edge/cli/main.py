@@ -21,9 +21,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("edge.demo.command", "play a simulated line through the real daemon and score it"),
     "run": ("edge.cli.run", "run the daemon"),
     "check": ("edge.cli.check", "check a device config, and a deployment against it"),
+    "status": ("edge.cli.status", "show what the daemon says of itself, once or live"),
+    "doctor": ("edge.cli.doctor", "examine this box: broker, clock, disk, engines, cameras"),
+    "model": ("edge.cli.model", "inspect a model file, or try it on this box"),
     "replay": ("edge.replay.command", "play parts with known truth through a broker, and score"),
     "camera": ("edge.camera.command", "publish a folder, a camera or a stream as frames"),
     "bench": ("edge.bench.command", "measure the frame path beside the bare script"),
+    "guest": ("edge.cli.guest", "make, build, inspect and test guests"),
 }
 
 

@@ -1,0 +1,199 @@
+"""What a module is, beside what the ABI asks of it: `edge guest inspect`.
+
+Two answers stand side by side. The declarations are read from the bytes, all of them, also of a
+module that the host refuses. Whether it is usable is the host's own answer: it is loaded and
+instantiated as a worker would, and the first reason to refuse it is the host's sentence.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from edge.contracts import abi
+from edge.errors import EdgeError, IncompatibleError
+from edge.sdk import module
+from edge.wasm.engine import GuestEngine
+from edge.wasm.sandbox import MAX_WASM_BYTES
+from edge.wasm.shape import PAGE_BYTES
+
+_CALL_MS: Final = 1000
+_ANY: Final = 0xFFFF
+
+
+class ExportFinding(msgspec.Struct, frozen=True):
+    """One export beside the ABI.
+
+    Attributes:
+        found: Its signature, or its kind where it is no function; empty where it is missing.
+        expected: The ABI's signature; empty where the ABI does not know the name.
+        state: `ok`, `wrong`, `missing` (required, and not there), `absent` (optional, and not
+            there) or `ignored` (the ABI does not know it).
+    """
+
+    name: str
+    found: str
+    expected: str
+    state: Literal["ok", "wrong", "missing", "absent", "ignored"]
+    meaning: str = ""
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What was found in one file.
+
+    Attributes:
+        usable: Whether the host takes it.
+        refusal: The host's reason where it does not.
+        abi: Lowest host version that it asks for, `major.minor`; empty where it could not be asked.
+        findings: Everything that the ABI does not allow, by name.
+    """
+
+    file: str
+    sha256: str
+    size_bytes: int
+    usable: bool
+    refusal: str
+    abi: str
+    roles: tuple[str, ...]
+    imports: tuple[module.External, ...]
+    exports: tuple[ExportFinding, ...]
+    memories: tuple[module.Limits, ...]
+    tables: tuple[module.Limits, ...]
+    custom_sections: tuple[str, ...]
+    has_start: bool
+    findings: tuple[str, ...]
+
+
+def inspect(file: Path, memory_mib: int) -> Inspection:
+    """Look into a module.
+
+    Args:
+        file: The Wasm file.
+        memory_mib: The most memory that the host would grant it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with file.open("rb") as stream:
+        wasm = stream.read(MAX_WASM_BYTES + 1)
+    sha256 = hashlib.sha256(wasm).hexdigest()
+    refusal, version = _ask_host(file, sha256, memory_mib)
+    try:
+        declared = module.read(wasm)
+        exports = tuple(_beside_abi(declared))
+        findings = tuple(_findings(declared, exports))
+    except IncompatibleError as unreadable:
+        declared, exports = module.Declarations((), (), (), (), (), False), ()
+        findings = (str(unreadable),)
+    return Inspection(
+        str(file),
+        sha256,
+        len(wasm),
+        not refusal,
+        refusal,
+        version,
+        tuple(e.name for e in exports if e.state == "ok" and e.name in abi.ROLES),
+        declared.imports,
+        exports,
+        declared.memories,
+        declared.tables,
+        declared.custom_sections,
+        declared.has_start,
+        findings,
+    )
+
+
+def _ask_host(file: Path, sha256: str, memory_mib: int) -> tuple[str, str]:
+    """The host's reason to refuse it (empty: it takes it), and the ABI that the guest asks for."""
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-guest-") as cache,
+        GuestEngine(Path(cache)) as engine,
+    ):
+        try:
+            guest = engine.load(file, sha256, memory_mib).instantiate(_CALL_MS)
+            wanted = guest.call("edge_abi")
+        except EdgeError as refused:
+            return str(refused), ""
+    return "", f"{wanted >> 16 & _ANY}.{wanted & _ANY}"
+
+
+def _beside_abi(declared: module.Declarations) -> Iterator[ExportFinding]:
+    """The ABI's exports in its order, then the others."""
+    found = {export.name: export for export in declared.exports}
+    has_role = any(role in found for role in abi.ROLES)
+    for export in abi.EXPORTS:
+        expected = module.signature(["i32"] * export.parameters, ["i32"] * export.result)
+        there = found.pop(export.name, None)
+        if there is not None:
+            text = there.signature or there.kind
+            state: Literal["ok", "wrong"] = "ok" if text == expected else "wrong"
+            yield ExportFinding(export.name, text, expected, state, export.meaning)
+        else:
+            missing = export.required or (export.name in abi.ROLES and not has_role)
+            yield ExportFinding(
+                export.name, "", expected, "missing" if missing else "absent", export.meaning
+            )
+    for there in found.values():
+        if there.name != "memory":
+            yield ExportFinding(there.name, there.signature or there.kind, "", "ignored")
+
+
+def _findings(declared: module.Declarations, exports: tuple[ExportFinding, ...]) -> Iterator[str]:
+    for wish in declared.imports:
+        yield f"imports {wish.kind} {wish.name}; a guest imports nothing"
+    for export in exports:
+        if export.state == "wrong":
+            yield f"export {export.name} is {export.found}; the ABI says {export.expected}"
+        elif export.state == "missing" and export.name not in abi.ROLES:
+            yield f"export {export.name} is missing: {export.expected}, {export.meaning}"
+    if not any(e.name in abi.ROLES and e.state != "missing" for e in exports if e.found):
+        yield f"exports none of {', '.join(abi.ROLES)}; a guest serves one role at least"
+    if not any(e.name == "memory" and e.kind == "memory" for e in declared.exports):
+        yield 'no memory is exported as "memory"'
+    if len(declared.memories) > 1:
+        yield f"has {len(declared.memories)} memories; a guest has one"
+    for memory in declared.memories:
+        if memory.minimum != memory.maximum:
+            most = "none" if memory.maximum is None else f"{memory.maximum} pages"
+            yield (
+                f"memory: minimum {memory.minimum} pages, maximum {most}; both must be equal "
+                "(link with --initial-memory and --max-memory)"
+            )
+        if memory.shared or memory.is_64:
+            yield "memory is shared or 64-bit; it must be neither"
+
+
+def lines(found: Inspection) -> Iterator[str]:
+    """The inspection for people."""
+    yield f"{found.file}: {'usable' if found.usable else 'not usable'}"
+    yield f"  sha256   {found.sha256}"
+    yield f"  size     {found.size_bytes} bytes"
+    yield f"  roles    {', '.join(found.roles) or 'none'}"
+    yield f"  abi      {found.abi or 'unknown'} at least; this host has " + (
+        f"{abi.ABI_MAJOR}.{abi.ABI_MINOR}"
+    )
+    for memory in found.memories:
+        most = "no maximum" if memory.maximum is None else f"at most {_mib(memory.maximum)}"
+        yield f"  memory   {_mib(memory.minimum)}, {most}"
+    for table in found.tables:
+        most = "no maximum" if table.maximum is None else f"at most {table.maximum}"
+        yield f"  table    {table.minimum} elements, {most}"
+    imports = [f"{i.kind} {i.name} {i.signature}".rstrip() for i in found.imports]
+    yield f"  imports  {'; '.join(imports) or 'none'}"
+    yield f"  start    {'a start function runs at set-up' if found.has_start else 'none'}"
+    if found.custom_sections:
+        yield f"  custom   {', '.join(found.custom_sections)}"
+    for export in found.exports:
+        shown = export.found or export.expected
+        yield f"  {export.state:8} {export.name} {shown}"
+    for finding in found.findings:
+        yield f"  wrong    {finding}"
+    if found.refusal:
+        yield f"  refused  {found.refusal}"
+
+
+def _mib(pages: int) -> str:
+    return f"{pages * PAGE_BYTES / 2**20:g} MiB"
