@@ -1,6 +1,7 @@
 """The broker goes, stays away, comes back, speaks an older MQTT: the frames keep their verdicts."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 from brokers import require_mosquitto, until
@@ -122,3 +123,87 @@ def test_the_embedded_broker_of_mqtt_3_1_1_serves_with_ids_in_the_topic(
 
     with Daemon(embedded_broker, tmp_path, overrides=overrides) as daemon:
         asyncio.run(scenario(daemon.ready()))
+
+
+class Relay:
+    """A stretch of network between box and broker that can fall silent, and be cut.
+
+    Attributes:
+        port: Where the box connects.
+        mute_at: From the moment that the box sends these bytes, nothing reaches it any more.
+    """
+
+    def __init__(self, broker: LocalBroker) -> None:
+        self._broker = broker
+        self._links: set[asyncio.StreamWriter] = set()
+        self.mute_at = b"\x00never"
+        self.muted = False
+        self.port = 0
+        self.host = broker.host
+
+    async def __aenter__(self) -> "Relay":
+        self._server = await asyncio.start_server(self._link, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection; the next ones are sound."""
+        self.mute_at, self.muted = b"\x00never", False
+        for link in self._links:
+            link.transport.abort()
+        self._links.clear()
+
+    async def _link(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        far, far_out = await asyncio.open_connection(self._broker.host, self._broker.port)
+        self._links |= {near_out, far_out}
+
+        async def up() -> None:
+            while chunk := await near.read(1 << 16):
+                self.muted = self.muted or self.mute_at in chunk
+                far_out.write(chunk)
+
+        async def down() -> None:
+            while chunk := await far.read(1 << 16):
+                if not self.muted:
+                    near_out.write(chunk)
+
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(up(), down())
+        near_out.transport.abort()
+        far_out.transport.abort()
+
+
+def test_a_verdict_whose_acknowledgement_is_lost_is_sent_again_and_stays_the_same(
+    tmp_path: Path,
+) -> None:
+    require_mosquitto()
+
+    async def scenario() -> None:
+        async with LocalBroker(kind="mosquitto") as broker, Relay(broker) as relay:
+            overrides = (*QUICK, f"broker.port={relay.port}")
+            with Daemon(broker, tmp_path, overrides=overrides) as daemon:
+                async with line_to(broker) as line:
+                    name = line.new_id()
+                    # The verdict carries the frame's id: behind it, the box hears nothing more.
+                    relay.mute_at = name.encode()
+                    line.inspect(0, frame_id=name)
+                    first = await line.verdict(name)
+                    assert relay.muted
+                    relay.cut()
+                    await until(lambda: len(line.verdicts["pcb", name]) == 2, "it is sent again")
+                    assert line.judgements(name) == 1
+                    assert first["reason"] == "ok"
+                    # The frame came again as well, and is settled by the same publication.
+                    await line.status(
+                        lambda s: s["counters"].get("frames_repeated{pipeline=pcb}") == 1,
+                        "the broker has brought the frame again",
+                    )
+                    assert await line.kept([line.inspect(1)]) == {"ok": 1}
+                    assert len(line.verdicts["pcb", name]) == 2
+                    assert daemon.alive
+
+    asyncio.run(scenario())

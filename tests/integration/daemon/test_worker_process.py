@@ -1,0 +1,198 @@
+"""One worker process as the supervisor sees it: what it is lent, and every way that it ends."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from brokers import until
+from daemons import CONFIG, DEPLOYMENT, part_jpeg, reference_jpeg
+
+from edge import config
+from edge.contracts.frame import ContentType
+from edge.contracts.messages import Failed, Judge, Judged, PolicyState
+from edge.contracts.plan import PipelinePlan
+from edge.contracts.signal import SignalValue
+from edge.daemon.references import Held
+from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
+from edge.deployment.folder import load_folder, plans
+from edge.errors import DeploymentError, TrialError
+
+START_S = 40.0
+S = 1_000_000_000
+(PLAN,) = plans(load_folder(DEPLOYMENT), config.load(CONFIG))
+
+
+class Bench:
+    """A loaded worker and its answers."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        self.answers: list[Judged | Failed] = []
+        worker.on_answer = self.answers.append
+        self._tickets = 0
+
+    def send(self, seed: int) -> None:
+        """Send a good part of a board with the reference of that board."""
+        self._tickets += 1
+        held = Held.of(ContentType(), reference_jpeg(seed))
+        request = Judge(
+            self._tickets,
+            ContentType(),
+            time.monotonic_ns() + 60 * S,
+            time.time_ns(),
+            held.key,
+            (SignalValue(),),
+        )
+        self.worker.judge(request, part_jpeg(seed, 0), held)
+
+    async def answer(self, count: int = 1) -> list[Judged | Failed]:
+        await until(lambda: len(self.answers) >= count, f"{count} answers")
+        return self.answers
+
+
+@asynccontextmanager
+async def standing(folder: Path, reference_bytes: int = 64 << 20) -> AsyncIterator[Bench]:
+    """A worker that has loaded and passed its probe."""
+    worker = await WorkerProcess.spawn(PLAN, reference_bytes)
+    try:
+        await worker.load(folder, PolicyState(), START_S)
+        await worker.probe(time.monotonic_ns() + 60 * S, START_S)
+        yield Bench(worker)
+    finally:
+        await worker.end(grace_s=0)
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(scenario())
+
+
+def test_a_reference_travels_once_and_again_where_it_had_to_give_way(tmp_path: Path) -> None:
+    # Room for two encoded references in the worker: the third sends the first away.
+    room = len(reference_jpeg(50)) + len(reference_jpeg(51)) + 1_000
+
+    async def scenario() -> None:
+        async with standing(tmp_path, room) as bench:
+            lent = []
+            send = bench.worker._send
+
+            def spy(message: Any, body: bytes = b"") -> None:
+                lent.append(type(message).__name__)
+                send(message, body)
+
+            bench.worker._send = spy  # type: ignore[method-assign]
+            for seed in (50, 50, 51, 50, 52, 51, 50):
+                bench.send(seed)
+            answers = await bench.answer(7)
+            assert [getattr(answer, "reason", "") for answer in answers] == ["ok"] * 7
+            assert [answer.ticket for answer in answers] == [1, 2, 3, 4, 5, 6, 7]
+            # 50 and 51 fit; 52 pushes out 51, whose next frame pushes out 50, and so on.
+            assert lent.count("Reference") == 5
+            assert lent.count("Forget") == 3
+
+    run(scenario)
+
+
+def test_a_worker_that_is_killed_is_gone_with_its_cause(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with standing(tmp_path) as bench:
+            os.kill(bench.worker.pid, signal.SIGKILL)
+            async with asyncio.timeout(10):
+                assert await bench.worker.gone == "its channel closed"
+                assert await bench.worker.epitaph() == "killed by SIGKILL"
+            bench.send(50)  # into the void, and no error
+
+    run(scenario)
+
+
+def test_an_idle_worker_that_is_asked_to_stop_ends_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with standing(tmp_path) as bench:
+            await bench.worker.end(grace_s=10)
+            assert await bench.worker.epitaph() == "exit status 0"
+
+    run(scenario)
+
+
+def test_a_stopped_worker_is_ended_all_the_same(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with standing(tmp_path) as bench:
+            os.kill(bench.worker.pid, signal.SIGSTOP)
+            began = time.monotonic()
+            await bench.worker.end(grace_s=0.2)
+            assert await bench.worker.epitaph() == "killed by SIGKILL"
+            assert time.monotonic() - began < 5
+
+    run(scenario)
+
+
+def test_a_worker_that_speaks_nonsense_is_given_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for nonsense in (b"\xff" * 8, b"\x01\0\0\0\0\0\0\0\xc1"):
+            async with standing(tmp_path) as bench:
+                bench.worker.data_received(nonsense)
+                assert "no message" in await bench.worker.gone
+                assert "SIGKILL" in await bench.worker.epitaph()
+
+    run(scenario)
+
+
+def changed(**model: object) -> PipelinePlan:
+    return msgspec.structs.replace(PLAN, model=msgspec.structs.replace(PLAN.model, **model))
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (changed(sha256="0" * 64), "UntrustedError"),
+        (changed(provider="cuda"), "IncompatibleError"),
+        (changed(path="/nowhere.onnx"), "cannot be read"),
+    ],
+    ids=["another model", "a provider that is not here", "no model"],
+)
+def test_a_plan_that_cannot_stand_here_is_refused_by_its_name(
+    tmp_path: Path, plan: PipelinePlan, said: str
+) -> None:
+    async def scenario() -> None:
+        worker = await WorkerProcess.spawn(plan, 1 << 20)
+        try:
+            with pytest.raises(DeploymentError, match=said):
+                await worker.load(tmp_path, PolicyState(), START_S)
+        finally:
+            await worker.end(grace_s=0)
+
+    run(scenario)
+
+
+def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fails(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        worker = await WorkerProcess.spawn(PLAN, 1 << 20)
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(TrialError, match="loading took longer than"):
+            await worker.load(tmp_path, PolicyState(), 0.2)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerGoneError, match="during loading: killed by SIGKILL"):
+            await worker.load(tmp_path, PolicyState(), START_S)
+        await worker.end(grace_s=0)
+
+    run(scenario)
+
+
+def test_no_process_left_for_a_worker_is_a_loss_and_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", str(tmp_path / "gone"))
+
+    async def scenario() -> None:
+        with pytest.raises(WorkerGoneError, match="cannot be started"):
+            await WorkerProcess.spawn(PLAN, 1 << 20)
+
+    run(scenario)
