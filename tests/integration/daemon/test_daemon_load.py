@@ -101,3 +101,21 @@ def test_actions_are_bounded_in_rate_and_duration_and_verdicts_are_not(
 
     with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=QUICK) as daemon:
         asyncio.run(scenario(daemon.ready()))
+
+
+def test_control_a_frame_beyond_what_is_remembered_is_found_to_be_judged_twice(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        async with line_to(mosquitto) as line:
+            name = line.inspect(0)
+            await line.verdict(name)
+            others = [line.send(b"no image", reference="board-0003") for _ in range(100)]
+            await line.all_verdicts(others)
+            line.inspect(0, frame_id=name)
+            await until(lambda: line.judgements(name) == 2, "the bound has forgotten it")
+            assert line.broken_promises([name]) == ["frame 0 has 2 verdicts"]
+
+    overrides = ("limits.remembered_frames=100",)
+    with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
+        asyncio.run(scenario(daemon.ready()))
