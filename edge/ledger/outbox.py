@@ -188,8 +188,9 @@ class Outbox:
         return self.sent - self.receipted < self._ahead
 
     def _wanted(self) -> int:
+        # A whole window ahead, not what is free in it: single records would be read one by one.
         return min(
-            self._window - self._on_the_way,
+            self._window,
             self._ahead - (self.sent - self.receipted),
             self._committed - self.sent,
         )

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from edge import __version__
-from edge.contracts.plan import GuestPlan, PipelinePlan
+from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.errors import StorageError
@@ -234,9 +234,10 @@ def pinned(plan: PipelinePlan) -> Pinned:
         preprocess=plan.preprocess.sha256,
         postprocess=plan.postprocess.sha256,
         decide=plan.decide.sha256,
-        parameters=hashlib.sha256(_encoder.encode(_parameters(guests))).hexdigest(),
+        parameters=parameters_digest([guest.parameters for guest in guests]),
     )
 
 
-def _parameters(guests: tuple[GuestPlan, ...]) -> list[dict[str, Any]]:
-    return [guest.parameters for guest in guests]
+def parameters_digest(parameters: list[dict[str, Any]]) -> str:
+    """Return the SHA-256, hex, of the guests' parameters as canonical JSON (rule 1)."""
+    return hashlib.sha256(_encoder.encode(parameters)).hexdigest()

@@ -53,7 +53,15 @@ MARKS: Final = ("anchor", "receipt", "head")
 
 
 class FullError(StorageError):
-    """No space: the reaction is to release the reserve and to prune."""
+    """No space: the reaction is to prune what may go and, on a full disk, to release the reserve.
+
+    Attributes:
+        disk: The disk is full, and not only the quota.
+    """
+
+    def __init__(self, problem: str, *, disk: bool) -> None:
+        self.disk = disk
+        super().__init__(problem)
 
 
 class Lock:
@@ -174,7 +182,7 @@ def translated(failed: sqlite3.Error, path: Path) -> StorageError:
     name = getattr(failed, "sqlite_errorname", type(failed).__name__)
     match code:
         case sqlite3.SQLITE_FULL:
-            return FullError(f"{path}: no space left for records")
+            return FullError(f"{path}: the disk is full (make room)", disk=True)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             remedy = (
                 "is damaged, and is left as it is (copy the folder for `edge ledger verify` and "

@@ -12,6 +12,7 @@ Rules:
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from edge.errors import StorageError
 from edge.ledger import record as records
 from edge.ledger import schema
 from edge.ledger.record import Entry, Pending
+from edge.ledger.reserve import RESERVE_BYTES
 from edge.ledger.schema import FullError, Lock
 
 TAIL_RECORDS: Final = 256
@@ -183,11 +185,12 @@ class Store:
                 self.receipt = Mark(seq, head)
         return ""
 
-    def prune(self, now_ns: int) -> int:
+    def prune(self, now_ns: int, *, full: bool = False) -> int:
         """Remove some of the receipted records that are beyond the quotas; return how many.
 
         Args:
             now_ns: UTC. A clock that jumps ahead prunes too early only what the cloud holds.
+            full: No record finds room: some go even if the quotas would keep them.
         """
         with self._errors():
             rows = self._database.execute(
@@ -196,7 +199,7 @@ class Store:
             ).fetchall()
             newest_to_go = self.head.seq - self._retention.max_records
             oldest_kept_ns = now_ns - self._retention.max_age_s * 1_000_000_000
-            cramped = self._used_bytes() > _HIGH_WATER * self._retention.max_bytes
+            cramped = full or self._used_bytes() > _HIGH_WATER * self._retention.max_bytes
             last: Mark | None = None
             for seq, at_ns, head in rows:
                 if not (cramped or seq <= newest_to_go or at_ns < oldest_kept_ns):
@@ -316,15 +319,14 @@ class Store:
         try:
             yield
         except FullError as full:
-            with self._errors():
-                used_bytes = self._used_bytes()
-            if used_bytes > _HIGH_WATER * self._retention.max_bytes:
-                raise StorageError(
-                    f"{self.path}: full to its quota of {self._retention.max_bytes} bytes with "
-                    "records that the cloud has not receipted (look at the connection; or raise "
-                    "the quota)"
-                ) from full
-            raise
+            room = os.statvfs(self.path.parent)
+            if room.f_bavail * room.f_frsize < RESERVE_BYTES:
+                raise
+            raise FullError(
+                f"{self.path}: full to its quota of {self._retention.max_bytes} bytes with records "
+                "that the cloud has not receipted (look at the connection, or raise the quota)",
+                disk=False,
+            ) from full
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -114,6 +114,7 @@ class Writer:
         self._asks: deque[Ask] = deque()
         self._stop: Stop | None = None
         self._retry_at = 0.0
+        self._full = False
         self._retry_s = _FIRST_RETRY_S
         self._upkeep_at = 0.0
 
@@ -196,7 +197,8 @@ class Writer:
             places = store.append([prepared for prepared, _ in batch])
         except FullError as full:
             self.counts.failures += 1
-            if reserve.lies and reserve.release():
+            self._full = True
+            if full.disk and reserve.release():
                 self._note(f"{full}; the reserve was released")
                 return
             self._back_off(str(full))
@@ -207,7 +209,7 @@ class Writer:
             return
         for _ in batch:
             self._backlog.popleft()
-        self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
+        self._retry_at, self._retry_s, self._full = 0.0, _FIRST_RETRY_S, False
         self.settled += len(batch)
         self.committed = store.head.seq
         self.counts.committed += len(batch)
@@ -231,11 +233,13 @@ class Writer:
     def _keep_house(self, store: Store, reserve: Reserve) -> None:
         pruned = 0
         try:
-            pruned = store.prune(time.time_ns())
+            pruned = store.prune(time.time_ns(), full=self._full)
         except StorageError as failed:
             self.counts.failures += 1
             self._note(str(failed))
         self.counts.pruned += pruned
+        if pruned:
+            self._retry_at = 0.0  # there is room now
         if reserve.lay():
             if self.trouble == _NO_RESERVE:
                 self._note("")
