@@ -108,7 +108,7 @@ def test_a_model_that_takes_too_much_memory_is_stopped(tmp_path: Path) -> None:
         initializer=[shape],
     )
     plan = planned(tmp_path / "m", expands, outputs=(TensorSpec("y", "float32", (1, 1)),))
-    with pytest.raises(TrialError, match="/m: ONNX Runtime: .*(alloc|memory)"):
+    with pytest.raises(TrialError, match=r"/m: ONNX Runtime: .*(alloc|memory)"):
         trial(Request(plan, RUNS, memory_mib=900))
 
 

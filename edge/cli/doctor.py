@@ -1,0 +1,78 @@
+"""`edge doctor`: examines this box, and says for each finding what to do."""
+
+import argparse
+import io
+import math
+import sys
+from collections import Counter
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from edge.cli.arguments import add_config, add_deployment
+from edge.config import LogSection
+from edge.doctor.check import Check, Outcome
+from edge.doctor.examination import examine
+from edge.observability import log
+
+_MARKS: Final = {
+    Outcome.OK: "[green]ok      [/green]",
+    Outcome.FINDING: "[red]finding [/red]",
+    Outcome.UNKNOWN: "[yellow]unseen  [/yellow]",
+}
+_NAME_WIDTH: Final = 22
+_MAX_WAIT_S: Final = 3_600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_config(parser)
+    add_deployment(parser)
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="wait so long for a frame of each camera, and miss it",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0 < value <= _MAX_WAIT_S):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_MAX_WAIT_S:g}")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine; status 1 with a finding. What could not be looked at is no finding."""
+    # What the session would log is said by the checks, with the remedy.
+    log.configure(LogSection(level="error"), tty=sys.stderr.isatty(), stream=io.StringIO())
+    console = Console(soft_wrap=True)
+    checks = []
+    for check in examine(
+        arguments.config, tuple(arguments.overrides), arguments.deployment, arguments.wait
+    ):
+        checks.append(check)
+        if not arguments.json:
+            _show(console, check)
+    counts = Counter(check.outcome for check in checks)
+    if arguments.json:
+        print(msgspec.json.encode({"checks": checks, "counts": counts}).decode())
+    else:
+        console.print(
+            f"{counts[Outcome.OK]} ok, {counts[Outcome.FINDING]} findings, "
+            f"{counts[Outcome.UNKNOWN]} could not be checked"
+        )
+    return int(counts[Outcome.FINDING] > 0)
+
+
+def _show(console: Console, check: Check) -> None:
+    console.print(
+        f"{_MARKS[check.outcome]}{escape(check.name):<{_NAME_WIDTH}} {escape(check.said)}",
+        highlight=False,
+    )
+    if check.remedy:
+        console.print(f"{'':<8}{'':<{_NAME_WIDTH}} → {escape(check.remedy)}", highlight=False)

@@ -1,0 +1,344 @@
+"""`edge status`: what the daemon says of itself, in the terminal, once or live.
+
+It reads the retained `edge/{device}/status` as one more client of the broker, and nothing else: it
+works from any machine that may read that topic.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from edge import config
+from edge.cli.arguments import add_config
+from edge.config import DeviceConfig, LogSection
+from edge.contracts.verdict import DeploymentRef
+from edge.errors import TransportError
+from edge.mqtt.messages import Incoming
+from edge.mqtt.session import Session
+from edge.observability import log
+
+WAIT_S: Final = 5.0
+MAX_WAIT_S: Final = 3_600.0
+OUTDATED_INTERVALS: Final = 3
+"""A daemon speaks each interval; one that missed so many has gone without its last will."""
+MAX_TEXT: Final = 300
+_GOODBYE_S: Final = 0.5
+_SERIES: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?")
+_QUIET: Final = frozenset({"frames_received", "references_received", "signals_received"})
+"""Counters of ordinary traffic; every other one is worth a look when it is not zero."""
+_NOTABLE_MQTT: Final = (
+    "disconnects",
+    "too_large",
+    "unusable",
+    "receiver_errors",
+    "publish_refused",
+    "publish_dropped",
+    "callback_errors",
+)
+
+
+class PipelineStatus(msgspec.Struct, frozen=True):
+    """One pipeline, as the status message has it."""
+
+    ready: bool
+    budget_ms: float
+    deployment: DeploymentRef
+    trouble: str = ""
+    provider: str = ""
+    worker_pid: int = 0
+    unanswered: int = 0
+    latency_ms: dict[str, float] = {}
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The status message; keys of a newer daemon are ignored."""
+
+    state: str
+    ready: bool
+    device: str = ""
+    version: str = ""
+    detail: str = ""
+    time_ns: int = 0
+    mqtt: dict[str, Any] = {}
+    pipelines: dict[str, PipelineStatus] = {}
+    references: dict[str, dict[str, int]] = {}
+    refused_filters: tuple[str, ...] = ()
+    counters: dict[str, int] = {}
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """A status, as it came and as it was understood.
+
+    Attributes:
+        outdated_s: Age of an online status whose next ones did not come; 0 while it is fresh.
+    """
+
+    document: dict[str, Any]
+    status: Status
+    outdated_s: float = 0.0
+
+    @property
+    def well(self) -> bool:
+        """Whether the daemon runs, and is ready."""
+        return self.status.state == "online" and self.status.ready and not self.outdated_s
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_config(parser)
+    parser.add_argument("--watch", action="store_true", help="live, until Ctrl-C")
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=WAIT_S,
+        metavar="SECONDS",
+        help=f"how long a status is waited for (default {WAIT_S:g})",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the status as JSON, one line each"
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0 < value <= MAX_WAIT_S):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {MAX_WAIT_S:g}")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show it; status 1 where there is none, or the daemon is not ready."""
+    settings = config.load(arguments.config, tuple(arguments.overrides))
+    # What the session would log is said once, with the remedy.
+    log.configure(LogSection(level="error"), tty=False, stream=io.StringIO())
+    console = Console(soft_wrap=not arguments.watch)
+    with contextlib.ExitStack() as screen:
+        show: Callable[[Heard], None]
+        if arguments.json:
+            show = _print_json
+        elif arguments.watch and sys.stdout.isatty():
+            live = screen.enter_context(Live(console=console, auto_refresh=False))
+
+            def show(heard: Heard) -> None:
+                live.update(picture(heard), refresh=True)
+        else:
+
+            def show(heard: Heard) -> None:
+                console.print(picture(heard), highlight=False)
+
+        heard = asyncio.run(_hear(settings, arguments.wait, show, watch=arguments.watch))
+    return 0 if heard.well else 1
+
+
+def _print_json(heard: Heard) -> None:
+    print(msgspec.json.encode(heard.document).decode(), flush=True)
+
+
+async def _hear(
+    settings: DeviceConfig, wait_s: float, show: Callable[[Heard], None], *, watch: bool
+) -> Heard:
+    """Show the first status, or each one for ever; returns the one that was shown.
+
+    Raises:
+        TransportError: There is no broker or no status in time; with the remedy.
+    """
+    topic = f"edge/{settings.device.id}/status"
+    arrived: asyncio.Queue[bytes] = asyncio.Queue(maxsize=100)
+    # A client of its own, forgotten by the broker when it goes.
+    session = Session(
+        settings.broker.model_copy(update={"session_expiry_s": 0}),
+        f"edge-status-{os.urandom(4).hex()}",
+    )
+
+    def receive(message: Incoming) -> None:
+        session.acknowledge(message)
+        with contextlib.suppress(asyncio.QueueFull):
+            arrived.put_nowait(message.payload)
+
+    session.subscribe(topic, 1, receive)
+    task = asyncio.create_task(session.run(), name="status")
+    try:
+        heard = await _first(arrived, wait_s, settings.status.interval_s)
+        if heard is None:
+            raise _silence(session, settings, topic, wait_s)
+        show(heard)
+        while watch:
+            heard = await _next(arrived, heard, settings.status.interval_s)
+            show(heard)
+        return heard
+    finally:
+        await session.close(_GOODBYE_S)
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def _first(arrived: "asyncio.Queue[bytes]", wait_s: float, interval_s: float) -> Heard | None:
+    """Return the first status that is fresh, or an outdated one where no fresh one follows."""
+    heard: Heard | None = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            while heard is None or heard.outdated_s:
+                heard = understood(await arrived.get(), interval_s)
+    return heard
+
+
+async def _next(arrived: "asyncio.Queue[bytes]", last: Heard, interval_s: float) -> Heard:
+    """Return the next status, or the last one as outdated where none came for long."""
+    try:
+        async with asyncio.timeout(OUTDATED_INTERVALS * interval_s):
+            return understood(await arrived.get(), interval_s)
+    except TimeoutError:
+        if last.status.state != "online":
+            return last
+        age_s = max(last.outdated_s, 0.0) + OUTDATED_INTERVALS * interval_s
+        return msgspec.structs.replace(last, outdated_s=age_s)
+
+
+def _silence(session: Session, settings: DeviceConfig, topic: str, wait_s: float) -> TransportError:
+    at = f"{settings.broker.host}:{settings.broker.port}"
+    if not session.connected:
+        reason = session.last_error or f"broker {at}: no connection in {wait_s:g} s"
+        return TransportError(f"{reason} (is it running? edge doctor says more)")
+    if refusal := session.refused_filters.get(topic):
+        return TransportError(
+            f"broker {at} refuses to subscribe to {topic}: {refusal} (grant it in its access list)"
+        )
+    return TransportError(
+        f"no status of {settings.device.id} on {topic} at broker {at} in {wait_s:g} s "
+        "(has `edge run` been started there, is device.id the right one, and may this user read "
+        "the topic?)"
+    )
+
+
+def understood(payload: bytes, interval_s: float, now_ns: int | None = None) -> Heard:
+    """Read a status message.
+
+    Args:
+        payload: As it came.
+        interval_s: How often the daemon speaks.
+        now_ns: UTC; for tests.
+
+    Raises:
+        TransportError: It is none.
+    """
+    try:
+        document = msgspec.json.decode(payload, type=dict[str, Any])
+        status = msgspec.convert(document, Status)
+    except (msgspec.DecodeError, msgspec.ValidationError) as wrong:
+        raise TransportError(
+            f"the status message cannot be read: {wrong} (is the daemon of another version?)"
+        ) from None
+    age_s = ((time.time_ns() if now_ns is None else now_ns) - status.time_ns) / 1e9
+    late = status.state == "online" and age_s > OUTDATED_INTERVALS * interval_s
+    return Heard(document, status, age_s if late else 0.0)
+
+
+def picture(heard: Heard) -> RenderableType:
+    """Draw a status for the terminal."""
+    status = heard.status
+    parts: list[RenderableType] = [_headline(heard)]
+    for name, pipeline in status.pipelines.items():
+        parts.append(_pipeline(name, pipeline))
+    if verdicts := [(k, n) for k, n in status.counters.items() if k.startswith("verdicts{")]:
+        parts.append(_verdicts(verdicts))
+    rest = Table.grid(padding=(0, 2))
+    for name, shelf in status.references.items():
+        size = f"{shelf.get('images', 0)} images, {shelf.get('bytes', 0) / (1 << 20):.1f} MiB"
+        rest.add_row("references", f"{_plain(name)}: {size}")
+    if status.refused_filters:
+        text = ", ".join(map(_plain, status.refused_filters))
+        rest.add_row("[red]refused[/red]", f"{text}: grant them in the broker's access list")
+    seen = [(k, n) for k, n in status.counters.items() if _name(k) not in {"verdicts", *_QUIET}]
+    seen += [(f"mqtt.{k}", status.mqtt[k]) for k in _NOTABLE_MQTT if status.mqtt.get(k)]
+    for key, count in seen:
+        rest.add_row("counter", f"{_plain(key)} {count}")
+    if rest.row_count:
+        parts.append(rest)
+    return Group(*parts)
+
+
+def _headline(heard: Heard) -> str:
+    status = heard.status
+    if status.state != "online":
+        said = f"[red]{_plain(status.state)}[/red]"
+        return f"{said}  {_plain(status.detail)}" if status.detail else said
+    state = "[green]ready[/green]" if heard.well else "[red]not ready[/red]"
+    protocol = _plain(str(status.mqtt.get("protocol", "")))
+    line = f"{_plain(status.device)}  {state}  edge {_plain(status.version)}, MQTT {protocol}"
+    if heard.outdated_s:
+        line += (
+            f"\n[red]outdated[/red]: it last spoke {heard.outdated_s:.0f} s ago; the daemon or its "
+            "network is gone, or the clocks differ"
+        )
+    return line
+
+
+def _pipeline(name: str, pipeline: PipelineStatus) -> Table:
+    table = Table.grid(padding=(0, 2))
+    deployment = pipeline.deployment
+    signed = "signed" if deployment.signed else "[yellow]unsigned[/yellow]"
+    state = "[green]ready[/green]" if pipeline.ready else "[red]not ready[/red]"
+    table.add_row(f"[bold]{_plain(name)}[/bold]", state)
+    if pipeline.trouble:
+        table.add_row("  trouble", f"[red]{_plain(pipeline.trouble)}[/red]")
+    digest = _plain(deployment.digest[:12])
+    table.add_row(
+        "  deployment",
+        f"{_plain(deployment.name)} revision {deployment.revision} ({digest}, {signed})",
+    )
+    worker = f"process {pipeline.worker_pid}" if pipeline.worker_pid else "none"
+    table.add_row("  provider", f"{_plain(pipeline.provider) or 'none'}, worker {worker}")
+    latency = pipeline.latency_ms
+    if latency.get("count"):
+        over = int(latency.get("over_budget", 0))
+        colour = "red" if over else "green"
+        table.add_row(
+            "  latency",
+            f"p50 {latency.get('p50', 0):.1f}, p95 {latency.get('p95', 0):.1f}, "
+            f"p99 {latency.get('p99', 0):.1f}, max {latency.get('max', 0):.1f} ms of "
+            f"{pipeline.budget_ms:g}; [{colour}]{over} of {int(latency['count'])} over[/{colour}]",
+        )
+    else:
+        table.add_row("  latency", f"no frame yet; the budget is {pipeline.budget_ms:g} ms")
+    if pipeline.unanswered:
+        table.add_row("  at work", f"{pipeline.unanswered} frames")
+    return table
+
+
+def _verdicts(series: list[tuple[str, int]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for key, count in sorted(series, key=lambda each: -each[1]):
+        labels = dict(pair.split("=", 1) for pair in _labels(key).split(",") if "=" in pair)
+        kind, reason = (_plain(labels.get(name, "")) for name in ("kind", "reason"))
+        table.add_row("verdicts", f"{kind:<7} {reason:<16} {count:>8}")
+    return table
+
+
+def _name(key: str) -> str:
+    match = _SERIES.match(key)
+    return match["name"] if match else key
+
+
+def _labels(key: str) -> str:
+    match = _SERIES.match(key)
+    return (match["labels"] or "") if match else ""
+
+
+def _plain(text: str) -> str:
+    """Text from outside: bounded, without control characters, and no markup."""
+    cut = text[:MAX_TEXT]
+    return escape(cut if cut.isprintable() else ascii(cut)[1:-1])

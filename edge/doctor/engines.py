@@ -1,0 +1,112 @@
+"""The two engines, tried in processes of their own: does each do here what is asked of it?"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from edge.config import InferenceSection
+from edge.contracts.plan import PipelinePlan
+from edge.doctor.check import Check, finding, ok, unknown
+from edge.errors import TrialError
+from edge.inference.trial import Request, offered, trial
+
+RUNS: Final = 20
+TRIAL_S: Final = 120.0
+_COMPILE_S: Final = 60.0
+_COMPILE_LIMITS: Final = ("30", "1024", "128")
+"""Seconds of CPU, MiB of memory, MiB of output."""
+_EMPTY_MODULE: Final = b"\0asm\x01\0\0\0"
+_HAND_WAVING: Final = 300
+
+
+def provider(inference: InferenceSection) -> Check:
+    """Does the installed ONNX Runtime offer the configured provider?"""
+    name = "provider.offered"
+    try:
+        known = offered()
+    except TrialError as failed:
+        return finding(name, str(failed), "install edge anew: its Python packages are damaged")
+    said = f"ONNX Runtime offers {', '.join(known)}"
+    if inference.provider in known:
+        return ok(name, said)
+    text = f"{said}; the config asks for {inference.provider}"
+    if not inference.require:
+        return finding(name, f"{text}, does not require it, and gets the CPU", "see provider")
+    return finding(
+        name,
+        text,
+        f"install the onnxruntime wheel that has {inference.provider}, or set inference.provider",
+    )
+
+
+def models(plans: tuple[PipelinePlan, ...]) -> list[Check]:
+    """Load and run each pipeline's model as its worker does."""
+    return [_model(plan) for plan in plans]
+
+
+def _model(plan: PipelinePlan) -> Check:
+    name = f"model.{plan.name}"
+    try:
+        report = trial(Request(plan.model, RUNS, TRIAL_S))
+    except TrialError as failed:
+        return finding(
+            name, str(failed), "deploy another variant, or set inference.* to what this box has"
+        )
+    nodes = ", ".join(f"{count} on {where}" for where, count in report.placement.items())
+    said = (
+        f"runs on {report.provider} (nodes: {nodes}), p50 {report.p50_ms} ms, p99 "
+        f"{report.p99_ms} ms of {report.runs}, {report.resident_mib:.0f} MiB"
+    )
+    if found := report.findings():
+        return finding(name, f"{said}; {'; '.join(found)}", "correct the model: edge model trial")
+    if report.provider != plan.model.provider:
+        return finding(
+            name,
+            f"{said}; asked for was {plan.model.provider}",
+            "install the wheel and driver it needs, and set inference.require = true",
+        )
+    if report.p99_ms > plan.budget_ms:
+        return finding(
+            name,
+            f"{said}; the budget of the whole frame is {plan.budget_ms} ms",
+            "use an accelerator, the int8 variant, more inference.threads, or a larger budget",
+        )
+    return ok(name, said)
+
+
+def guests(plans: tuple[PipelinePlan, ...]) -> Check:
+    """Compile an empty module, then each guest: may this process make machine code?"""
+    name = "wasm.compile"
+    paths = {
+        guest.path for plan in plans for guest in (plan.preprocess, plan.postprocess, plan.decide)
+    }
+    modules = [("an empty module", _EMPTY_MODULE)]
+    try:
+        modules += [(Path(path).name, Path(path).read_bytes()) for path in sorted(paths)]
+    except OSError as failed:
+        return unknown(name, f"{failed.filename}: {failed.strerror}")
+    native_bytes = 0
+    for title, wasm in modules:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-m", "edge.wasm.compile", *_COMPILE_LIMITS],
+                input=wasm,
+                capture_output=True,
+                timeout=_COMPILE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return finding(
+                name, f"{title}: did not compile in {_COMPILE_S:g} s", "free the processor"
+            )
+        if done.returncode or not done.stdout:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+            return finding(
+                name,
+                f"{title}: status {done.returncode}: {lines[-1][:_HAND_WAVING]}",
+                "guests are compiled to machine code: MemoryDenyWriteExecute= and SELinux's "
+                "execmem must allow it; a guest at fault is to be built anew",
+            )
+        native_bytes += len(done.stdout)
+    return ok(name, f"{len(modules)} modules compiled to {native_bytes >> 10} KiB of machine code")
