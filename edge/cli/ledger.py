@@ -162,7 +162,10 @@ def _export(path: Path, form: str) -> int:
 
 def _decoded(rows: Iterator[Row]) -> Iterator[tuple[Row, Record]]:
     for row in rows:
-        yield row, records.decode(row.body)
+        try:
+            yield row, records.decode(row.body)
+        except StorageError as wrong:
+            raise StorageError(f"record {row.seq}: {wrong} (run `edge ledger verify`)") from wrong
 
 
 def _cells(row: Row, record: Record) -> tuple[object, ...]:
