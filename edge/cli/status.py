@@ -257,7 +257,7 @@ def picture(heard: Heard) -> RenderableType:
         parts.append(_verdicts(verdicts))
     rest = Table.grid(padding=(0, 2))
     for name, shelf in status.references.items():
-        size = f"{shelf.get('images', 0)} images, {shelf.get('bytes', 0) / (1 << 20):.1f} MiB"
+        size = f"{shelf.get('images', 0)} images, {shelf.get('bytes', 0) / 1024:,.0f} KiB"
         rest.add_row("references", f"{_plain(name)}: {size}")
     if status.refused_filters:
         text = ", ".join(map(_plain, status.refused_filters))

@@ -20,6 +20,13 @@ def storage(path: Path) -> list[Check]:
     """Look at the storage folder, or where it does not exist yet, at where it would be made."""
     folder, made = _nearest(path)
     try:
+        # A file in the way of the folder, where only a folder can be: say so as the kernel does.
+        path.absolute().joinpath("probe").stat()
+    except (FileNotFoundError, PermissionError):
+        pass
+    except OSError as failed:
+        return [_unusable(path, failed)]
+    try:
         free = os.statvfs(folder)
     except OSError as failed:
         return [_unusable(path, failed)]
