@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 IOUS = (0.33, 0.5, 0.75)
 DECISION_IOU = 0.33
 THRESHOLD_PAIRS = 400
+OTHER_SCORES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""What another threshold would have given: for the reader to see, never to choose from."""
 PART_SEED = 7
 VIEW_SEED = 2026
 
@@ -109,22 +112,30 @@ def judge_detections(detect: Detect, pairs: PairSet, score: float) -> dict[str, 
 
 def judge_verdicts(detect: Detect, pairs: PairSet, score: float) -> dict[str, Any]:
     """How often a bad part passes (escape) and a good part is rejected (overkill)."""
-    rejected = [_worst(detect(part)) >= score for part in good_parts(pairs)]
-    passed, missed, of_class = [], [], dict.fromkeys(CLASSES, 0)
+    good = np.array([_best(detect(part)) for part in good_parts(pairs)])
+    bad, at_defect, classes = [], [], []
     for part, box in bad_parts(pairs, PART_SEED):
         found = detect(part)
-        found = found[found[:, 4] >= score]
-        passed.append(not len(found))
-        missed.append(not (overlaps(found, box[None]) > 0).any())
-        of_class[CLASSES[int(box[4])]] += passed[-1]
+        bad.append(_best(found))
+        at_defect.append(_best(found[overlaps(found, box[None])[:, 0] > 0]))
+        classes.append(CLASSES[int(box[4])])
+    passed = np.array(bad) < score
     return {
-        "good": len(rejected),
-        "overkill": _rate(rejected),
-        "bad": len(passed),
+        "good": len(good),
+        "overkill": _rate(good >= score),
+        "bad": len(bad),
         "escape": _rate(passed),
-        "escaped_of_class": of_class,
+        "escaped_of_class": dict(Counter(np.array(classes)[passed].tolist())),
         # Stricter than a verdict: a rejection for another reason than the defect does not count.
-        "defect_missed": _rate(missed),
+        "defect_missed": _rate(np.array(at_defect) < score),
+        "at_other_scores": [
+            {
+                "score": other,
+                "escape": _rate(np.array(bad) < other),
+                "overkill": _rate(good >= other),
+            }
+            for other in OTHER_SCORES
+        ],
     }
 
 
@@ -156,12 +167,12 @@ def _machine() -> str:
     return f"{names[0] if names else platform.machine()}, {max(len(names), 1)} virtual CPUs{vnni}"
 
 
-def _worst(found: NDArray[np.float32]) -> float:
+def _best(found: NDArray[np.float32]) -> float:
     return float(found[:, 4].max(initial=0.0))
 
 
-def _rate(events: list[bool]) -> dict[str, Any]:
-    count = sum(events)
+def _rate(events: NDArray[np.bool_]) -> dict[str, Any]:
+    count = int(events.sum())
     low, high = wilson(count, len(events))
     return {
         "events": count,
@@ -179,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--data", help="folder that holds deeppcb/; default EDGE_DATA")
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--score", type=float, help="threshold chosen before, for this weights")
+    parser.add_argument("--score", type=float, help="threshold chosen before, of these weights")
     parser.add_argument("--report", type=Path, help="JSON file to write")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
