@@ -6,16 +6,21 @@ Exit status 0 good, 1 a finding or a failure, 2 usage.
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from edge.sdk import inspection
+from edge.sdk import inspection, measure, trial
+from edge.wasm.engine import GuestEngine
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 _MEMORY_MIB: Final = 1024
+_CALL_MS: Final = 1000
 _WASM_MEMORY_MIB: Final = 4096
 
 
@@ -23,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their arguments."""
     commands = parser.add_subparsers(dest="guest_command", metavar="COMMAND", required=True)
     _inspect_arguments(commands.add_parser("inspect", help="what a module is, beside the ABI"))
+    test = commands.add_parser("test", help="hold a guest to golden vectors, and to the ABI")
+    _vector_arguments(test, _test)
+    bench = commands.add_parser("bench", help="time a guest's calls and its cold start")
+    _vector_arguments(bench, _bench)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,6 +57,85 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0 if found.usable else EXIT_FAILED
 
 
+def _vector_arguments(
+    parser: argparse.ArgumentParser, action: Callable[[argparse.Namespace], int]
+) -> None:
+    parser.set_defaults(run_guest=action)
+    _add_module(parser)
+    parser.add_argument("vectors", type=Path, metavar="VECTORS_DIR", help="folder of vectors")
+    parser.add_argument(
+        "--call-ms", type=_milliseconds, default=_CALL_MS, metavar="MS",
+        help="the longest that a call may take (default: %(default)d)",
+    )  # fmt: skip
+    _add_json(parser)
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    if not (_is_file(arguments.file) and _is_folder(arguments.vectors)):
+        return EXIT_USAGE
+    with _engine() as engine:
+        module = measure.load(engine, arguments.file, arguments.memory_mib)
+        found = []
+        for outcome in trial.outcomes(module, arguments.vectors, arguments.call_ms):
+            found.append(outcome)
+            if not arguments.json:
+                _print_outcome(outcome)
+    failed = sum(not outcome.passed for outcome in found)
+    if arguments.json:
+        answer = {
+            "file": str(arguments.file),
+            "sha256": module.sha256,
+            "memory_bytes": module.memory_bytes,
+            "passed": failed == 0,
+            "outcomes": msgspec.to_builtins(found),
+        }
+        print(json.dumps(answer))
+    else:
+        memory = f"{module.memory_bytes / 2**20:g} MiB of memory"
+        print(f"{arguments.file}: {len(found) - failed} passed, {failed} failed; {memory}")
+    return EXIT_FAILED if failed else 0
+
+
+def _print_outcome(outcome: trial.Outcome) -> None:
+    took = f"  {outcome.call_us:.1f} us a call" if outcome.call_us else ""
+    print(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.name}{took}")
+    for problem in outcome.problems:
+        print(f"      {problem}")
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    if not (_is_file(arguments.file) and _is_folder(arguments.vectors)):
+        return EXIT_USAGE
+    with _engine() as engine:
+        found = []
+        for timing in measure.timings(
+            engine,
+            arguments.file,
+            arguments.vectors,
+            memory_mib=arguments.memory_mib,
+            call_ms=arguments.call_ms,
+        ):
+            found.append(timing)
+            if not arguments.json:
+                print(
+                    f"{timing.name}: {timing.role} {timing.call_us:.1f} us a call "
+                    f"(median of {timing.calls}), cold start {timing.cold_ms:.2f} ms"
+                )
+    if arguments.json:
+        print(json.dumps({"file": str(arguments.file), "vectors": msgspec.to_builtins(found)}))
+    return 0
+
+
+@contextmanager
+def _engine() -> Iterator[GuestEngine]:
+    """An engine with a cache of its own: what a developer builds all day is not worth keeping."""
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-guest-") as cache,
+        GuestEngine(Path(cache)) as engine,
+    ):
+        yield engine
+
+
 def _add_module(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the guest, a .wasm file")
     parser.add_argument(
@@ -64,6 +152,10 @@ def _mebibytes(text: str) -> int:
     return _whole(text, 1, _WASM_MEMORY_MIB)
 
 
+def _milliseconds(text: str) -> int:
+    return _whole(text, 1, 60_000)
+
+
 def _whole(text: str, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number {least}..{most}")
@@ -72,6 +164,10 @@ def _whole(text: str, least: int, most: int) -> int:
 
 def _is_file(path: Path) -> bool:
     return path.is_file() or _usage(f"{path}: no such file")
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or _usage(f"{path}: no such folder")
 
 
 def _usage(problem: str) -> bool:
