@@ -4,6 +4,7 @@ Exit status 0 good, 1 a finding or a failure, 2 usage.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
@@ -14,7 +15,9 @@ from typing import Final
 
 import msgspec
 
-from edge.sdk import inspection, measure, trial
+from edge.contracts import abi
+from edge.errors import ConfigError
+from edge.sdk import inspection, measure, project, trial
 from edge.wasm.engine import GuestEngine
 
 EXIT_FAILED: Final = 1
@@ -32,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _vector_arguments(test, _test)
     bench = commands.add_parser("bench", help="time a guest's calls and its cold start")
     _vector_arguments(bench, _bench)
+    _new_arguments(commands.add_parser("new", help="make a project from a template"))
+    build = commands.add_parser("build", help="compile a project with Zig")
+    build.set_defaults(run_guest=_build)
+    build.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,6 +62,35 @@ def _inspect(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(inspection.lines(found)))
     return 0 if found.usable else EXIT_FAILED
+
+
+def _new_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run_guest=_new)
+    parser.add_argument("name", metavar="NAME", help="of the guest, and of its new folder")
+    parser.add_argument("--lang", choices=project.LANGUAGES, required=True)
+    parser.add_argument("--role", choices=abi.ROLES, required=True)
+    parser.add_argument("--dir", type=Path, default=Path(), help="where (default: here)")
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    try:
+        made = project.make(arguments.name, arguments.lang, arguments.role, arguments.dir)
+    except ConfigError as refused:
+        _usage(str(refused))
+        return EXIT_USAGE
+    print(f"{made}: made; next: edge guest build {made}")
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    try:
+        built = project.build(arguments.folder)
+    except ConfigError as refused:
+        _usage(str(refused))
+        return EXIT_USAGE
+    digest = hashlib.sha256(built.read_bytes()).hexdigest()
+    print(f"{built}: {built.stat().st_size} bytes, sha256 {digest}")
+    return 0
 
 
 def _vector_arguments(

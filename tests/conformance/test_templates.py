@@ -1,0 +1,77 @@
+"""Every template is a working project: made, built twice to the same bytes, tested, inspected."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from edge import shipped
+from edge.cli.main import main
+from edge.contracts import abi
+from edge.sdk import project
+
+
+@pytest.mark.parametrize("language", project.LANGUAGES)
+@pytest.mark.parametrize("role", abi.ROLES)
+def test_a_template_builds_reproducibly_and_passes_its_vectors(
+    role: str, language: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules = []
+    for folder in ("one", "another/place"):
+        words = [
+            "new",
+            "try-it",
+            "--lang",
+            language,
+            "--role",
+            role,
+            "--dir",
+            str(tmp_path / folder),
+        ]
+        assert main(["guest", *words]) == 0
+        made = tmp_path / folder / "try-it"
+        assert main(["guest", "build", str(made)]) == 0
+        modules.append((made / "try-it.wasm").read_bytes())
+    assert modules[0] == modules[1]
+    capsys.readouterr()
+    assert main(["guest", "test", str(made / "try-it.wasm"), str(made / "vectors")]) == 0, (
+        capsys.readouterr().out
+    )
+    capsys.readouterr()
+    assert main(["guest", "inspect", str(made / "try-it.wasm"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["roles"], found["imports"], found["findings"]) == ([role], [], [])
+    assert found["custom_sections"] == [] or language != "c"
+
+
+def test_a_project_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["guest", "new", "mine", "--lang", "c", "--role", "decide", "--dir", str(tmp_path)]
+    assert main(words) == 0
+    (tmp_path / "mine" / "mine.c").write_text("my work")
+    assert main(words) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "mine.c").read_text() == "my work"
+
+
+def test_what_the_compiler_refuses_is_said_and_leaves_the_last_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = project.make("mine", "c", "decide", tmp_path)
+    (made / "mine.wasm").write_bytes(b"the last one")
+    (made / "mine.c").write_text("int x = ;")
+    assert main(["guest", "build", str(made)]) == 1
+    assert "mine.c" in capsys.readouterr().err
+    assert (made / "mine.wasm").read_bytes() == b"the last one"
+    assert main(["guest", "build", str(tmp_path)]) == 2
+
+
+def test_the_flags_and_the_compiler_are_those_of_the_reference_guests() -> None:
+    spec = importlib.util.spec_from_file_location("guest_build", shipped.path("guests/build.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    assert build.FLAGS == project.C_FLAGS
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    assert f'"{project.ZIGLANG}"' in pyproject.read_text()
