@@ -69,6 +69,9 @@ def make(name: str, language: Language, role: str, folder: Path) -> Path:
     """Write a project that builds and passes its vectors.
 
     Args:
+        name: Of the guest and of its source: a-z, 0-9 and -, a letter first.
+        language: Which template.
+        role: One of `abi.ROLES`.
         folder: Where the project's folder, called `name`, is made.
 
     Returns:
