@@ -23,7 +23,7 @@ ZIGLANG: Final = "ziglang==0.17.1"
 """What pyproject.toml pins: another version may give other bytes."""
 
 Language = Literal["c", "zig"]
-LANGUAGES: Final[tuple[Language, ...]] = ("c",)
+LANGUAGES: Final[tuple[Language, ...]] = ("c", "zig")
 _MEMORY_MIB: Final = {"preprocess": 64, "postprocess": 16, "decide": 1}
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _BUILD_S: Final = 300
@@ -45,6 +45,19 @@ C_FLAGS: Final = (
     "-Wl,-z,stack-size=65536",
 )
 """Those of the reference guests (guests/build.py); a test compares."""
+
+ZIG_FLAGS: Final = (
+    "-target",
+    "wasm32-freestanding",
+    "-mcpu=lime1+simd128+bulk_memory",
+    "-O",
+    "ReleaseFast",
+    "-fstrip",
+    "-fno-entry",
+    "-rdynamic",
+    "--stack",
+    "65536",
+)
 
 
 class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +172,12 @@ def build(folder: Path) -> Path:
 
 def _arguments(project: Project, built: Path) -> list[str]:
     size = project.memory_mib << 20
+    if project.language == "zig":
+        sdk = shipped.path("guests/sdk/zig/edge.zig")
+        limits = [f"--initial-memory={size}", f"--max-memory={size}"]
+        cache = ["--cache-dir", str(built.parent / "cache")]
+        modules = ["--dep", "edge", f"-Mroot={project.source}", f"-Medge={sdk}"]
+        return ["build-exe", *ZIG_FLAGS, *limits, *cache, *modules, f"-femit-bin={built}"]
     limits = [f"-Wl,--initial-memory={size}", f"-Wl,--max-memory={size}"]
     include = f"-I{shipped.path('guests/sdk/c')}"
     return ["cc", *C_FLAGS, *limits, include, "-o", str(built), project.source]

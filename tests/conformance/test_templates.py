@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,7 +45,7 @@ def test_a_template_builds_reproducibly_and_passes_its_vectors(
     assert main(["guest", "inspect", str(made / "try-it.wasm"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["roles"], found["imports"], found["findings"]) == ([role], [], [])
-    assert found["custom_sections"] == [] or language != "c"
+    assert not {"name", "producers"} & set(found["custom_sections"])
 
 
 def test_a_project_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,3 +78,28 @@ def test_the_flags_and_the_compiler_are_those_of_the_reference_guests() -> None:
     assert build.FLAGS == project.C_FLAGS
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     assert f'"{project.ZIGLANG}"' in pyproject.read_text()
+
+
+def test_the_zig_compiler_holds_guests_to_the_layouts(tmp_path: Path) -> None:
+    sdk = tmp_path / "sdk"
+    shutil.copytree(shipped.path("guests/sdk/zig"), sdk)
+    bindings = sdk / "edge_guest.zig"
+    source = tmp_path / "root.zig"
+    source.write_text(
+        'const edge = @import("edge");\nexport fn decide(_: *edge.abi.DecideCall) void {}'
+    )
+    command = [
+        *(sys.executable, "-m", "ziglang", "build-exe", *project.ZIG_FLAGS, "--dep", "edge"),
+        *(f"-Mroot={source}", f"-Medge={sdk / 'edge.zig'}", "--cache-dir", str(tmp_path / "cache")),
+        *("-fno-emit-bin",),
+    ]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    text = bindings.read_text()
+    moved = text.replace("    state: u32,\n", "").replace(
+        "age_ns: i64,", "age_ns: i64,\n    state: u64,"
+    )
+    assert moved != text
+    bindings.write_text(moved)
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "edge_guest.zig" in refused.stderr
