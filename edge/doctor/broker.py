@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edge.config import DeviceConfig
-from edge.doctor.check import Check, finding, ok, unknown
+from edge.doctor.check import Check, Outcome, finding, ok, unknown
 from edge.errors import ConfigError
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
@@ -47,11 +47,14 @@ async def examine(config: DeviceConfig, wait_s: float | None) -> list[Check]:
         reached = await visit.reach()
         if not visit.session.connected:
             return [reached, *_unseen()]
+        rights = await visit.rights()
         return [
             reached,
-            await visit.rights(),
+            rights,
             visit.subscriptions(),
-            await visit.round_trip(),
+            await visit.round_trip()
+            if rights.outcome is Outcome.OK
+            else unknown("broker.round-trip", "needs the rights that were not granted"),
             *await visit.cameras(wait_s),
         ]
     finally:
@@ -162,8 +165,6 @@ class Visit:
             if arrived is None:
                 what = "was refused" if granted is False else f"did not return in {ANSWER_S:g} s"
                 text = f"a message of {PAYLOAD_BYTES} bytes {what}"
-                if not times and not self._arrived:
-                    return unknown(name, f"{text}: see broker.rights")
                 return finding(
                     name, text, "raise message_size_limit of the broker, or mend the network"
                 )
