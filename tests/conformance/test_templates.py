@@ -103,3 +103,12 @@ def test_the_zig_compiler_holds_guests_to_the_layouts(tmp_path: Path) -> None:
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "edge_guest.zig" in refused.stderr
+
+
+def test_without_the_compiler_the_hint_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = project.make("mine", "zig", "decide", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert main(["guest", "build", str(made)]) == 1
+    assert f"pip install {project.ZIGLANG}" in capsys.readouterr().err
