@@ -23,7 +23,7 @@ _ONE_FUNCTION: Final = bytes.fromhex(
     "0a 06 01 04 00 41 2a 0b"  # its body: i32.const 42
 )
 """The smallest module that has code: of one without, nothing is made executable."""
-_HAND_WAVING: Final = 300
+_SHOWN_CHARS: Final = 300
 
 
 def provider(inference: InferenceSection) -> Check:
@@ -110,7 +110,7 @@ def guests(plans: tuple[PipelinePlan, ...]) -> Check:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
             return finding(
                 name,
-                f"{title}: status {done.returncode}: {lines[-1][:_HAND_WAVING]}",
+                f"{title}: status {done.returncode}: {lines[-1][:_SHOWN_CHARS]}",
                 "guests are compiled to machine code: MemoryDenyWriteExecute= and SELinux's "
                 "execmem must allow it; a guest at fault is to be built anew",
             )
