@@ -110,6 +110,21 @@ class StorageSection(Section):
     )
 
 
+class LedgerSection(Section):
+    """The durable, chained list of verdicts, and what the cloud has not receipted of it."""
+
+    enabled: bool = Field(
+        True, description="Record every verdict before its frame is acknowledged."
+    )
+    max_records: int = Field(
+        5_000_000, ge=1_000, le=1_000_000_000, description="Receipted records kept."
+    )
+    max_age_days: int = Field(90, ge=1, le=36_500, description="Days a receipted record is kept.")
+    max_bytes: int = Field(
+        1 << 30, ge=1 << 20, le=1 << 40, description="Size the ledger's database may reach, bytes."
+    )
+
+
 class InferenceSection(Section):
     """Where models run."""
 
@@ -290,6 +305,7 @@ class DeviceConfig(Section):
     device: DeviceSection = Field(default_factory=DeviceSection)
     broker: BrokerSection = Field(default_factory=BrokerSection)
     storage: StorageSection = Field(default_factory=StorageSection)
+    ledger: LedgerSection = Field(default_factory=LedgerSection)
     inference: InferenceSection = Field(default_factory=InferenceSection)
     clock: ClockSection = Field(default_factory=ClockSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)

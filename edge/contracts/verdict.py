@@ -32,6 +32,7 @@ class Reason(StrEnum):
     WORKER_LOST = "worker-lost"
     OVERLOAD = "overload"
     NOT_READY = "not-ready"
+    ID_REUSED = "id-reused"
 
 
 HOST_REASONS: Final = frozenset(Reason) - {Reason.OK, Reason.DEFECT}

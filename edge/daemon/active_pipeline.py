@@ -18,14 +18,16 @@ from edge.contracts.messages import ActionWish, Failed, Judged
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Verdict
 from edge.daemon.actions import Action, Grant
-from edge.daemon.dispatch import Dispatch
+from edge.daemon.dispatch import Dispatch, Seen
 from edge.daemon.intake import Frame, Intake
+from edge.daemon.recording import Recording
 from edge.daemon.references import ReferenceShelf
-from edge.daemon.remembered import Remembered
+from edge.daemon.remembered import Given, Remembered
 from edge.daemon.signals import SignalHistory
 from edge.daemon.throttle import Throttle
 from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
 from edge.errors import DeploymentError, StorageError
+from edge.ledger.record import Entry, pinned
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate, matches
@@ -52,6 +54,7 @@ class ActivePipeline:
         boot_id: Makes frame ids of our own unique.
         references: Its reference images; None where it uses none.
         signals: The histories of all bound signals, by logical name.
+        recording: The ledger at work; None where verdicts are not recorded.
         on_change: Called when its readiness changed.
     """
 
@@ -64,6 +67,7 @@ class ActivePipeline:
         boot_id: str,
         references: ReferenceShelf | None,
         signals: Mapping[str, SignalHistory],
+        recording: Recording | None,
         on_change: Callable[[], None],
     ) -> None:
         self.plan = plan
@@ -73,6 +77,8 @@ class ActivePipeline:
         self._counters = counters
         self._references = references
         self._signals = signals
+        self._recording = recording
+        self._pinned = pinned(plan)
         self._on_change = on_change
         self._latency = Histogram(float(plan.budget_ms))
         self._grants = tuple(Grant(grant) for grant in plan.actions)
@@ -80,15 +86,16 @@ class ActivePipeline:
         self._intake = Intake(
             config.clock, config.limits.max_payload_bytes, plan.budget_ms, boot_id
         )
+        self._remembered = Remembered(config.limits.remembered_frames)
         self._dispatch = Dispatch(
             config.device.id,
             plan,
             config.deadlines,
-            Remembered(config.limits.remembered_frames),
+            self._remembered,
             self,
         )
         self._throttle = Throttle(time.monotonic_ns)
-        self._on_the_way: dict[str, list[Callable[[], None]]] = {}
+        self._on_the_way: dict[bytes, list[Callable[[], None]]] = {}
         self._bound = tuple(
             TopicTemplate(binding.topic).filter
             for table in (
@@ -111,6 +118,14 @@ class ActivePipeline:
     def unanswered(self) -> int:
         """Frames that wait for their verdict."""
         return self._dispatch.unanswered
+
+    async def recall(self) -> None:
+        """Remember the verdicts given before this start, for frames that are delivered again."""
+        if self._recording is None:
+            return
+        limit = self._config.limits.remembered_frames
+        for given in await self._recording.recent(self.plan.name, limit):
+            self._remembered.keep(given.frame_id, Given(given.verdict, given.fingerprint))
 
     def status(self) -> dict[str, Any]:
         """Return what the status message says of this pipeline."""
@@ -237,40 +252,63 @@ class ActivePipeline:
         """Call `act` at an instant; asyncio's clock is the monotonic one."""
         return self._loop.call_at(instant_ns / 1e9, act)
 
-    def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
-        """Send a verdict; the frame is settled once the broker has it."""
-        if again:
-            self._counters.count("frames_repeated", pipeline=self.plan.name)
-        if frame.response_topic and self._may_answer(frame.response_topic):
-            self._session.publish(frame.response_topic, verdict, correlation=frame.correlation)
-        frame_id = frame.frame_id
-        if frame_id in self._on_the_way:
-            # The session sends again what a lost connection left unanswered, and the broker sends
-            # again the frame: one publication settles both.
-            self._on_the_way[frame_id].append(frame.settle)
-            return
-
-        def done(accepted: bool) -> None:
-            # A broker that refuses the verdict would refuse it again: redelivery mends nothing.
-            if not accepted:
-                self._complain("verdict_refused", frame, f"the broker refused {frame_id}")
-            for settle in self._on_the_way.pop(frame_id):
-                settle()
-
-        self._on_the_way[frame_id] = [frame.settle]
-        if not self._session.publish(self._verdict_topic, verdict, on_done=done):
-            # Not acknowledged: the broker keeps the frame, and brings it again on the next
-            # connection, where it gets this verdict.
-            del self._on_the_way[frame_id]
-            self._complain("verdict_kept_back", frame, "as many publications wait as may")
-
-    def observe(self, verdict: Verdict) -> None:
-        """Count a verdict and its latency."""
+    def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
+        """Send a verdict out at once; settle the frame when broker and ledger both have it."""
+        settle = _after(2, frame.settle)
+        self._publish(frame, encoded, settle)
+        if self._recording is None:
+            settle()
+        else:
+            self._recording.record(self._entry(frame, verdict, seen), frame.payload, settle)
         total_ms = verdict.latency_ms["total"]
         self._latency.observe(total_ms)
         self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
         if total_ms > self.plan.budget_ms:
             self._counters.count("deadlines_missed", pipeline=self.plan.name)
+
+    def repeat(self, frame: Frame, encoded: bytes) -> None:
+        """Send a verdict again; a frame that came again is settled like the first."""
+        self._counters.count("frames_repeated", pipeline=self.plan.name)
+        settle = _after(2, frame.settle)
+        self._publish(frame, encoded, settle)
+        if self._recording is None:
+            settle()
+        else:
+            self._recording.ensure(self.plan.name, frame.frame_id, frame.payload, settle)
+
+    def _publish(self, frame: Frame, verdict: bytes, settle: Callable[[], None]) -> None:
+        if frame.response_topic and self._may_answer(frame.response_topic):
+            self._session.publish(frame.response_topic, verdict, correlation=frame.correlation)
+        if verdict in self._on_the_way:
+            # The session sends again what a lost connection left unanswered, and the broker sends
+            # again the frame: one publication settles both.
+            self._on_the_way[verdict].append(settle)
+            return
+
+        def done(accepted: bool) -> None:
+            # A broker that refuses the verdict would refuse it again: redelivery mends nothing.
+            if not accepted:
+                self._complain("verdict_refused", frame, f"the broker refused {frame.frame_id}")
+            for each in self._on_the_way.pop(verdict):
+                each()
+
+        self._on_the_way[verdict] = [settle]
+        if not self._session.publish(self._verdict_topic, verdict, on_done=done):
+            # Not acknowledged: the broker keeps the frame, and brings it again on the next
+            # connection, where it gets this verdict.
+            del self._on_the_way[verdict]
+            self._complain("verdict_kept_back", frame, "as many publications wait as may")
+
+    def _entry(self, frame: Frame, verdict: Verdict, seen: Seen) -> Entry:
+        names = (grant.name for grant in self.plan.signals)
+        return Entry(
+            verdict=verdict,
+            decided_at_ns=time.time_ns(),
+            pinned=self._pinned,
+            reference_digest=seen.reference.digest if seen.reference else "",
+            signals=dict(zip(names, seen.signals, strict=True)),
+            fingerprint=frame.fingerprint,
+        )
 
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
         """Publish the actions that are within their grants."""
@@ -303,16 +341,6 @@ class ActivePipeline:
             self._counters.count("frames_dropped", reason=reason)
         self._complain("frame_unjudged", frame, detail, reason=reason)
 
-    def note_reused(self, frame: Frame) -> None:
-        """Count and log that a camera uses an id again for other pixels."""
-        self._counters.count("frames_odd", cause="frame-id of another image")
-        self._complain(
-            "frame_id_reused",
-            frame,
-            "other pixels came under this id before, and it gets their verdict: "
-            "the camera must not count from the start again",
-        )
-
     def _complain(self, event: str, frame: Frame, detail: str, reason: str = "") -> None:
         unsaid = self._throttle.admit(f"{event} {reason}")
         if unsaid is None:
@@ -342,3 +370,16 @@ class ActivePipeline:
             self._counters.count("messages_refused", cause="response topic")
             return False
         return True
+
+
+def _after(events: int, act: Callable[[], None]) -> Callable[[], None]:
+    """Return what is to be called at each of so many events; the last of them acts."""
+    left = events
+
+    def one() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            act()
+
+    return one

@@ -11,7 +11,7 @@ another frame. A worker's answer that comes later is counted and dropped.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -37,6 +37,13 @@ class Timer(Protocol):
         """Call it off."""
 
 
+class Seen(NamedTuple):
+    """What a verdict came from, beside the frame."""
+
+    reference: Held | None
+    signals: tuple[SignalValue, ...]
+
+
 class Outlets(Protocol):
     """What dispatch causes."""
 
@@ -46,20 +53,17 @@ class Outlets(Protocol):
     def call_at(self, instant_ns: int, act: Callable[[], None]) -> Timer:
         """Call `act` at an instant of the monotonic clock."""
 
-    def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
-        """Send a verdict out, and acknowledge the frame when it is safe; `again`: a repetition."""
+    def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
+        """Send a frame's one verdict out, record it, and settle the frame when both are safe."""
 
-    def observe(self, verdict: Verdict) -> None:
-        """Take note of a verdict that was just given."""
+    def repeat(self, frame: Frame, encoded: bytes) -> None:
+        """Send a verdict again, for a frame that came again."""
 
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
         """Carry out what the policy asked for, within its grants."""
 
     def note(self, reason: str, frame: Frame, detail: str) -> None:
         """Count and log why a frame was not judged, or `late`: why its judgement was dropped."""
-
-    def note_reused(self, frame: Frame) -> None:
-        """Count and log that other pixels came under an id that had its verdict already."""
 
     def worker_hangs(self, detail: str) -> None:
         """The worker has not answered long past a deadline: replace it."""
@@ -151,17 +155,17 @@ class Dispatch:
             signals: As of its capture, in the order of the plan's grants.
         """
         given = self._remembered.find(frame.frame_id)
-        if given is not None:
-            if given.fingerprint != frame.fingerprint:
-                self._outlets.note_reused(frame)
-            self._outlets.publish(frame, given.verdict, again=True)
+        under_way = self._in_flight.get(frame.frame_id)
+        known = given.fingerprint if given else under_way[0] if under_way else None
+        if known is not None and known != frame.fingerprint:
+            self._refuse_reused(frame, seen=Seen(reference, signals))
             return
-        if frame.frame_id in self._in_flight:
-            first, repeats = self._in_flight[frame.frame_id]
-            if first != frame.fingerprint:
-                self._outlets.note_reused(frame)
+        if given is not None:
+            self._outlets.repeat(frame, given.verdict)
+            return
+        if under_way is not None:
             # Its pixels are not needed: a camera that repeats itself must not fill the memory.
-            repeats.append(msgspec.structs.replace(frame, payload=b""))
+            under_way[1].append(msgspec.structs.replace(frame, payload=b""))
             return
         self._in_flight[frame.frame_id] = (frame.fingerprint, [])
         self._idle.clear()
@@ -318,7 +322,41 @@ class Dispatch:
         if admission.timer is not None:
             admission.timer.cancel()
         frame = admission.frame
-        verdict = Verdict(
+        verdict = self._verdict(admission, kind, reason, score, defects, stage_ms)
+        encoded = verdicts.to_json(verdict)
+        self._outlets.give(frame, verdict, encoded, Seen(admission.reference, admission.signals))
+        self._remembered.keep(frame.frame_id, Given(encoded, frame.fingerprint))
+        _, repeats = self._in_flight.pop(frame.frame_id)
+        for repeated in repeats:
+            self._outlets.repeat(repeated, encoded)
+        if not self._in_flight:
+            self._idle.set()
+
+    def _refuse_reused(self, frame: Frame, seen: Seen) -> None:
+        """Answer other pixels under an id that has its verdict, or is about to get it.
+
+        A camera that counts from the start again must not pass parts by the verdicts of others.
+        """
+        admission = _Admission(-1, frame, *seen)
+        verdict = self._verdict(admission, self.plan.fail_safe, Reason.ID_REUSED, 0.0, (), {})
+        self._outlets.give(frame, verdict, verdicts.to_json(verdict), seen)
+        self._outlets.note(
+            Reason.ID_REUSED,
+            frame,
+            "other pixels came under this id before: the camera must not count anew",
+        )
+
+    def _verdict(
+        self,
+        admission: _Admission,
+        kind: Kind,
+        reason: str,
+        score: float,
+        defects: tuple[Defect, ...],
+        stage_ms: dict[str, float],
+    ) -> Verdict:
+        frame = admission.frame
+        return Verdict(
             device=self._device,
             pipeline=self.plan.name,
             deployment=self.plan.deployment,
@@ -333,15 +371,6 @@ class Dispatch:
             budget_ms=float(self.plan.budget_ms),
             provider=self._worker.provider if self._worker and admission.sent_ns else "",
         )
-        encoded = verdicts.to_json(verdict)
-        self._outlets.publish(frame, encoded, again=False)
-        self._outlets.observe(verdict)
-        self._remembered.keep(frame.frame_id, Given(encoded, frame.fingerprint))
-        _, repeats = self._in_flight.pop(frame.frame_id)
-        for repeated in repeats:
-            self._outlets.publish(repeated, encoded, again=True)
-        if not self._in_flight:
-            self._idle.set()
 
     def _latency(self, admission: _Admission, stage_ms: dict[str, float]) -> dict[str, float]:
         """Account for the whole way from capture to this instant, in milliseconds."""

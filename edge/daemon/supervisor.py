@@ -19,9 +19,10 @@ from edge.contracts.frame import parse_content_type
 from edge.contracts.plan import PipelinePlan
 from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
+from edge.daemon.recording import Recording
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.throttle import Throttle
-from edge.errors import ConfigError, DecodeError, EdgeError
+from edge.errors import ConfigError, DecodeError, EdgeError, StorageError
 from edge.mqtt.messages import Incoming, Will
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate
@@ -60,10 +61,12 @@ async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _resolve, stop)
     supervisor = Supervisor(config, plans, notifier)
+    await supervisor.prepare()
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(supervisor.session.run(), name="session"),
             tasks.create_task(supervisor.keep_status(), name="status"),
+            tasks.create_task(supervisor.keep_sending(), name="records"),
             *(
                 tasks.create_task(
                     pipeline.keep_worker(config.storage.path / "guests"),
@@ -130,9 +133,10 @@ class Supervisor:
             config.broker,
             config.broker.client_id or f"edge-{config.device.id}",
             will=Will(f"{self._topic}/status", _encode(_offline("the connection was lost"))),
-            on_connected=self._changed.set,
-            on_disconnected=lambda _reason: self._changed.set(),
+            on_connected=self._connected,
+            on_disconnected=self._disconnected,
         )
+        self._recording = self._open_ledger()
         self._shelves = {
             name: ReferenceShelf(config.limits.reference_bytes, self._reference_dropped)
             for name in sorted({plan.reference for plan in plans if plan.reference})
@@ -151,11 +155,22 @@ class Supervisor:
                 boot_id,
                 self._shelves.get(plan.reference),
                 self._signals,
+                self._recording,
                 self._changed.set,
             )
             for plan in plans
         )
         self._subscribe()
+
+    async def prepare(self) -> None:
+        """Recall what the ledger knows, before the first frame comes."""
+        for pipeline in self.pipelines:
+            await pipeline.recall()
+
+    async def keep_sending(self) -> None:
+        """Send records to the cloud until it has receipted them; until cancelled."""
+        if self._recording is not None:
+            await self._recording.keep_sending()
 
     @property
     def ready(self) -> bool:
@@ -191,6 +206,13 @@ class Supervisor:
             self.session.publish(
                 f"{self._topic}/status", _encode(_offline("the daemon was stopped")), retain=True
             )
+        if self._recording is not None:
+            # First, so that the frames whose verdicts it commits are acknowledged yet.
+            unrecorded = await self._recording.close(grace_s)
+            if unrecorded:
+                log.error(
+                    "records_not_committed", unrecorded=unrecorded, detail="left to redelivery"
+                )
         await self.session.close(grace_s)
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
 
@@ -203,6 +225,8 @@ class Supervisor:
         if self.session.connected:
             self.session.publish(f"{self._topic}/status", _encode(self._status(ready)), retain=True)
         troubles = [f"{p.plan.name}: {p.trouble}" for p in self.pipelines if p.trouble]
+        if self._recording is not None and self._recording.trouble:
+            troubles.append(f"ledger: {self._recording.trouble}")
         if not self.session.connected:
             troubles.append(f"no broker at {self._config.broker.host}:{self._config.broker.port}")
         line = "; ".join(troubles) or f"{len(self.pipelines)} pipelines ready"
@@ -227,9 +251,38 @@ class Supervisor:
                 name: {"bytes": shelf.bytes, "images": len(shelf)}
                 for name, shelf in self._shelves.items()
             },
+            "ledger": self._recording.status() if self._recording else None,
             "refused_filters": sorted(self.session.refused_filters),
             "counters": self._counters.snapshot(),
         }
+
+    def _open_ledger(self) -> Recording | None:
+        if not self._config.ledger.enabled:
+            return None
+        folder = self._config.storage.path / "ledger"
+        try:
+            return Recording(
+                self._config.ledger,
+                folder,
+                self._config.device.id,
+                self.session,
+                self._counters,
+                self._changed.set,
+            )
+        except StorageError as unusable:
+            raise ConfigError(
+                "storage.path", str(unusable), f"`edge ledger verify {folder}` says more"
+            ) from unusable
+
+    def _connected(self) -> None:
+        if self._recording is not None:
+            self._recording.connected()
+        self._changed.set()
+
+    def _disconnected(self, _reason: str) -> None:
+        if self._recording is not None:
+            self._recording.disconnected()
+        self._changed.set()
 
     def _subscribe(self) -> None:
         cameras: dict[str, list[ActivePipeline]] = {}

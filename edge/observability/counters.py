@@ -55,6 +55,10 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "signals_refused": Meaning("Signal payloads that could not be read.", ("signal",)),
         "actions_sent": Meaning("Actions published.", ("action",)),
         "actions_denied": Meaning("Actions that a policy wished and was not granted.", ("action",)),
+        # Ledger
+        "records_committed": Meaning("Verdicts recorded in the ledger."),
+        "records_kept_back": Meaning("Verdicts that the ledger could not take at the time."),
+        "receipts_refused": Meaning("Receipts of the cloud that do not fit the ledger."),
         # Time and topics
         "deadlines_missed": Meaning("Verdicts that went out after the budget.", ("pipeline",)),
         "messages_refused": Meaning("Wishes of a message that were not granted.", ("cause",)),

@@ -73,11 +73,19 @@ def test_a_frame_that_comes_again_gets_the_verdict_that_it_had(broker: LocalBrok
         await line.verdict(name)
         line.inspect(2, frame_id=name)
         await until(lambda: len(line.verdicts["pcb", name]) == 2, "the verdict comes again")
-        line.inspect(3, frame_id=name, defects=("open",))
-        await until(lambda: len(line.verdicts["pcb", name]) == 3, "the verdict comes again")
         assert line.judgements(name) == 1
+
+    play(broker, scenario)
+
+
+def test_other_pixels_under_a_used_id_get_the_fail_safe(broker: LocalBroker) -> None:
+    async def scenario(line: Line) -> None:
+        name = line.inspect(2)
+        await line.verdict(name)
+        line.inspect(3, frame_id=name, defects=("open",))
+        await until(lambda: len(line.verdicts["pcb", name]) == 2, "the other frame is answered")
         await line.status(
-            lambda s: s["counters"].get("frames_odd{cause=frame-id of another image}") == 1,
+            lambda s: s["counters"].get("frames_dropped{reason=id-reused}") == 1,
             "the status tells that an id came with other pixels",
         )
 

@@ -13,7 +13,7 @@ from edge.contracts.frame import ContentType, PixelFormat
 from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
 from edge.contracts.plan import GuestPlan, ImagePlan, ModelPlan, Overflow, PipelinePlan
 from edge.contracts.verdict import DeploymentRef, Kind, Verdict, from_json
-from edge.daemon.dispatch import MAX_AT_WORK, Dispatch
+from edge.daemon.dispatch import MAX_AT_WORK, Dispatch, Seen
 from edge.daemon.intake import Fault, Frame
 from edge.daemon.references import Held
 from edge.daemon.remembered import Remembered
@@ -61,7 +61,6 @@ class Line:
         self.acted: list[tuple[ActionWish, ...]] = []
         self.noted: list[str] = []
         self.hangs = 0
-        self.reused: list[str] = []
         self.settled: list[str] = []
         self.dispatch = Dispatch("box1", plan, DeadlineSection(), Remembered(1_000), self)
         self.worker: Worker | None = None
@@ -74,12 +73,16 @@ class Line:
         self.timers.append(timer)
         return timer
 
-    def publish(self, frame: Frame, verdict: bytes, *, again: bool) -> None:
-        self.published.append((frame.frame_id, from_json(verdict), again, self.now))
+    def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
+        assert from_json(encoded) == verdict
+        assert verdict.budget_ms == BUDGET_MS
+        assert seen.signals == ()
+        self.published.append((frame.frame_id, verdict, False, self.now))
         frame.settle()
 
-    def observe(self, verdict: Verdict) -> None:
-        assert verdict.budget_ms == BUDGET_MS
+    def repeat(self, frame: Frame, encoded: bytes) -> None:
+        self.published.append((frame.frame_id, from_json(encoded), True, self.now))
+        frame.settle()
 
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
         self.acted.append(wishes)
@@ -87,9 +90,6 @@ class Line:
     def note(self, reason: str, frame: Frame, detail: str) -> None:
         assert detail
         self.noted.append(reason)
-
-    def note_reused(self, frame: Frame) -> None:
-        self.reused.append(frame.frame_id)
 
     def worker_hangs(self, detail: str) -> None:
         self.hangs += 1
@@ -313,16 +313,22 @@ def test_a_frame_that_comes_again_while_it_is_judged_shares_the_one_verdict(line
     assert line.settled == ["a", "a"]
 
 
-def test_other_pixels_under_a_known_id_get_its_verdict_and_are_made_known(line: Line) -> None:
+def test_other_pixels_under_a_known_id_get_the_fail_safe_and_never_its_verdict(line: Line) -> None:
     worker = line.ready()
     line.send("a", fingerprint=1)
     line.send("a", fingerprint=2)
     line.dispatch.judged(judged(worker.requests[0].ticket))
     line.send("a", fingerprint=3)
     line.send("a", fingerprint=1)
-    assert line.reused == ["a", "a"]
     assert len(worker.requests) == 1
-    assert len({verdict.verdict for _, verdict, *_ in line.published}) == 1
+    assert [(verdict.reason, again) for _, verdict, again, _ in line.published] == [
+        ("id-reused", False),
+        ("ok", False),
+        ("id-reused", False),
+        ("ok", True),
+    ]
+    assert line.noted == ["id-reused", "id-reused"]
+    assert line.settled == ["a"] * 4
 
 
 def test_without_a_worker_frames_that_yield_are_not_called_an_overload(line: Line) -> None:
