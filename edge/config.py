@@ -33,6 +33,8 @@ File = Annotated[Path, Field(strict=False)]
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LogicalName = Annotated[str, Field(pattern=_NAME)]
+_POINTER: Final = r"^(/.*)?$"
+"""RFC 6901: empty, or parts that each begin with a slash."""
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 _PLACEHOLDERS: Final = ("part_id", "reference_id", "frame_id")
 _REMEDY: Final = (
@@ -135,6 +137,9 @@ class InferenceSection(Section):
         True, description="Not READY unless exactly this provider runs the model."
     )
     threads: int = Field(1, ge=1, le=64, description="Intra-op threads of each worker.")
+    spinning: bool = Field(
+        False, description="Let these threads spin between frames: sooner awake, a core is burnt."
+    )
     options: dict[str, str] = Field(
         default_factory=dict, description="Provider options, as ONNX Runtime names them."
     )
@@ -225,11 +230,13 @@ class Binding(Section):
     qos: Literal[0, 1] = Field(1, description="Quality of service.")
     pointer: str = Field(
         "",
+        pattern=_POINTER,
         max_length=256,
         description="Signals: JSON pointer (RFC 6901) to the value; empty: the whole payload.",
     )
     time_pointer: str = Field(
         "",
+        pattern=_POINTER,
         max_length=256,
         description="Signals: JSON pointer to the time, UTC ns or s; empty: arrival time.",
     )

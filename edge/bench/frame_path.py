@@ -9,13 +9,14 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge import config
 from edge.bench import bare_script, detector
 from edge.contracts.frame import ContentType, PixelFormat
 from edge.contracts.messages import Judge, PolicyState
@@ -27,8 +28,13 @@ from edge.contracts.plan import (
     PipelinePlan,
     TensorSpec,
 )
+from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import DeploymentRef, Kind
+from edge.daemon.local import DEPLOYMENT
+from edge.deployment.folder import load_folder, plans
 from edge.inference.model import OnnxModel
+from edge.linesim.line import boards_of, render_part
+from edge.linesim.scan import encode_jpeg
 from edge.pipeline.decode import decode
 from edge.pipeline.path import FramePath
 from edge.pipeline.stages import Modules
@@ -37,24 +43,23 @@ from edge.wasm.engine import GuestEngine
 
 SIZES: Final = ((640, 480, 320), (640, 480, 640), (1920, 1080, 640))
 """Frame width and height, and the side of the model's input."""
-_CANDIDATES: Final = 40
-"""Boxes over the threshold: as many as a busy frame has before NMS."""
+_FINDINGS: Final = 12
+"""Boxes over the threshold: those of a bad part."""
 _JPEG_QUALITY: Final = 85
 _CLASSES: Final = tuple(f"class{n}" for n in range(detector.CLASSES))
+_REFERENCE: Final = "reference"
+_SEED: Final = 7
 
 
 class PathFigures(msgspec.Struct, frozen=True):
-    """Medians of one frame size, milliseconds.
+    """Medians of one case, milliseconds.
 
     Attributes:
         ratio: Of ours to the bare script's, pair by pair, the median.
-        over_floor: What ours adds to the floor, as a share of the floor.
+        over_floor: What ours adds to the floor, as a share of the floor; likewise.
     """
 
-    width: int
-    height: int
-    model_side: int
-    jpeg_kib: int
+    case: str
     frames: int
     ours_ms: float
     bare_ms: float
@@ -64,10 +69,21 @@ class PathFigures(msgspec.Struct, frozen=True):
     stage_ms: dict[str, float]
 
 
+class _Case(NamedTuple):
+    """What is measured: a plan, a frame, and the bare script on the same frame and model."""
+
+    name: str
+    plan: PipelinePlan
+    jpeg: bytes
+    reference: bytes
+    bare: Callable[[], object]
+
+
 def measure(folder: Path, frames: int, threads: int = 1) -> list[PathFigures]:
-    """Measure every size; `folder` takes the models and the compiled guests."""
+    """Measure every case; `folder` takes the models and the compiled guests."""
     with GuestEngine(folder / "guests") as engine:
-        return [_measure(engine, folder, *size, frames, threads) for size in SIZES]
+        cases = [_detector_case(folder, *size, threads) for size in SIZES]
+        return [_measure(engine, case, frames) for case in (*cases, _board_case(threads))]
 
 
 def scene(width: int, height: int) -> bytes:
@@ -80,19 +96,53 @@ def scene(width: int, height: int) -> bytes:
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
-def _measure(
-    engine: GuestEngine, folder: Path, width: int, height: int, side: int, frames: int, threads: int
-) -> PathFigures:
-    model_path = folder / f"detector-{side}.onnx"
-    detector.write(model_path, side)
+def _detector_case(folder: Path, width: int, height: int, side: int, threads: int) -> _Case:
+    """A colour frame, letterboxed, with the benchmark's detector."""
+    model = folder / f"detector-{side}.onnx"
+    detector.write(model, side)
     jpeg = scene(width, height)
-    plan = _plan(model_path, width, height, side, threads)
-    session = bare_script.load(model_path, threads)
+    session = bare_script.load(model, threads)
     threshold = _threshold(session, jpeg, side)
-    parameters = {"layout": "yolov8", "score": threshold, "iou": 0.45}
-    plan = msgspec.structs.replace(
-        plan, postprocess=msgspec.structs.replace(plan.postprocess, parameters=parameters)
+    return _Case(
+        f"{width}x{height}, {len(jpeg) >> 10} KiB, model {side}",
+        _plan(model, width, height, side, threads, threshold),
+        jpeg,
+        b"",
+        lambda: bare_script.judge_bgr(session, jpeg, side, threshold),
     )
+
+
+def _board_case(threads: int) -> _Case:
+    """A bad board beside its reference, with the reference deployment."""
+    settings = config.parse(
+        {
+            "inference": {"threads": threads},
+            "bindings": {
+                "camera": {"top": "frame"},
+                "reference": {"top": "reference"},
+                "signal": {"lamp": "lamp"},
+                "action": {"reject": "reject"},
+            },
+        },
+        "benchmark",
+    )
+    (plan,) = plans(load_folder(shipped(DEPLOYMENT)), settings)
+    board = boards_of(_SEED)[0]
+    part = render_part(board, 0, ("open", "spur", "pin-hole"))
+    jpeg, reference = encode_jpeg(part.image), encode_jpeg(board.reference())
+    session = bare_script.load(Path(plan.model.path), threads)
+    decoded = bare_script.read(reference, cv2.IMREAD_GRAYSCALE)
+    return _Case(
+        f"board 640x640, {len(jpeg) >> 10} KiB, int8",
+        plan,
+        jpeg,
+        reference,
+        lambda: bare_script.judge_pair(session, jpeg, decoded, 0.5),
+    )
+
+
+def _measure(engine: GuestEngine, case: _Case, frames: int) -> PathFigures:
+    plan = case.plan
     model = OnnxModel.load(plan.model)
     modules = Modules(
         *(
@@ -101,22 +151,19 @@ def _measure(
         )
     )
     path = FramePath(plan, modules, model, PolicyState())
-    floor = _Floor(plan, model, jpeg)
-    request = Judge(0, ContentType(), (1 << 63) - 1, 0)
+    path.encoded.keep(_REFERENCE, ContentType(), case.reference)
+    floor = _Floor(plan, model, case.jpeg)
+    absent = (SignalValue(),) * len(plan.signals)
+    request = Judge(0, ContentType(), (1 << 63) - 1, 0, _REFERENCE, absent)
     stages: list[dict[str, float]] = []
 
     def ours() -> None:
-        stages.append(path.judge(path.decode(request, jpeg)).stage_ms)
+        stages.append(path.judge(path.decode(request, case.jpeg)).stage_ms)
 
-    times = _interleaved(
-        frames, ours, lambda: bare_script.judge_bgr(session, jpeg, side, threshold), floor.run
-    )
+    times = _interleaved(frames, ours, case.bare, floor.run)
     ours_ms, bare_ms, floor_ms = (statistics.median(column) for column in times)
     return PathFigures(
-        width=width,
-        height=height,
-        model_side=side,
-        jpeg_kib=len(jpeg) >> 10,
+        case=case.name,
         frames=frames,
         ours_ms=round(ours_ms, 3),
         bare_ms=round(bare_ms, 3),
@@ -139,7 +186,7 @@ class _Floor:
         self._jpeg = jpeg
         self._pixels = np.zeros(plan.image.max_bytes, np.uint8)
         inputs = [_aligned(spec) for spec in plan.model.inputs]
-        inputs[0][:] = 0.5
+        inputs[0][:] = 1
         self._bound = model.bind(inputs, [_aligned(spec) for spec in plan.model.outputs])
 
     def run(self) -> None:
@@ -162,7 +209,9 @@ def _interleaved(frames: int, *variants: Callable[[], object]) -> list[list[floa
     return times
 
 
-def _plan(model: Path, width: int, height: int, side: int, threads: int) -> PipelinePlan:
+def _plan(
+    model: Path, width: int, height: int, side: int, threads: int, threshold: float
+) -> PipelinePlan:
     outputs = (1, 4 + detector.CLASSES, detector.anchors(side))
     return PipelinePlan(
         name="bench",
@@ -184,7 +233,7 @@ def _plan(model: Path, width: int, height: int, side: int, threads: int) -> Pipe
             threads=threads,
         ),
         preprocess=_guest("letterbox", {}),
-        postprocess=_guest("boxes", {}),
+        postprocess=_guest("boxes", {"layout": "yolov8", "score": threshold, "iou": 0.45}),
         decide=_guest("policy", {"reject": 0.5, "review": 0.4}),
     )
 
@@ -196,10 +245,10 @@ def _guest(name: str, parameters: dict[str, Any]) -> GuestPlan:
 
 
 def _threshold(session: Any, jpeg: bytes, side: int) -> float:
-    """Return the score that `_CANDIDATES` boxes of this frame exceed."""
+    """Return the score that `_FINDINGS` boxes of this frame exceed."""
     image = bare_script.read(jpeg, cv2.IMREAD_COLOR)
     output = session.run(None, {"image": bare_script.letterbox(image, side)})[0][0]
-    return float(np.sort(output[4:].max(0))[-_CANDIDATES])
+    return float(np.sort(output[4:].max(0))[-_FINDINGS])
 
 
 def _aligned(spec: TensorSpec) -> npt.NDArray[Any]:

@@ -42,6 +42,7 @@ class ModelPlan(msgspec.Struct, frozen=True):
         require: Whether any other provider than that means not READY.
         options: Provider options, as ONNX Runtime takes them.
         threads: Intra-op threads, at least 1.
+        spinning: Whether they spin between frames, and so burn a core to be awake at once.
     """
 
     path: str
@@ -53,6 +54,7 @@ class ModelPlan(msgspec.Struct, frozen=True):
     require: bool = True
     options: dict[str, str] = {}
     threads: int = 1
+    spinning: bool = False
 
 
 class GuestPlan(msgspec.Struct, frozen=True):

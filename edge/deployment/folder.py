@@ -194,6 +194,7 @@ def _model_plan(root: Path, pipeline: Pipeline, card: Card, config: DeviceConfig
         require=config.inference.require,
         options=dict(config.inference.options),
         threads=config.inference.threads,
+        spinning=config.inference.spinning,
     )
 
 
