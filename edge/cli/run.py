@@ -7,7 +7,7 @@ import sys
 
 from edge import config
 from edge.cli.arguments import add_config, add_deployment
-from edge.daemon.supervisor import supervise
+from edge.daemon.running import supervise
 from edge.deployment.folder import load_folder, plans
 from edge.errors import ConfigError, DeploymentError
 from edge.observability import log

@@ -7,6 +7,7 @@ a process of its own, the model is the board model, and the frames are JPEGs ove
 import argparse
 import asyncio
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -77,7 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     score = asyncio.run(_demo(arguments, console))
     console.print(score_table(score))
     if arguments.picture is not None:
-        console.save_svg(str(arguments.picture), title="make demo")
+        picture = console.export_svg(title="make demo")
+        # Rich names fonts on a public host; the page that shows the picture has its own.
+        arguments.picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
     if arguments.json:
         sys.stdout.write(json.dumps(score.to_json()) + "\n")
     return 0 if score.is_clean else 1

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edge.config import DeviceConfig, parse
-from edge.daemon.supervisor import Supervisor, supervise
+from edge.daemon.running import supervise
+from edge.daemon.supervisor import Supervisor
 from edge.errors import ConfigError
 from edge.observability.systemd import Notifier
 

@@ -1,0 +1,122 @@
+"""Running the daemon: its storage, its signals, its tasks, and what ends it.
+
+The order of construction is here; taking down is its reverse. A failure that nobody foresaw ends
+the process, loudly: systemd starts the next one.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from edge.config import DeviceConfig
+from edge.contracts.plan import PipelinePlan
+from edge.daemon.supervisor import Supervisor
+from edge.errors import ConfigError, EdgeError
+from edge.observability.systemd import Notifier
+
+log = structlog.get_logger("edge.daemon")
+
+
+async def supervise(
+    config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: Notifier
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: The storage folder cannot be used.
+        DaemonBugError: Something failed that nobody foresaw; it was logged.
+    """
+    with _storage(config.storage.path):
+        try:
+            await _run(config, plans, notifier)
+        except BaseExceptionGroup as group:
+            bug = _first(group)
+            log.critical("daemon_bug", error=type(bug).__name__, detail=str(bug), exc_info=bug)
+            raise DaemonBugError(f"the daemon ended by a bug: {type(bug).__name__}: {bug}") from bug
+
+
+class DaemonBugError(EdgeError):
+    """The daemon cannot go on as promised; systemd starts the next one."""
+
+
+async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: Notifier) -> None:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+    loop.set_exception_handler(_fail_by(stop))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _resolve, stop)
+    supervisor = Supervisor(config, plans, notifier)
+    await supervisor.prepare()
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(supervisor.session.run(), name="session"),
+            tasks.create_task(supervisor.keep_status(), name="status"),
+            tasks.create_task(supervisor.keep_sending(), name="records"),
+            *(
+                tasks.create_task(
+                    pipeline.keep_worker(config.storage.path / "guests"),
+                    name=f"worker {pipeline.plan.name}",
+                )
+                for pipeline in supervisor.pipelines
+            ),
+        ]
+        await stop
+        await supervisor.drain()
+        for task in reversed(running):
+            task.cancel()
+
+
+def _resolve(stop: asyncio.Future[None]) -> None:
+    if not stop.done():  # a second SIGTERM changes nothing
+        stop.set_result(None)
+
+
+def _fail_by(stop: asyncio.Future[None]) -> Callable[[asyncio.AbstractEventLoop, Any], None]:
+    """Make an exception in a callback end the daemon.
+
+    asyncio would log it and go on, and a timer with the fail-safe of a frame would be gone unseen.
+    """
+
+    def fail(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        bug = context.get("exception")
+        log.error("loop_trouble", detail=str(context.get("message", "")), exc_info=bug)
+        if isinstance(bug, Exception) and not stop.done():
+            stop.set_exception(bug)
+
+    return fail
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first failure itself, out of its groups."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+@contextlib.contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    """Hold the storage folder for this daemon alone."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (path / "lock").open("a")
+    except OSError as failed:
+        raise ConfigError(
+            "storage.path",
+            f"{path} cannot be used: {failed.strerror}",
+            "name a folder that this user may write, e.g. --set storage.path=...",
+        ) from failed
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                "storage.path", f"another daemon uses {path}", "stop it, or set another folder"
+            ) from None
+        yield
