@@ -38,7 +38,9 @@ OUTDATED_INTERVALS: Final = 3
 MAX_TEXT: Final = 300
 _GOODBYE_S: Final = 0.5
 _SERIES: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?")
-_QUIET: Final = frozenset({"frames_received", "references_received", "signals_received"})
+_QUIET: Final = frozenset(
+    {"frames_received", "references_received", "signals_received", "records_committed"}
+)
 """Counters of ordinary traffic; every other one is worth a look when it is not zero."""
 _NOTABLE_MQTT: Final = (
     "disconnects",
@@ -76,6 +78,7 @@ class Status(msgspec.Struct, frozen=True):
     mqtt: dict[str, Any] = {}
     pipelines: dict[str, PipelineStatus] = {}
     references: dict[str, dict[str, int]] = {}
+    ledger: dict[str, Any] | None = None
     refused_filters: tuple[str, ...] = ()
     counters: dict[str, int] = {}
 
@@ -259,6 +262,8 @@ def picture(heard: Heard) -> RenderableType:
     for name, shelf in status.references.items():
         size = f"{shelf.get('images', 0)} images, {shelf.get('bytes', 0) / 1024:,.0f} KiB"
         rest.add_row("references", f"{_plain(name)}: {size}")
+    if status.ledger:
+        rest.add_row("ledger", _ledger(status.ledger))
     if status.refused_filters:
         text = ", ".join(map(_plain, status.refused_filters))
         rest.add_row("[red]refused[/red]", f"{text}: grant them in the broker's access list")
@@ -269,6 +274,15 @@ def picture(heard: Heard) -> RenderableType:
     if rest.row_count:
         parts.append(rest)
     return Group(*parts)
+
+
+def _ledger(ledger: dict[str, Any]) -> str:
+    text = f"{ledger.get('committed', 0)} records, {ledger.get('owed', 0)} owed to the cloud"
+    if waiting := ledger.get("waiting"):
+        text += f", {waiting} wait for the disk"
+    if trouble := ledger.get("trouble"):
+        text += f"; [red]{_plain(str(trouble))}[/red]"
+    return text
 
 
 def _headline(heard: Heard) -> str:

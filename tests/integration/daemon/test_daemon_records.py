@@ -57,14 +57,14 @@ def test_each_verdict_is_sent_as_a_record_until_the_cloud_has_receipted_it(tmp_p
                         record = json.loads(told[verdict["frame_id"]])
                         assert record["verdict"] == verdict["verdict"]
                         assert record["part_id"] == verdict["part_id"]
-                    await line.status(lambda s: s["ledger"]["owed"] == 5, "five are owed")
+                    await line.status(lambda s: s["ledger"].get("owed") == 5, "five are owed")
                     cloud.receipt(5, b"\xff" * 32)
                     await line.status(
                         lambda s: s["counters"].get("receipts_refused") == 1,
                         "a receipt of another chain is refused",
                     )
                     cloud.receipt(5, cloud.head(5))
-                    await line.status(lambda s: s["ledger"]["owed"] == 0, "nothing is owed")
+                    await line.status(lambda s: s["ledger"].get("owed") == 0, "nothing is owed")
 
     asyncio.run(scenario())
 
@@ -80,7 +80,9 @@ def test_after_a_kill_a_frame_that_comes_again_gets_the_verdict_that_it_had(
                 async with line_to(broker) as line:
                     names = [line.inspect(number) for number in range(3)]
                     before = await line.all_verdicts(names)
-                    await line.status(lambda s: s["ledger"]["committed"] == 3, "all is recorded")
+                    await line.status(
+                        lambda s: s["ledger"].get("committed") == 3, "all is recorded"
+                    )
                     daemon.kill()
                     daemon.start()
                     await asyncio.to_thread(daemon.logged, "ready", times=2)
@@ -92,7 +94,7 @@ def test_after_a_kill_a_frame_that_comes_again_gets_the_verdict_that_it_had(
                     )
                     after = [json.loads(line.verdicts["pcb", name][-1][0]) for name in names]
                     assert after == before
-                    await line.status(lambda s: s["ledger"]["committed"] == 3, "none is new")
+                    await line.status(lambda s: s["ledger"].get("committed") == 3, "none is new")
 
     asyncio.run(scenario())
 
