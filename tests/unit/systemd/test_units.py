@@ -1,16 +1,18 @@
 """The service unit and the broker's configuration, judged by systemd and Mosquitto themselves."""
 
+import asyncio
 import configparser
 import os
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from edge import config
+from edge.errors import TransportError
+from edge.mqtt.brokers import LocalBroker
 
 ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "systemd" / "edge.service"
@@ -110,22 +112,19 @@ def test_the_unit_keeps_its_state_where_the_config_looks_for_it() -> None:
     assert config.StorageSection().path == Path("/var/lib") / _service()["StateDirectory"]
 
 
-def test_mosquitto_starts_with_the_shipped_configuration(tmp_path: Path) -> None:
-    broker = _tool("mosquitto")
+def test_mosquitto_starts_with_the_shipped_configuration() -> None:
+    _tool("mosquitto")
     shipped = (ROOT / "systemd" / "mosquitto-edge.conf").read_text()
     assert "\nset_tcp_nodelay true\n" in shipped
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    settings = tmp_path / "mosquitto.conf"
-    settings.write_text(f"{shipped}\nlistener {port} 127.0.0.1\nallow_anonymous true\n")
-    with subprocess.Popen(
-        [broker, "-c", str(settings)], stderr=subprocess.PIPE, text=True
-    ) as running:
-        assert running.stderr is not None
-        said = []
-        for line in running.stderr:
-            said.append(line)
-            if " running" in line:
-                break
-        running.terminate()
-    assert said[-1].rstrip().endswith("running"), "".join(said)
+    assert "Error" not in _words_of_mosquitto(shipped)
+    with pytest.raises(TransportError, match="max_packet_sise"):
+        _words_of_mosquitto(shipped.replace("packet_size", "packet_sise"))
+
+
+def _words_of_mosquitto(settings: str) -> str:
+    async def start() -> str:
+        # It has answered a CONNECT when the block begins.
+        async with LocalBroker(kind="mosquitto", settings=settings.splitlines()) as broker:
+            return broker.output()
+
+    return asyncio.run(start())
