@@ -16,12 +16,14 @@ import msgspec
 from edge.contracts import abi
 from edge.errors import EdgeError, IncompatibleError
 from edge.sdk import module
+from edge.wasm import wasi
 from edge.wasm.engine import GuestEngine
 from edge.wasm.sandbox import MAX_WASM_BYTES
 from edge.wasm.shape import PAGE_BYTES
 
 _CALL_MS: Final = 1000
 _ANY: Final = 0xFFFF
+_WASI: Final = frozenset(f"{wasi.MODULE}.{name}" for name in wasi.FUNCTIONS)
 
 
 class ExportFinding(msgspec.Struct, frozen=True):
@@ -143,7 +145,8 @@ def _beside_abi(declared: module.Declarations) -> Iterator[ExportFinding]:
 
 def _findings(declared: module.Declarations, exports: tuple[ExportFinding, ...]) -> Iterator[str]:
     for wish in declared.imports:
-        yield f"imports {wish.kind} {wish.name}; a guest imports nothing"
+        if wish.name not in _WASI or wish.kind != "function":
+            yield f"imports {wish.kind} {wish.name}; a guest imports nothing, save WASI preview 1"
     for export in exports:
         if export.state == "wrong":
             yield f"export {export.name} is {export.found}; the ABI says {export.expected}"

@@ -11,11 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from edge.errors import IncompatibleError
+from edge.wasm.binary import CUSTOM, HEAD, Reader
 
-_HEAD: Final = b"\0asm\x01\0\0\0"
-_MAX_ENTRIES: Final = 100_000
-"""Entries of one section that are looked at."""
-_MAX_VARINT_BYTES: Final = 10
 _VALUE_TYPES: Final = {
     0x7F: "i32",
     0x7E: "i64",
@@ -26,7 +23,6 @@ _VALUE_TYPES: Final = {
     0x6F: "externref",
 }
 _KINDS: Final = ("function", "table", "memory", "global", "tag")
-_FUNCTION: Final = 0x60
 _HAS_MAXIMUM: Final = 1
 _SHARED: Final = 2
 _IS_64: Final = 4
@@ -77,78 +73,17 @@ def read(wasm: bytes) -> Declarations:
     Raises:
         IncompatibleError: The bytes are no module, or end within one; the sentence names the byte.
     """
-    if wasm[: len(_HEAD)] != _HEAD:
+    if wasm[: len(HEAD)] != HEAD:
         raise IncompatibleError(
-            f"not a core Wasm module of version 1: it starts with {wasm[:8]!r}, expected {_HEAD!r}"
+            f"not a core Wasm module of version 1: it starts with {wasm[:8]!r}, expected {HEAD!r}"
         )
-    reader = _Reader(wasm, len(_HEAD), len(wasm))
     found = _Found()
-    while reader.at < reader.end:
-        section = reader.byte()
-        length = reader.number()
-        part = reader.slice(length)
-        if section == 0:
+    for section, part in Reader(wasm, len(HEAD)).sections():
+        if section == CUSTOM:
             found.custom.append(part.text())
         elif read_section := _SECTIONS.get(section):
             read_section(found, part)
     return found.declarations()
-
-
-class _Reader:
-    """A position in bytes that never runs beyond its end."""
-
-    def __init__(self, source: bytes, at: int, end: int) -> None:
-        self._source = source
-        self.at = at
-        self.end = end
-
-    def slice(self, length: int) -> "_Reader":
-        """A reader of the next bytes; this one goes on behind them."""
-        if self.at + length > self.end:
-            raise self.wrong(f"{length} bytes are announced, {self.end - self.at} are there")
-        part = _Reader(self._source, self.at, self.at + length)
-        self.at = part.end
-        return part
-
-    def byte(self) -> int:
-        if self.at >= self.end:
-            raise self.wrong("the module ends here, within a section")
-        self.at += 1
-        return self._source[self.at - 1]
-
-    def number(self) -> int:
-        """An unsigned LEB128 number."""
-        value = 0
-        for step in range(_MAX_VARINT_BYTES):
-            byte = self.byte()
-            value |= (byte & 0x7F) << (7 * step)
-            if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-                return value
-        raise self.wrong("a number does not end")
-
-    def count(self) -> int:
-        """The length of a list: bounded, for each entry takes a byte at least."""
-        value = self.number()
-        if value > min(_MAX_ENTRIES, self.end - self.at):
-            raise self.wrong(f"a list of {value} entries")
-        return value
-
-    def text(self) -> str:
-        part = self.slice(self.number())
-        return self._source[part.at : part.end].decode("utf-8", "replace")
-
-    def value_type(self) -> str:
-        code = self.byte()
-        return _VALUE_TYPES.get(code, f"type {code:#x}")
-
-    def limits(self) -> Limits:
-        flags = self.byte()
-        least = self.number()
-        most = self.number() if flags & _HAS_MAXIMUM else None
-        return Limits(least, most, bool(flags & _SHARED), bool(flags & _IS_64))
-
-    def wrong(self, problem: str) -> IncompatibleError:
-        return IncompatibleError(f"not a whole Wasm module: at byte {self.at}: {problem}")
 
 
 class _Found:
@@ -184,16 +119,24 @@ class _Found:
         )
 
 
-def _types(found: _Found, part: _Reader) -> None:
+def _types(found: _Found, part: Reader) -> None:
     for _ in range(part.count()):
-        form = part.byte()
-        if form != _FUNCTION:
-            raise part.wrong(f"a type of form {form:#x}; guests have function types alone")
-        parameters = [part.value_type() for _ in range(part.count())]
-        found.types.append(signature(parameters, [part.value_type() for _ in range(part.count())]))
+        parameters, results = part.function_type()
+        found.types.append(signature(_value_types(parameters), _value_types(results)))
 
 
-def _imports(found: _Found, part: _Reader) -> None:
+def _value_types(codes: bytes) -> list[str]:
+    return [_VALUE_TYPES.get(code, f"type {code:#x}") for code in codes]
+
+
+def _limits(part: Reader) -> Limits:
+    flags = part.byte()
+    least = part.number()
+    most = part.number() if flags & _HAS_MAXIMUM else None
+    return Limits(least, most, bool(flags & _SHARED), bool(flags & _IS_64))
+
+
+def _imports(found: _Found, part: Reader) -> None:
     for _ in range(part.count()):
         name = f"{part.text()}.{part.text()}"
         kind = _kind(part)
@@ -202,50 +145,50 @@ def _imports(found: _Found, part: _Reader) -> None:
             found.functions.append(part.number())
             type_name = found.type_of(found.functions[-1])
         elif kind == "memory":
-            found.memories.append(part.limits())
+            found.memories.append(_limits(part))
         elif kind == "table":
-            part.value_type()
-            found.tables.append(part.limits())
+            part.byte()
+            found.tables.append(_limits(part))
         else:  # a global's type and mutability, a tag's attribute and type
             part.byte()
             part.number()
         found.imports.append(External(name, kind, type_name))
 
 
-def _functions(found: _Found, part: _Reader) -> None:
+def _functions(found: _Found, part: Reader) -> None:
     found.functions.extend(part.number() for _ in range(part.count()))
 
 
-def _tables(found: _Found, part: _Reader) -> None:
+def _tables(found: _Found, part: Reader) -> None:
     for _ in range(part.count()):
-        part.value_type()
-        found.tables.append(part.limits())
+        part.byte()
+        found.tables.append(_limits(part))
 
 
-def _memories(found: _Found, part: _Reader) -> None:
-    found.memories.extend(part.limits() for _ in range(part.count()))
+def _memories(found: _Found, part: Reader) -> None:
+    found.memories.extend(_limits(part) for _ in range(part.count()))
 
 
-def _exports(found: _Found, part: _Reader) -> None:
+def _exports(found: _Found, part: Reader) -> None:
     for _ in range(part.count()):
         name = part.text()
         kind = _kind(part)
         found.exports.append((name, kind, part.number()))
 
 
-def _start(found: _Found, part: _Reader) -> None:
+def _start(found: _Found, part: Reader) -> None:
     part.number()
     found.has_start = True
 
 
-def _kind(part: _Reader) -> str:
+def _kind(part: Reader) -> str:
     code = part.byte()
     if code >= len(_KINDS):
         raise part.wrong(f"an import or export of kind {code}, which is none")
     return _KINDS[code]
 
 
-_Section = Callable[[_Found, _Reader], Any]
+_Section = Callable[[_Found, Reader], Any]
 _SECTIONS: Final[dict[int, _Section]] = {
     1: _types,
     2: _imports,

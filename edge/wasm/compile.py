@@ -15,6 +15,7 @@ from typing import Final
 
 from wasmtime import Module, WasmtimeError
 
+from edge.wasm import wasi
 from edge.wasm.sandbox import MAX_WASM_BYTES, new_engine
 
 EXIT_REFUSED: Final = 3
@@ -48,16 +49,24 @@ def compile_module(wasm: bytes) -> bytes:
     Raises:
         WasmtimeError: The bytes are no module, or one of another kind than guests may be.
     """
-    module = Module(new_engine(), wasm)
+    module = Module(new_engine(), wasi.link(wasm))
     if len(module.imports) > 0:
-        first = module.imports[0]
-        raise WasmtimeError(
-            f"it imports {first.module}.{first.name}; a guest imports nothing: "
-            "build it freestanding, without WASI"
-        )
+        raise WasmtimeError(_foreign(module))
     if len(module.exports) > MAX_EXPORTS:
         raise WasmtimeError(f"it has {len(module.exports)} exports; at most {MAX_EXPORTS} may be")
     return bytes(module.serialize())
+
+
+def _foreign(module: Module) -> str:
+    """Name the import that no function stands in for."""
+    for wish in module.imports:
+        if wish.module != wasi.MODULE or wish.name not in wasi.FUNCTIONS:
+            return (
+                f"it imports {wish.module}.{wish.name}; a guest imports nothing, save functions of "
+                f"{wasi.MODULE}: build it freestanding"
+            )
+    first = module.imports[0]
+    return f"it imports {first.module}.{first.name} with another type than preview 1 gives it"
 
 
 def main(arguments: list[str]) -> int:

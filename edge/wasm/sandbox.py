@@ -11,6 +11,8 @@ from typing import Final
 
 from wasmtime import Config, Engine
 
+from edge.wasm import wasi
+
 MAX_WASM_BYTES: Final = 16 << 20
 """The largest module that is looked at; C guests have 4 KB, Go guests 2 MB."""
 
@@ -65,6 +67,6 @@ def new_engine() -> Engine:
 
 
 def fingerprint() -> str:
-    """Name the target and the configuration, in 16 hex digits: compiled code depends on both."""
-    text = repr((_SETTINGS, sys.platform, platform.machine()))
+    """Name target, configuration and WASI shim in 16 hex digits: compiled code depends on all."""
+    text = repr((_SETTINGS, wasi.SOURCE, sys.platform, platform.machine()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
