@@ -9,39 +9,19 @@ version may give other bytes.
 
 import argparse
 import hashlib
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final
+
+from edge.sdk.languages import BuildError, Source
+from edge.sdk.languages.c import compile_against
 
 GUESTS: Final = Path(__file__).resolve().parent
 SDK: Final = GUESTS / "sdk" / "c"
 SUMS: Final = GUESTS / "SHA256SUMS"
 MEMORY_MIB: Final = {"boxes": 16, "letterbox": 64, "pair": 64, "policy": 1}
 """Each guest and the whole of its memory, minimum and maximum at once, in MiB."""
-
-STACK_BYTES: Final = 64 << 10
-"""The linker lays the stack below everything else, so that an overflow traps."""
-
-# lime1 is the baseline of the WebAssembly tool conventions; to it come 128-bit vectors and
-# memory.copy. Relaxed vectors stay out: their results differ between machines.
-FLAGS: Final = (
-    "--target=wasm32-freestanding",
-    "-mcpu=lime1+simd128+bulk_memory",
-    "-std=c17",
-    "-O3",
-    "-g0",
-    "-ffreestanding",
-    "-ffp-contract=off",
-    "-nostdlib",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wl,--no-entry",
-    "-Wl,--strip-all",
-    f"-Wl,-z,stack-size={STACK_BYTES}",
-)
 
 
 def compile_guest(source: Path, target: Path, memory_mib: int) -> None:
@@ -50,11 +30,10 @@ def compile_guest(source: Path, target: Path, memory_mib: int) -> None:
     Raises:
         SystemExit: The compiler refused it; its output is on standard error.
     """
-    size = memory_mib << 20
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS]
-    command += [f"-Wl,--initial-memory={size}", f"-Wl,--max-memory={size}", f"-I{SDK}"]
-    command += ["-o", str(target.resolve()), source.name]
-    if subprocess.run(command, cwd=source.resolve().parent, check=False).returncode != 0:
+    try:
+        compile_against(SDK, Source(source.resolve(), memory_mib), target)
+    except BuildError as refused:
+        sys.stderr.write(f"{refused}\n")
         sys.exit(f"{source}: the compiler refused it")
 
 

@@ -18,6 +18,7 @@ import msgspec
 from edge.contracts import abi
 from edge.errors import ConfigError
 from edge.sdk import inspection, measure, project, trial
+from edge.sdk.languages import TABLE
 from edge.wasm.engine import GuestEngine
 
 EXIT_FAILED: Final = 1
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bench = commands.add_parser("bench", help="time a guest's calls and its cold start")
     _vector_arguments(bench, _bench)
     _new_arguments(commands.add_parser("new", help="make a project from a template"))
-    build = commands.add_parser("build", help="compile a project with Zig")
+    build = commands.add_parser("build", help="compile a project to a module")
     build.set_defaults(run_guest=_build)
     build.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
 
@@ -67,7 +68,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _new_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run_guest=_new)
     parser.add_argument("name", metavar="NAME", help="of the guest, and of its new folder")
-    parser.add_argument("--lang", choices=project.LANGUAGES, required=True)
+    parser.add_argument("--lang", choices=list(TABLE), required=True)
     parser.add_argument("--role", choices=abi.ROLES, required=True)
     parser.add_argument("--dir", type=Path, default=Path(), help="where (default: here)")
 
