@@ -83,3 +83,7 @@ class TransportError(EdgeError):
 
 class StorageError(EdgeError):
     """Durable storage failed: backpressure, never a silent drop."""
+
+
+class ProofError(EdgeError):
+    """A signed note, a checkpoint or a proof does not hold: nothing may be concluded from it."""
