@@ -19,12 +19,14 @@ import msgspec
 from edge.errors import StorageError
 from edge.ledger import reading
 from edge.ledger import record as records
-from edge.ledger.record import Record
+from edge.ledger.entry import Runtime
+from edge.ledger.record import Override, Record
 from edge.ledger.verify import Finding, Place, Report, Row, verify
 
 _USAGE: Final = 2
 _CSV_COLUMNS: Final = (
     "seq",
+    "type",
     "captured_at",
     "decided_at",
     "pipeline",
@@ -40,6 +42,8 @@ _CSV_COLUMNS: Final = (
     "revision",
     "deployment_digest",
     "frame_digest",
+    "of",
+    "by",
     "head",
 )
 
@@ -160,7 +164,7 @@ def _export(path: Path, form: str) -> int:
     return 0
 
 
-def _decoded(rows: Iterator[Row]) -> Iterator[tuple[Row, Record]]:
+def _decoded(rows: Iterator[Row]) -> Iterator[tuple[Row, Record | Override]]:
     for row in rows:
         try:
             yield row, records.decode(row.body)
@@ -168,9 +172,25 @@ def _decoded(rows: Iterator[Row]) -> Iterator[tuple[Row, Record]]:
             raise StorageError(f"record {row.seq}: {wrong} (run `edge ledger verify`)") from wrong
 
 
-def _cells(row: Row, record: Record) -> tuple[object, ...]:
+def _cells(row: Row, record: Record | Override) -> tuple[object, ...]:
+    if isinstance(record, Override):
+        known = {
+            "seq": record.seq,
+            "type": "override",
+            "decided_at": _time(record.decided_at_ns),
+            "pipeline": record.pipeline,
+            "frame_id": record.frame_id,
+            "part_id": record.part_id,
+            "verdict": record.verdict.value,
+            "reason": record.reason,
+            "of": record.of,
+            "by": record.by,
+            "head": row.head.hex(),
+        }
+        return tuple(known.get(column, "") for column in _CSV_COLUMNS)
     return (
         record.seq,
+        "verdict",
         _time(record.captured_at_ns),
         _time(record.decided_at_ns),
         record.pipeline,
@@ -186,11 +206,19 @@ def _cells(row: Row, record: Record) -> tuple[object, ...]:
         record.deployment.revision,
         record.deployment.digest,
         record.digests.frame,
+        "",
+        "",
         row.head.hex(),
     )
 
 
-def _line(record: Record) -> str:
+def _line(record: Record | Override) -> str:
+    if isinstance(record, Override):
+        return (
+            f"{record.seq:>8}  {_time(record.decided_at_ns)}  {record.pipeline}  "
+            f"{record.verdict.value:<6} said of record {record.of}, a {record.was.value}, "
+            f"by {_shown(record.by)}: {_shown(record.reason)}"
+        )
     score = "" if record.score is None else f" {record.score:.3f}"
     return (
         f"{record.seq:>8}  {_time(record.decided_at_ns)}  {record.pipeline}  "
@@ -199,8 +227,11 @@ def _line(record: Record) -> str:
     )
 
 
-def _details(row: Row, record: Record) -> str:
-    deployment = record.deployment
+def _details(row: Row, record: Record | Override) -> str:
+    if isinstance(record, Override):
+        pairs = {"part": record.part_id, "frame": record.frame_id, "came in": record.via}
+        return _indented({**pairs, "head": row.head.hex()})
+    deployment, runtime = record.deployment, record.runtime
     pairs = {
         "deployment": f"{deployment.name} revision {deployment.revision} ({deployment.digest})",
         "latency": ", ".join(f"{name} {ms:.1f} ms" for name, ms in record.latency_ms.items()),
@@ -213,6 +244,7 @@ def _details(row: Row, record: Record) -> str:
             name: f"{seen.value} ({seen.state.value}, {seen.age_ns / 1e6:.0f} ms old)"
             for name, seen in record.signals.items()
         },
+        **({"runtime": _runtime(runtime)} if runtime.versions else {}),
         **{
             f"{name} sha256": digest
             for name, digest in msgspec.structs.asdict(record.digests).items()
@@ -220,6 +252,15 @@ def _details(row: Row, record: Record) -> str:
         },
         "head": row.head.hex(),
     }
+    return _indented(pairs)
+
+
+def _runtime(runtime: Runtime) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in runtime.versions.items())
+    return f"{versions}; {runtime.threads} threads"
+
+
+def _indented(pairs: dict[str, str]) -> str:
     return "\n".join(f"          {_shown(name)}: {_shown(text)}" for name, text in pairs.items())
 
 

@@ -27,7 +27,7 @@ from edge.daemon.signals import SignalHistory
 from edge.daemon.throttle import Throttle
 from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
 from edge.errors import DeploymentError, StorageError
-from edge.ledger.record import Entry, pinned
+from edge.ledger.entry import Entry, pinned
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate, matches
@@ -211,7 +211,7 @@ class ActivePipeline:
                 start_ms=round((time.monotonic() - began) * 1e3),
                 load_ms=loaded.load_ms,
                 probe_ms=probe.stage_ms,
-                policy_restored=loaded.policy_restored,
+                policy_restored=not loaded.state_refused,
             )
             self._on_change()
             grace_s = STOP_S

@@ -16,10 +16,12 @@ import structlog
 
 from edge.config import LedgerSection
 from edge.errors import StorageError
+from edge.ledger.entry import Entry
 from edge.ledger.ledger import Ledger
+from edge.ledger.lookup import Given
 from edge.ledger.outbox import Outbox
-from edge.ledger.record import HEAD_BYTES, Entry
-from edge.ledger.store import Given, Retention
+from edge.ledger.record import HEAD_BYTES
+from edge.ledger.store import Retention
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters

@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from edge.errors import StorageError
-from edge.ledger.record import Entry, Pending
+from edge.ledger.entry import Correction, Entry
+from edge.ledger.kept import Keeper
+from edge.ledger.lookup import Given
+from edge.ledger.record import Pending
 from edge.ledger.reserve import RESERVE_BYTES, Reserve
-from edge.ledger.store import Given, Retention, Store
-from edge.ledger.writer import Append, Ask, Counts, Deliver, Stop, Writer
+from edge.ledger.store import Retention, Store
+from edge.ledger.writer import STUCK_FAILURES, Append, Ask, Counts, Deliver, Standing, Stop, Writer
 
 MAX_WAITING: Final = 1_024
 """Records accepted and not committed: 50 s of 20 frames/s."""
@@ -51,6 +54,7 @@ class Ledger:
         on_trouble: Told when storage begins to fail, with the sentence, and when it works again,
             with "".
         reserve_bytes: Set aside for a full disk.
+        keeper: Keeps the frames of some records, and is closed with the ledger.
 
     Raises:
         StorageError: It cannot be opened, is damaged, or another process has it.
@@ -65,16 +69,23 @@ class Ledger:
         retention: Retention | None = None,
         on_trouble: Callable[[str], None] = _ignore,
         reserve_bytes: int = RESERVE_BYTES,
+        keeper: Keeper | None = None,
     ) -> None:
         # Each counter, here and in the writer, is written by one thread only: none needs a lock.
         self._accepted = self._accepted_bytes = self._asked = 0
         self._closed = False
         self._inbox: queue.SimpleQueue[Append | Ask | Stop] = queue.SimpleQueue()
-        self._writer = Writer(self._inbox, deliver, on_trouble)
-        self._thread = self._writer.start(
-            lambda: Store(folder, device, retention or Retention()),
-            Reserve(folder, reserve_bytes),
-        )
+        self._keeper = keeper
+        self._writer = Writer(self._inbox, deliver, on_trouble, keeper)
+        try:
+            self._thread = self._writer.start(
+                lambda: Store(folder, device, retention or Retention()),
+                Reserve(folder, reserve_bytes),
+            )
+        except BaseException:
+            if keeper is not None:
+                keeper.close()
+            raise
 
     @property
     def counts(self) -> Counts:
@@ -85,6 +96,22 @@ class Ledger:
     def trouble(self) -> str:
         """Why records are not committed, or what soon may keep them from it; else empty."""
         return self._writer.ended or self._writer.trouble
+
+    @property
+    def standing(self) -> Standing:
+        """Its size and what it owes, as of the last second."""
+        return self._writer.standing
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a record that came now would find no medium: nothing is committed, or no room."""
+        return self._writer.failing >= STUCK_FAILURES or not self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        # One frame is always taken, however large.
+        undigested_bytes = self._accepted_bytes - self._writer.digested_bytes
+        return self.waiting < MAX_WAITING and undigested_bytes <= MAX_WAITING_BYTES
 
     @property
     def committed(self) -> int:
@@ -114,14 +141,32 @@ class Ledger:
                 acknowledge the frame, and it will be delivered again.
         """
         self._check_open()
-        undigested_bytes = self._accepted_bytes - self._writer.digested_bytes
-        # One frame is always taken, however large.
-        if self.waiting >= MAX_WAITING or undigested_bytes > MAX_WAITING_BYTES:
+        if not self._has_room:
             reason = f": {self._writer.trouble}" if self._writer.trouble else ""
             raise StorageError(f"{self.waiting} records wait for the disk already{reason}")
         self._accepted += 1
         self._accepted_bytes += len(frame)
         self._inbox.put(Append(entry, frame, on_committed))
+
+    def override(self, correction: Correction, on_taken: Callable[[str, int], None]) -> None:
+        """Record what a person says of a verdict.
+
+        Args:
+            correction: What they say, and of which verdict.
+            on_taken: Told why it was refused, or "", and the place of its record once that is on
+                the medium, or 0.
+
+        Raises:
+            StorageError: Too many questions wait, or the ledger has ended.
+        """
+
+        def act(store: Store) -> tuple[str, int]:
+            refusal, seq = store.override(correction, time.time_ns())
+            self._writer.counts.overrides += not refusal
+            return refusal, seq
+
+        failed = ("the storage takes no record now: it was not written down, try again", 0)
+        self._ask(act, lambda taken: on_taken(*taken), failed)
 
     def pending(self, after: int, limit: int, on_found: Callable[[list[Pending]], None]) -> None:
         """Ask for up to `limit` records above `after` that the cloud has not receipted.
@@ -186,6 +231,8 @@ class Ledger:
             self._closed = True
             self._inbox.put(Stop(time.monotonic() + grace_s))
         self._thread.join()
+        if self._keeper is not None:
+            self._keeper.close()
         return self.waiting
 
     def _check_open(self) -> None:

@@ -1,4 +1,7 @@
-"""The record of one verdict, its canonical bytes, and the chain over them. Pure.
+"""Records, their canonical bytes, and the chain over them. Pure.
+
+There are two types: `verdict`, what a frame was given and what that came from; and `override`, what
+a person says of it afterwards. An override never touches the record that it speaks of.
 
 Rules:
 
@@ -16,15 +19,16 @@ shown by comparing a head with the one that the cloud receipted.
 """
 
 import hashlib
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from edge import __version__
-from edge.contracts.plan import PipelinePlan
-from edge.contracts.signal import SignalState, SignalValue
+from edge.contracts.signal import SignalState
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.errors import StorageError
+from edge.ledger import entry as entries
+from edge.ledger.entry import Correction, Entry, Runtime
 
 VERSION: Final = 1
 GENESIS: Final = bytes(32)
@@ -35,43 +39,13 @@ _LEAF: Final = b"\x00"
 _LINK: Final = b"\x01"
 
 
-class Pinned(msgspec.Struct, frozen=True):
-    """SHA-256, in hex, of what a deployment pins for one pipeline.
-
-    Attributes:
-        parameters: Of the three guests' parameters, as JSON with sorted keys.
-    """
-
-    model: str
-    preprocess: str
-    postprocess: str
-    decide: str
-    parameters: str
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """What is to be recorded: a verdict as it went out, and what it came from.
-
-    Attributes:
-        verdict: As published.
-        decided_at_ns: UTC.
-        reference_digest: SHA-256 of the reference image's payload, hex; empty where none was used.
-        pinned: Of the deployment that judged.
-        signals: As the policy saw them, by logical name.
-        fingerprint: Of the frame's bytes, as the daemon makes it; kept beside the record, not in
-            it, for telling redelivered frames after a restart.
-    """
-
-    verdict: Verdict
-    decided_at_ns: int
-    pinned: Pinned
-    reference_digest: str = ""
-    signals: dict[str, SignalValue] = {}
-    fingerprint: int = 0
-
-
 class Digests(msgspec.Struct, frozen=True):
-    """SHA-256, in hex, of all that the verdict depends on; empty where there was none."""
+    """SHA-256, in hex, of what the verdict depends on; empty where there was none.
+
+    Attributes:
+        state: Of what the policy had saved before this frame.
+        findings: Of what it was decided by: the guest ABI's Defect structs, before rounding.
+    """
 
     frame: str
     reference: str
@@ -80,6 +54,8 @@ class Digests(msgspec.Struct, frozen=True):
     postprocess: str
     decide: str
     parameters: str
+    state: str = ""
+    findings: str = ""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -90,20 +66,20 @@ class Seen(msgspec.Struct, frozen=True):
     state: SignalState
 
 
-class Record(msgspec.Struct, frozen=True):
-    """A record, as its canonical bytes say it.
+class Record(msgspec.Struct, frozen=True, tag_field="type", tag="verdict"):
+    """The record of a verdict, as its canonical bytes say it; `type` is `verdict`.
 
     Attributes:
         v: Version of the encoding.
-        type: `verdict`; other kinds of record may follow in later versions.
         ledger: Random name of the ledger: a device whose disk was replaced begins another one.
         seq: Place in the ledger, from 1, without gaps.
         prev: Head of the chain before this record, hex.
         software: Version of this runtime.
+        content: What the bytes of `frame` and `reference` were read as: MQTT content types.
+        frame_index: Frames that the policy had decided before; -1 where this one was not judged.
     """
 
     v: int
-    type: str
     ledger: str
     seq: int
     prev: str
@@ -124,6 +100,48 @@ class Record(msgspec.Struct, frozen=True):
     software: str
     latency_ms: dict[str, float]
     budget_ms: float
+    content: dict[str, str] = {}
+    frame_index: int = -1
+    runtime: Runtime = Runtime()
+
+    @property
+    def judged(self) -> bool:
+        """Whether the frame went the whole way; else its verdict is the host's."""
+        return self.frame_index >= 0
+
+
+class Override(msgspec.Struct, frozen=True, tag_field="type", tag="override"):
+    """The record of a correction; `type` is `override`.
+
+    Attributes:
+        v: As in `Record`, like all that stands there, too.
+        of: Place of the verdict's record.
+        of_leaf: Its leaf hash, hex: it stays bound when that record's body is pruned.
+        was: The verdict that was given.
+        verdict: What it should have been.
+        by: Who says so.
+        via: How they came in.
+        reason: Why, in their words.
+        decided_at_ns: UTC, when it was said.
+    """
+
+    v: int
+    ledger: str
+    seq: int
+    prev: str
+    device: str
+    pipeline: str
+    frame_id: str
+    part_id: str
+    of: int
+    of_leaf: str
+    was: Kind
+    verdict: Kind
+    by: str
+    via: str
+    reason: str
+    decided_at_ns: int
+    software: str
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -134,7 +152,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
-_decoder = msgspec.json.Decoder(Record)
+_decoder: Final[msgspec.json.Decoder[Record | Override]] = msgspec.json.Decoder(Record | Override)
 
 
 def leaf_hash(canonical: bytes) -> bytes:
@@ -144,16 +162,21 @@ def leaf_hash(canonical: bytes) -> bytes:
 
 def next_head(head: bytes, canonical: bytes) -> bytes:
     """Return the head of the chain after a record (rule 3)."""
-    return hashlib.sha256(_LINK + head + leaf_hash(canonical)).digest()
+    return linked(head, leaf_hash(canonical))
+
+
+def linked(head: bytes, leaf: bytes) -> bytes:
+    """Return the head of the chain after a record whose leaf hash is known (rule 3)."""
+    return hashlib.sha256(_LINK + head + leaf).digest()
 
 
 def encode(entry: Entry, frame_digest: str, ledger: str, seq: int, prev: bytes) -> bytes:
     """Return the canonical bytes of the record of `entry` at place `seq` after the head `prev`."""
-    verdict, pinned = entry.verdict, entry.pinned
+    verdict, pinned, policy = entry.verdict, entry.pinned, entry.policy
+    content = {"frame": entry.content, "reference": entry.reference_content}
     return _encoder.encode(
         Record(
             v=VERSION,
-            type="verdict",
             ledger=ledger,
             seq=seq,
             prev=prev.hex(),
@@ -176,6 +199,8 @@ def encode(entry: Entry, frame_digest: str, ledger: str, seq: int, prev: bytes) 
                 postprocess=pinned.postprocess,
                 decide=pinned.decide,
                 parameters=pinned.parameters,
+                state=entries.digest(policy.blob) if policy is not None and policy.blob else "",
+                findings=entry.findings,
             ),
             signals={
                 name: Seen(value.value, value.age_ns, value.state)
@@ -185,12 +210,51 @@ def encode(entry: Entry, frame_digest: str, ledger: str, seq: int, prev: bytes) 
             software=__version__,
             latency_ms=verdict.latency_ms,
             budget_ms=verdict.budget_ms,
+            content={name: text for name, text in content.items() if text},
+            frame_index=-1 if policy is None else policy.frame_index,
+            runtime=entry.runtime,
         )
     )
 
 
-def decode(canonical: bytes) -> Record:
-    """Read a record.
+def encode_override(
+    correction: Correction, of: Record, of_leaf: bytes, at_ns: int, seq: int, prev: bytes
+) -> bytes:
+    """Return the canonical bytes of the record of a correction, at place `seq`, made at `at_ns`.
+
+    Args:
+        correction: What was said.
+        of: The record that it speaks of, of the same ledger.
+        of_leaf: Its leaf hash.
+        at_ns: UTC.
+        seq: Its place.
+        prev: Head of the chain before it.
+    """
+    return _encoder.encode(
+        Override(
+            v=VERSION,
+            ledger=of.ledger,
+            seq=seq,
+            prev=prev.hex(),
+            device=of.device,
+            pipeline=of.pipeline,
+            frame_id=of.frame_id,
+            part_id=of.part_id,
+            of=of.seq,
+            of_leaf=of_leaf.hex(),
+            was=of.verdict,
+            verdict=correction.verdict,
+            by=correction.by,
+            via=correction.via,
+            reason=correction.reason,
+            decided_at_ns=at_ns,
+            software=__version__,
+        )
+    )
+
+
+def decode(canonical: bytes) -> Record | Override:
+    """Read a record of either type.
 
     Raises:
         StorageError: The bytes are not a record of this version.
@@ -201,6 +265,18 @@ def decode(canonical: bytes) -> Record:
         raise StorageError(f"not a record of version {VERSION}: {wrong}") from wrong
     if record.v != VERSION:
         raise StorageError(f"a record of version {record.v}; this software reads {VERSION}")
+    return record
+
+
+def decode_verdict(canonical: bytes) -> Record:
+    """Read the record of a verdict.
+
+    Raises:
+        StorageError: The bytes are not a record of this version, or one of another type.
+    """
+    record = decode(canonical)
+    if not isinstance(record, Record):
+        raise StorageError(f"record {record.seq} is no verdict, but an override of {record.of}")
     return record
 
 
@@ -224,20 +300,3 @@ def verdict_of(record: Record) -> Verdict:
         budget_ms=record.budget_ms,
         provider=record.provider,
     )
-
-
-def pinned(plan: PipelinePlan) -> Pinned:
-    """Return the digests of a plan; they hold as long as the plan is used."""
-    guests = (plan.preprocess, plan.postprocess, plan.decide)
-    return Pinned(
-        model=plan.model.sha256,
-        preprocess=plan.preprocess.sha256,
-        postprocess=plan.postprocess.sha256,
-        decide=plan.decide.sha256,
-        parameters=parameters_digest([guest.parameters for guest in guests]),
-    )
-
-
-def parameters_digest(parameters: list[dict[str, Any]]) -> str:
-    """Return the SHA-256, hex, of the guests' parameters as canonical JSON (rule 1)."""
-    return hashlib.sha256(_encoder.encode(parameters)).hexdigest()

@@ -24,7 +24,7 @@ from edge.ledger.record import GENESIS
 DATABASE: Final = "ledger.db"
 LOCK: Final = "ledger.lock"
 APPLICATION_ID: Final = 0x45444745  # "EDGE"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 WAL_PAGES: Final = 1_000
 """Pages of WAL after which a commit carries them into the database: 4 MiB."""
 _WAL_BYTES: Final = 8 << 20
@@ -40,14 +40,18 @@ TABLES: Final = {
         "frame_id TEXT NOT NULL, frame BLOB NOT NULL, part_id TEXT NOT NULL, "
         "fingerprint INTEGER NOT NULL, body BLOB NOT NULL, head BLOB NOT NULL) STRICT"
     ),
-    "record_frame": "CREATE UNIQUE INDEX record_frame ON record(pipeline, frame_id, frame)",
+    "record_frame": (
+        "CREATE UNIQUE INDEX record_frame ON record(pipeline, frame_id, frame) WHERE frame <> x''"
+    ),
+    "record_part": "CREATE INDEX record_part ON record(part_id) WHERE part_id <> ''",
     "mark": (
         "CREATE TABLE mark(name TEXT PRIMARY KEY, seq INTEGER NOT NULL, head BLOB NOT NULL) STRICT"
     ),
 }
 """`body` holds the canonical bytes, `head` the chain's head after them; the columns before are
-copies for finding. `mark` has three rows: `head`, the last record; `receipt`, up to which the
-cloud holds all; `anchor`, up to which records were pruned."""
+copies for finding. An override has no frame of its own: there `frame` is empty. `mark` has three
+rows: `head`, the last record; `receipt`, up to which the cloud holds all; `anchor`, up to which
+records were pruned."""
 
 MARKS: Final = ("anchor", "receipt", "head")
 

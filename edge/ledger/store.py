@@ -21,11 +21,12 @@ from typing import Final
 
 import msgspec
 
-from edge.contracts import verdict as verdicts
 from edge.errors import StorageError
+from edge.ledger import lookup, schema
 from edge.ledger import record as records
-from edge.ledger import schema
-from edge.ledger.record import Entry, Pending
+from edge.ledger.entry import Correction, Entry
+from edge.ledger.lookup import Given
+from edge.ledger.record import Pending
 from edge.ledger.reserve import RESERVE_BYTES
 from edge.ledger.schema import FullError, Lock
 
@@ -65,21 +66,6 @@ class Prepared(msgspec.Struct, frozen=True):
 
     entry: Entry
     frame: bytes
-
-
-class Given(msgspec.Struct, frozen=True):
-    """A verdict that a frame was given before.
-
-    Attributes:
-        verdict: JSON, as in `edge.contracts.verdict`.
-        frame_digest: SHA-256 of the frame's bytes, hex.
-        fingerprint: As the daemon made it.
-    """
-
-    frame_id: str
-    verdict: bytes
-    frame_digest: str
-    fingerprint: int
 
 
 class Store:
@@ -142,14 +128,43 @@ class Store:
                     prepared.entry, prepared.frame.hex(), self.ledger, seq + 1, head
                 )
                 after = records.next_head(head, body)
-                if self._insert(seq + 1, prepared, body, after):
+                if self._insert(_row(seq + 1, prepared, body, after)):
                     seq, head = seq + 1, after
                     places.append(seq)
                 else:
                     places.append(self._place(prepared))
-            self._database.execute("UPDATE mark SET seq=?, head=? WHERE name='head'", (seq, head))
+            self._move_mark("head", Mark(seq, head))
         self.head = Mark(seq, head)
         return places
+
+    def override(self, correction: Correction, at_ns: int) -> tuple[str, int]:
+        """Commit what a person says of a verdict.
+
+        Args:
+            correction: Names the verdict by its place, or by its part.
+            at_ns: UTC.
+
+        Returns:
+            Why it was refused, or ""; and its place, or 0.
+
+        Raises:
+            StorageError: Nothing was written.
+        """
+        with self._errors():
+            refusal, body = lookup.meant(self._database, correction)
+        if refusal:
+            return refusal, 0
+        of, seq = records.decode_verdict(body), self.head.seq + 1
+        said = records.encode_override(
+            correction, of, records.leaf_hash(body), at_ns, seq, self.head.head
+        )
+        after = records.next_head(self.head.head, said)
+        with self._quota(), self._transaction():
+            row = (seq, at_ns, of.pipeline, of.frame_id, b"", of.part_id, 0, said, after)
+            self._insert(row)
+            self._move_mark("head", Mark(seq, after))
+        self.head = Mark(seq, after)
+        return "", seq
 
     def pending(self, after: int, limit: int) -> list[Pending]:
         """Return up to `limit` records above `after` that are not receipted, in order."""
@@ -179,9 +194,7 @@ class Store:
                 return f"the head at record {seq} is {ours.hex()}, not {head.hex()}"
             if seq > self.receipt.seq:
                 with self._transaction():
-                    self._database.execute(
-                        "UPDATE mark SET seq=?, head=? WHERE name='receipt'", (seq, head)
-                    )
+                    self._move_mark("receipt", Mark(seq, head))
                 self.receipt = Mark(seq, head)
         return ""
 
@@ -209,55 +222,45 @@ class Store:
                 return 0
             with self._transaction():
                 removed = self._database.execute("DELETE FROM record WHERE seq <= ?", (last.seq,))
-                self._database.execute(
-                    "UPDATE mark SET seq=?, head=? WHERE name='anchor'", (last.seq, last.head)
-                )
+                self._move_mark("anchor", last)
             self.anchor = last
             return removed.rowcount
 
     def recent(self, pipeline: str, limit: int) -> list[Given]:
-        """Return a pipeline's last `limit` verdicts, oldest first.
-
-        They are looked for among the last 8 * `limit` records of all pipelines.
-        """
+        """Return a pipeline's last `limit` verdicts, oldest first (`lookup.recent`)."""
         with self._errors():
-            # The + keeps SQLite from the index, by which it would have to sort all that there is.
-            rows = self._database.execute(
-                "SELECT body, fingerprint FROM record WHERE +pipeline=? AND seq > ? "
-                "ORDER BY seq DESC LIMIT ?",
-                (pipeline, self.head.seq - 8 * limit, limit),
-            ).fetchall()
-        return [_given(body, fingerprint) for body, fingerprint in reversed(rows)]
+            return lookup.recent(self._database, pipeline, limit, self.head.seq)
 
     def find(self, pipeline: str, frame_id: str) -> Given | None:
         """Return the last verdict that a frame id was given, or None."""
         with self._errors():
-            row = self._database.execute(
-                "SELECT body, fingerprint FROM record WHERE pipeline=? AND frame_id=? "
-                "ORDER BY seq DESC LIMIT 1",
-                (pipeline, frame_id),
-            ).fetchone()
-        return _given(*row) if row else None
+            return lookup.of_frame(self._database, pipeline, frame_id)
 
-    def _insert(self, seq: int, prepared: Prepared, body: bytes, head: bytes) -> bool:
-        verdict = prepared.entry.verdict
-        row = (
-            seq,
-            prepared.entry.decided_at_ns,
-            verdict.pipeline,
-            verdict.frame_id,
-            prepared.frame,
-            verdict.part_id,
-            prepared.entry.fingerprint,
-            body,
-            head,
-        )
+    def owed_since_ns(self) -> int:
+        """Return when the oldest record was decided that is not receipted, UTC; 0: none is owed."""
+        with self._errors():
+            row = self._database.execute(
+                "SELECT at_ns FROM record WHERE seq=?", (self.receipt.seq + 1,)
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def used_bytes(self) -> int:
+        """Return what the database takes of its quota."""
+        with self._errors():
+            return self._used_bytes()
+
+    def _insert(self, row: tuple[object, ...]) -> bool:
         done = self._database.execute(
             "INSERT INTO record VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT(pipeline, frame_id, frame) DO NOTHING",
+            "ON CONFLICT(pipeline, frame_id, frame) WHERE frame <> x'' DO NOTHING",
             row,
         )
         return done.rowcount == 1
+
+    def _move_mark(self, name: str, mark: Mark) -> None:
+        self._database.execute(
+            "UPDATE mark SET seq=?, head=? WHERE name=?", (mark.seq, mark.head, name)
+        )
 
     def _place(self, prepared: Prepared) -> int:
         verdict = prepared.entry.verdict
@@ -350,11 +353,17 @@ class Store:
             raise schema.translated(failed, self.path) from failed
 
 
-def _given(body: bytes, fingerprint: int) -> Given:
-    record = records.decode(body)
-    return Given(
-        frame_id=record.frame_id,
-        verdict=verdicts.to_json(records.verdict_of(record)),
-        frame_digest=record.digests.frame,
-        fingerprint=fingerprint,
+def _row(seq: int, prepared: Prepared, body: bytes, head: bytes) -> tuple[object, ...]:
+    entry = prepared.entry
+    verdict = entry.verdict
+    return (
+        seq,
+        entry.decided_at_ns,
+        verdict.pipeline,
+        verdict.frame_id,
+        prepared.frame,
+        verdict.part_id,
+        entry.fingerprint,
+        body,
+        head,
     )

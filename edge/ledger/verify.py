@@ -94,7 +94,7 @@ class Report(msgspec.Struct, frozen=True):
     finding: Finding | None
 
 
-class _Digests(msgspec.Struct):
+class _Digests(msgspec.Struct, frozen=True):
     frame: str
 
 
@@ -111,7 +111,7 @@ class _Claims(msgspec.Struct):
     part_id: str
     verdict: Kind
     decided_at_ns: int
-    digests: _Digests
+    digests: _Digests = _Digests("")  # an override has none
 
 
 _claims = msgspec.json.Decoder(_Claims)

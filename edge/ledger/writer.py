@@ -23,7 +23,8 @@ from typing import Final
 import msgspec
 
 from edge.errors import StorageError
-from edge.ledger.record import Entry
+from edge.ledger.entry import Entry
+from edge.ledger.kept import Keeper
 from edge.ledger.reserve import Reserve
 from edge.ledger.schema import FullError
 from edge.ledger.store import PRUNE_RECORDS, Prepared, Store
@@ -32,6 +33,8 @@ MAX_BATCH: Final = 64
 """Records in one commit: at 32 the cost of the fsync is spread thin already."""
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0
+STUCK_FAILURES: Final = 3
+"""Commits that failed in a row, 0.7 s, before storage counts as stuck and not as slow."""
 _UPKEEP_S: Final = 1.0
 """Between looks at quotas and reserve."""
 
@@ -47,6 +50,7 @@ class Counts(msgspec.Struct):
     pruned: int = 0
     failures: int = 0
     refused_receipts: int = 0
+    overrides: int = 0
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -75,6 +79,21 @@ class Stop(msgspec.Struct, frozen=True):
     give_up_at: float
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """How the ledger stands, as of the last look at it, once a second.
+
+    Attributes:
+        used_bytes: Of the database's quota.
+        owed_since_ns: UTC, when the oldest record was decided that the cloud has not receipted; 0:
+            none is owed.
+        reserve: Whether the reserve lies.
+    """
+
+    used_bytes: int = 0
+    owed_since_ns: int = 0
+    reserve: bool = False
+
+
 class Writer:
     """The thread's side of the ledger.
 
@@ -82,8 +101,11 @@ class Writer:
         inbox: What is to be done, in order; bounded by whoever fills it.
         deliver: Brings answers to the loop's thread.
         on_trouble: Told there of each change of `trouble`.
+        keeper: Keeps the frames of some records; None: none are kept.
 
     Attributes:
+        standing: As of the last look.
+        failing: Commits that failed since the last one that did not.
         settled: Records committed and answered.
         committed: Place of the last one.
         receipted: Place up to which the cloud holds all.
@@ -98,8 +120,11 @@ class Writer:
         inbox: "queue.SimpleQueue[Append | Ask | Stop]",
         deliver: Deliver,
         on_trouble: Callable[[str], None],
+        keeper: Keeper | None = None,
     ) -> None:
         self.counts = Counts()
+        self.standing = Standing()
+        self.failing = 0
         self.settled = 0
         self.committed = 0
         self.receipted = 0
@@ -110,6 +135,7 @@ class Writer:
         self._inbox = inbox
         self._deliver_on = deliver
         self._on_trouble = on_trouble
+        self._keeper = keeper
         self._backlog: deque[tuple[Prepared, Callable[[int], None]]] = deque()
         self._asks: deque[Ask] = deque()
         self._stop: Stop | None = None
@@ -183,9 +209,14 @@ class Writer:
     def _sort(self, task: Append | Ask | Stop) -> None:
         match task:
             case Append(entry, frame, on_committed):
-                digest = hashlib.sha256(frame).digest()
+                known = entry.frame_digest
+                digest = bytes.fromhex(known) if known else hashlib.sha256(frame).digest()
                 self.digested_bytes += len(frame)
-                self._backlog.append((Prepared(entry, digest), on_committed))
+                if self._keeper is not None:
+                    self._keeper.offer(entry, frame, digest)
+                # The reference would be kept in memory with every record that waits.
+                bare = msgspec.structs.replace(entry, reference=b"")
+                self._backlog.append((Prepared(bare, digest), on_committed))
             case Ask():
                 self._asks.append(task)
             case Stop():
@@ -201,15 +232,18 @@ class Writer:
             if full.disk and reserve.release():
                 self._note(f"{full}; the reserve was released")
                 return
+            self.failing += 1
             self._back_off(str(full))
             return
         except StorageError as failed:
             self.counts.failures += 1
+            self.failing += 1
             self._back_off(str(failed))
             return
         for _ in batch:
             self._backlog.popleft()
         self._retry_at, self._retry_s, self._full = 0.0, _FIRST_RETRY_S, False
+        self.failing = 0
         self.settled += len(batch)
         self.committed = store.head.seq
         self.counts.committed += len(batch)
@@ -226,7 +260,7 @@ class Writer:
                 self.counts.failures += 1
                 self._note(str(failed))
                 answer = ask.otherwise
-            self.receipted = store.receipt.seq
+            self.committed, self.receipted = store.head.seq, store.receipt.seq
             self.answered += 1
             self._deliver(answer)
 
@@ -245,6 +279,8 @@ class Writer:
                 self._note("")
         elif not self.trouble:
             self._note(_NO_RESERVE)
+        with contextlib.suppress(StorageError):
+            self.standing = Standing(store.used_bytes(), store.owed_since_ns(), reserve.lies)
         # While there is more to prune, it goes on between commits.
         self._upkeep_at = time.monotonic() + (0.0 if pruned == PRUNE_RECORDS else _UPKEEP_S)
 

@@ -15,7 +15,7 @@ from ledgers import Line, entry, frame
 from edge.contracts import verdict as verdicts
 from edge.errors import StorageError
 from edge.ledger import ledger as ledgers
-from edge.ledger import reading, store
+from edge.ledger import reading, schema, store
 from edge.ledger.ledger import Ledger
 from edge.ledger.store import Retention
 from edge.ledger.verify import Report, verify
@@ -455,9 +455,10 @@ def test_an_exchanged_ledger_is_refused(
 
 def test_a_later_schema_is_refused_and_left_alone(opened: Open, closed: Path) -> None:
     content = bytearray(closed.read_bytes())
-    content[60:64] = (2).to_bytes(4, "big")  # user_version: sqlite.org/fileformat2.html, 1.3
+    later = schema.SCHEMA_VERSION + 1
+    content[60:64] = later.to_bytes(4, "big")  # user_version: sqlite.org/fileformat2.html, 1.3
     closed.write_bytes(content)
-    assert "schema version 2" in _refused(opened, closed)
+    assert f"schema version {later}" in _refused(opened, closed)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, line: Line) -> None:

@@ -10,7 +10,8 @@ from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import to_json
 from edge.errors import StorageError
 from edge.ledger import record as records
-from edge.ledger.record import GENESIS, Entry
+from edge.ledger.entry import Entry, digest, parameters_document
+from edge.ledger.record import GENESIS
 
 # The first is RFC 6962's leaf hash of an empty leaf, as Certificate Transparency's own test
 # vectors have it; the others were made with coreutils: printf, xxd -r -p, sha256sum.
@@ -70,7 +71,7 @@ def test_the_order_of_latencies_and_signals_does_not_show() -> None:
 
 def test_the_verdict_of_a_record_is_the_one_that_was_published() -> None:
     given = entry(2)
-    again = records.verdict_of(records.decode(_encode(given)))
+    again = records.verdict_of(records.decode_verdict(_encode(given)))
     assert again == given.verdict
     assert json.loads(to_json(again)) == json.loads(to_json(given.verdict))
 
@@ -81,7 +82,7 @@ def test_a_signal_that_is_no_number_is_recorded_as_null_and_read_back() -> None:
     )
     canonical = _encode(given)
     assert b'"value":null' in canonical
-    assert records.decode(canonical).signals["signal.oven"].value is None
+    assert records.decode_verdict(canonical).signals["signal.oven"].value is None
 
 
 @pytest.mark.parametrize("bad", [b"", b"{}", b"\xff", b"[" * 5_000, _encode(entry(1))[:-1]])
@@ -98,7 +99,7 @@ def test_a_record_of_a_later_version_is_refused_by_its_version() -> None:
 
 def test_the_digest_of_parameters_tells_pipelines_apart_and_not_the_order_of_keys() -> None:
     one, same, other = (
-        records.parameters_digest(parameters)
+        digest(parameters_document(parameters))
         for parameters in (
             [{"a": 1, "b": 2}, {}],
             [{"b": 2, "a": 1}, {}],
