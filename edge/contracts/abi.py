@@ -11,7 +11,7 @@ from ctypes import c_char, c_double, c_float, c_int32, c_int64, c_uint32, c_uint
 from typing import Final
 
 ABI_MAJOR: Final = 1
-ABI_MINOR: Final = 0
+ABI_MINOR: Final = 1
 """The host's version. A guest's major must be equal, its minor at most this."""
 
 MAX_RANK: Final = 8
@@ -212,7 +212,7 @@ class DecideCall(Struct):
     score: float
     reason: bytes
     action_count: int
-    reserved: int
+    part: int
     actions: "ctypes.Array[Action]"
     _fields_ = (
         ("frame_index", c_uint64),  # frames decided since the guest's state began, from 0
@@ -227,7 +227,7 @@ class DecideCall(Struct):
         ("score", c_float),  # out: 0..1
         ("reason", c_char * REASON_BYTES),  # out: [a-z0-9-], NUL-padded
         ("action_count", c_uint32),  # out: 0..MAX_ACTIONS
-        ("reserved", c_uint32),  # 0
+        ("part", c_uint32),  # equal for the frames of one part; 0: none is known (since 1.1)
         ("actions", Action * MAX_ACTIONS),  # out
     )
 
@@ -304,11 +304,24 @@ EXPORTS: Final[tuple[Export, ...]] = (
         2,
         meaning="(address, bytes) of a forerunner's state -> 0, or an error: then it starts empty",
     ),
+    Export(
+        "edge_log",
+        0,
+        meaning="-> address of NUL-terminated UTF-8 lines that the last call logged, 0 for none",
+    ),
 )
 
 ROLES: Final = ("preprocess", "postprocess", "decide")
 MAX_STATE_BYTES: Final = 4096
 MAX_ERROR_BYTES: Final = 255
+MAX_LOG_BYTES: Final = 2048
+"""All that one call may log; the rest is cut off."""
+MAX_LOG_LINES: Final = 8
+"""Of one call; the others are dropped."""
+MAX_LOG_LINE_BYTES: Final = 255
+PARAMETERS_SECTION: Final = "edge.parameters"
+"""Custom section with the JSON Schema of the guest's parameters."""
+MAX_PARAMETERS_SECTION_BYTES: Final = 65_536
 TENSOR_ALIGNMENT: Final = 64
 """One cache line; also the widest vector that ONNX Runtime's kernels load."""
 IMAGE_SLACK_BYTES: Final = 16

@@ -67,6 +67,7 @@ class Judge(Message, frozen=True):
         captured_at_ns: UTC; what the policy is told as time.
         reference: Key of the reference image; empty where the pipeline uses none.
         signals: In the order of the plan's grants.
+        part: Equal for the frames of one part (`edge.contracts.frame.part_number`).
         probe: Goes the whole way, but the policy's state is as it was before.
     """
 
@@ -77,6 +78,7 @@ class Judge(Message, frozen=True):
     reference: str = ""
     signals: tuple[SignalValue, ...] = ()
     probe: bool = False
+    part: int = 0
 
 
 class Stop(Message, frozen=True):
@@ -88,12 +90,13 @@ class Loaded(Message, frozen=True):
 
     Attributes:
         load_ms: Milliseconds of each part of loading.
-        policy_restored: False: the policy could not read its forerunner's state and starts empty.
+        state_refused: Not empty: why the policy could not go on from its forerunner's state, and
+            started empty.
     """
 
     provider: str
     load_ms: dict[str, float]
-    policy_restored: bool = True
+    state_refused: str = ""
 
 
 class LoadFailed(Message, frozen=True):
@@ -116,12 +119,21 @@ class ActionWish(msgspec.Struct, frozen=True):
     ttl_ms: int
 
 
+class GuestLine(msgspec.Struct, frozen=True):
+    """A line that a guest logged, by its first role; printable, of at most 255 bytes."""
+
+    role: str
+    text: str
+
+
 class Judged(Message, frozen=True):
     """A frame's judgement.
 
     Attributes:
         stage_ms: Milliseconds of each stage on the worker.
         policy: The policy's state after this frame; absent after a probe.
+        lines: What the guests logged.
+        state_refused: Not empty: the policy could not go on from its state, and started empty.
     """
 
     ticket: int
@@ -132,15 +144,22 @@ class Judged(Message, frozen=True):
     stage_ms: dict[str, float]
     actions: tuple[ActionWish, ...] = ()
     policy: PolicyState | None = None
+    lines: tuple[GuestLine, ...] = ()
+    state_refused: str = ""
 
 
 class Failed(Message, frozen=True):
-    """A frame that could not be judged: the supervisor gives the fail-safe with this reason."""
+    """A frame that could not be judged: the supervisor gives the fail-safe with this reason.
+
+    The rest is as in `Judged`.
+    """
 
     ticket: int
     reason: str
     detail: str
     stage_ms: dict[str, float] = {}
+    lines: tuple[GuestLine, ...] = ()
+    state_refused: str = ""
 
 
 ToWorker = Start | Reference | Forget | Judge | Stop

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edge.contracts.abi import MAX_STATE_BYTES
 from edge.contracts.frame import PixelFormat
 from edge.contracts.verdict import DeploymentRef, Kind
 
@@ -64,6 +65,10 @@ class GuestPlan(msgspec.Struct, frozen=True):
         path: Absolute path of the Wasm file; its sha256 was checked when the plan was made.
         memory_mib: The most memory that the module may declare.
         call_ms: The longest that one call may take before it is interrupted.
+        fuel: Instructions that one call may take, roughly; 0: they are not counted.
+        fresh: Whether each frame gets a new instance.
+        state_bytes: The largest state that the policy may save; 0: none is kept.
+        log_lines_per_minute: Lines that it may log.
         parameters: Handed to `edge_configure`, with the names around them.
     """
 
@@ -72,6 +77,10 @@ class GuestPlan(msgspec.Struct, frozen=True):
     memory_mib: int
     call_ms: int
     parameters: dict[str, Any] = {}
+    fuel: int = 0
+    fresh: bool = False
+    state_bytes: int = MAX_STATE_BYTES
+    log_lines_per_minute: int = 0
 
 
 class SignalGrant(msgspec.Struct, frozen=True):
@@ -82,11 +91,16 @@ class SignalGrant(msgspec.Struct, frozen=True):
 
 
 class ActionGrant(msgspec.Struct, frozen=True):
-    """An action that the policy may cause, at most so often and so long."""
+    """An action that the policy may cause, at most so often and so long.
+
+    Attributes:
+        revert: What the daemon publishes when the time to live is over; None: nothing.
+    """
 
     name: str
     max_per_minute: int
     max_ttl_ms: int
+    revert: float | None = None
 
 
 class ImagePlan(msgspec.Struct, frozen=True):

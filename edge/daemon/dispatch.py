@@ -17,6 +17,7 @@ import msgspec
 
 from edge.config import DeadlineSection
 from edge.contracts import verdict as verdicts
+from edge.contracts.frame import part_number
 from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
 from edge.contracts.plan import Overflow, PipelinePlan
 from edge.contracts.signal import SignalValue
@@ -262,6 +263,7 @@ class Dispatch:
                     captured_at_ns=frame.captured_at_ns,
                     reference=admission.reference.key if admission.reference else "",
                     signals=admission.signals,
+                    part=part_number(frame.part_id),
                 ),
                 frame.payload,
                 admission.reference,

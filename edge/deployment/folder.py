@@ -151,7 +151,7 @@ def _plan(
         decide=_guest_plan(deployment.root, pipeline.decide),
         signals=tuple(SignalGrant(grant.name, grant.max_age_ms) for grant in pipeline.signals),
         actions=tuple(
-            ActionGrant(grant.name, grant.max_per_minute, grant.max_ttl_ms)
+            ActionGrant(grant.name, grant.max_per_minute, grant.max_ttl_ms, grant.revert)
             for grant in pipeline.actions
         ),
     )
@@ -209,4 +209,8 @@ def _guest_plan(root: Path, guest: Guest) -> GuestPlan:
         memory_mib=guest.memory_mib,
         call_ms=guest.call_ms,
         parameters=guest.parameters,
+        fuel=guest.fuel,
+        fresh=guest.instance == "frame",
+        state_bytes=guest.state_bytes,
+        log_lines_per_minute=guest.log_lines_per_minute,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edge.contracts.abi import MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
 from edge.deployment.schema import FilePath, Name, Sha256, Strict
 
@@ -73,6 +74,24 @@ class Guest(Pinned):
 
     memory_mib: int = Field(ge=1, le=4_096, description="The most memory it may declare, MiB.")
     call_ms: int = Field(ge=1, le=10_000, description="The longest one call may take.")
+    fuel: int = Field(
+        0,
+        ge=0,
+        le=10**12,
+        description="Wasm instructions that one call may take, counted; 0: not counted.",
+    )
+    instance: Literal["kept", "frame"] = Field(
+        "kept", description="`frame`: each frame meets a new instance."
+    )
+    state_bytes: int = Field(
+        MAX_STATE_BYTES,
+        ge=0,
+        le=MAX_STATE_BYTES,
+        description="The largest state that it may save; 0: none is kept. Of `decide` alone.",
+    )
+    log_lines_per_minute: int = Field(
+        0, ge=0, le=6_000, description="Lines that it may log; others are counted and dropped."
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Handed to the guest as JSON when it is configured."
     )
@@ -104,6 +123,12 @@ class ActionGrant(Strict):
     name: ActionName
     max_per_minute: int = Field(ge=1, le=60_000)
     max_ttl_ms: int = Field(ge=1, le=86_400_000, description="The longest it may hold.")
+    revert: float | None = Field(
+        None,
+        ge=-1e9,
+        le=1e9,
+        description="Published by the daemon when the time to live is over; absent: nothing is.",
+    )
 
 
 class Pipeline(Strict):
@@ -139,6 +164,9 @@ class Pipeline(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for role, guest in self.guests:
+            if role != "decide" and "state_bytes" in guest.model_fields_set:
+                raise ValueError(f"{role}.state_bytes is set, but decide alone keeps a state")
         if self.reference is None and "reference_slots" in self.model_fields_set:
             raise ValueError("reference_slots is set, but there is no reference")
         granted = sum(guest.call_ms for _, guest in self.guests)
@@ -172,11 +200,12 @@ class Pipeline(Strict):
         seen: dict[str, tuple[str, Guest]] = {}
         for role, guest in self.guests:
             first_role, first = seen.setdefault(guest.path, (role, guest))
-            if (guest.sha256, guest.memory_mib) != (first.sha256, first.memory_mib):
-                raise ValueError(
-                    f"{first_role} and {role} are the same file {guest.path!r}, "
-                    "but differ in sha256 or memory_mib"
-                )
+            for key in ("sha256", "memory_mib", "fuel", "instance"):
+                if getattr(guest, key) != getattr(first, key):
+                    raise ValueError(
+                        f"{first_role} and {role} are the same file {guest.path!r}, "
+                        f"but differ in {key}"
+                    )
 
 
 class Manifest(Strict):

@@ -5,6 +5,7 @@ Two threads share a path. The decode thread writes pixels into free frame slots,
 one that calls into them. Neither logs, and neither does I/O.
 """
 
+import contextlib
 import threading
 import time
 from typing import Final
@@ -12,14 +13,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge.contracts.messages import Judge, Judged, PolicyState
+from edge.contracts.messages import Failed, GuestLine, Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalState
 from edge.contracts.verdict import Defect
-from edge.errors import FrameError, GuestError
+from edge.errors import FrameError, GuestError, IncompatibleError
 from edge.inference.model import OnnxModel
 from edge.pipeline.decode import decode
-from edge.pipeline.references import DecodedReferences, EncodedReferences
+from edge.pipeline.references import DecodedReferences, Encoded, EncodedReferences
 from edge.pipeline.stages import FRAME_SLOTS, Modules, Stages
 from edge.wasm.roles import Decision, ImageSlot
 
@@ -45,10 +46,11 @@ class DecodedFrame:
     """A frame whose pixels lie in a slot; it holds the slot until it was judged.
 
     Attributes:
+        encoded: The reference that it was sent with, which may be withdrawn while it is under way.
         stage_ms: The stopwatch: milliseconds of each stage that is done.
     """
 
-    __slots__ = ("_standing", "payload", "reference", "request", "slot", "stage_ms")
+    __slots__ = ("_standing", "encoded", "payload", "reference", "request", "slot", "stage_ms")
 
     def __init__(
         self,
@@ -57,11 +59,13 @@ class DecodedFrame:
         standing: _Standing,
         slot: ImageSlot,
         reference: ImageSlot | None,
+        encoded: Encoded | None,
     ) -> None:
         self.request = request
         self.payload = payload
         self.slot = slot
         self.reference = reference
+        self.encoded = encoded
         self.stage_ms: dict[str, float] = {}
         self._standing = standing
 
@@ -95,12 +99,18 @@ class FramePath:
         self._modules = modules
         self._model = model
         self._policy = policy
-        self._ahead = threading.Semaphore(FRAME_SLOTS)
+        self._lines: tuple[GuestLine, ...] = ()
+        self._state_refusal = ""
         self._placing = threading.Lock()
         self._under_way: list[DecodedFrame] = []
         self._standing = self._stand()
         self._spare: _Standing | None = self._stand()
-        self.policy_restored = self._resume(self._standing)
+        self._fresh = self._standing.stages.fresh
+        # Where each frame meets a set of its own, that set must stand before its pixels come.
+        self._ahead = threading.Semaphore(1 if self._fresh else FRAME_SLOTS)
+        self._policy_used = False
+        self._resume(self._standing)
+        self._expect_state_within_grant()
 
     @property
     def provider(self) -> str:
@@ -132,14 +142,21 @@ class FramePath:
         try:
             _expect_time_left(frame.request)
             frame = self._follow(frame)
-            decision, defects = self._run(frame)
+            self._renew_used_policy()
+            try:
+                decision, defects = self._run(frame)
+            except FrameError:
+                with contextlib.suppress(GuestError):  # the first failure counts
+                    self._lines = self._standing.stages.log_lines()
+                raise
+            self._lines = self._standing.stages.log_lines()
         finally:
             # No lock: the next frame may be decoding, and this answer must not wait for it.
             self._under_way.remove(frame)
             frame.release()
-            self._ahead.release()
-            if self._standing.stages.broken:
+            if self._standing.stages.broken or self._fresh:
                 self._replace()
+            self._ahead.release()
         if frame.request.probe:
             self._rewind()
         return Judged(
@@ -151,16 +168,57 @@ class FramePath:
             stage_ms=frame.stage_ms,
             actions=decision.actions,
             policy=None if frame.request.probe else self._policy,
+            lines=self._take_lines(),
+            state_refused=self.take_state_refusal(),
         )
 
+    def failed(self, frame: DecodedFrame, error: FrameError) -> Failed:
+        """Say of a frame that `judge` raised for, with what there is to tell besides."""
+        return Failed(
+            frame.request.ticket,
+            error.reason,
+            str(error),
+            frame.stage_ms,
+            self._take_lines(),
+            self.take_state_refusal(),
+        )
+
+    def take_state_refusal(self) -> str:
+        """Why the policy started empty since this was asked last; empty: it did not."""
+        refusal, self._state_refusal = self._state_refusal, ""
+        return refusal
+
     def mend(self) -> None:
-        """Build a new spare after a trap took the last one; called between frames."""
+        """Build what the next frames need in place of what was used up; between frames."""
+        self._renew_used_policy()
         if self._spare is None:
             self._spare = self._stand()
+
+    def _renew_used_policy(self) -> None:
+        if self._policy_used:
+            self._policy_used = False
+            self._standing.stages.renew_policy()
+            self._resume(self._standing)
+
+    def _take_lines(self) -> tuple[GuestLine, ...]:
+        lines, self._lines = self._lines, ()
+        return lines
+
+    def _expect_state_within_grant(self) -> None:
+        """Find a state that is larger than its grant now, and not with every frame.
+
+        Raises:
+            IncompatibleError: The policy cannot save its state.
+        """
+        try:
+            self._standing.stages.decide.save_state()
+        except GuestError as unfit:
+            raise IncompatibleError(str(unfit)) from unfit
 
     def _run(self, frame: DecodedFrame) -> tuple[Decision, tuple[Defect, ...]]:
         stages, slot, request = self._standing.stages, frame.slot, frame.request
         watch = _Stopwatch(frame.stage_ms)
+        self._policy_used = stages.policy_fresh
         transform = stages.preprocess.run(slot, frame.reference)
         watch.lap("preprocess")
         stages.infer.run()
@@ -176,6 +234,7 @@ class FramePath:
             request.captured_at_ns,
             slot.width,
             slot.height,
+            request.part,
         )
         if not request.probe:
             self._policy = PolicyState(
@@ -195,7 +254,9 @@ class FramePath:
             for x0, y0, x1, y1, score, label in found.tolist()
         )
 
-    def _place(self, request: Judge, payload: bytes | bytearray) -> DecodedFrame:
+    def _place(
+        self, request: Judge, payload: bytes | bytearray, encoded: Encoded | None = None
+    ) -> DecodedFrame:
         """Decode into the standing set; the caller holds `_placing`."""
         _expect_time_left(request)
         began = time.perf_counter_ns()
@@ -203,7 +264,8 @@ class FramePath:
         reference = None
         if self._plan.reference:
             busy = frozenset(frame.request.reference for frame in tuple(self._under_way))
-            reference = standing.references.fetch(request.reference, self.encoded, busy)
+            encoded = encoded or self.encoded.find(request.reference)
+            reference = standing.references.fetch(request.reference, encoded, busy)
         slot = standing.free.pop()
         try:
             width, height = decode(payload, request.content_type, self._plan.image, slot.pixels)
@@ -211,7 +273,7 @@ class FramePath:
             standing.free.append(slot)
             raise
         slot.set_size(width, height)
-        frame = DecodedFrame(request, payload, standing, slot, reference)
+        frame = DecodedFrame(request, payload, standing, slot, reference, encoded)
         frame.stage_ms["decode"] = _ms(time.perf_counter_ns() - began)
         return frame
 
@@ -220,7 +282,7 @@ class FramePath:
         if frame.lies_in(self._standing):
             return frame
         with self._placing:
-            moved = self._place(frame.request, frame.payload)
+            moved = self._place(frame.request, frame.payload, frame.encoded)
             self._under_way[self._under_way.index(frame)] = moved
             frame.release()
         return moved
@@ -235,6 +297,9 @@ class FramePath:
 
     def _rewind(self) -> None:
         """Leave the policy as if the last frame had not been."""
+        self._policy_used = False
+        if self._fresh:
+            return  # the set was replaced, and resumed
         if self._standing.stages.policy_stands_alone:
             self._standing.stages.renew_policy()
         else:
@@ -242,20 +307,21 @@ class FramePath:
                 self._standing, self._spare = self._stand(), self._spare
         self._resume(self._standing)
 
-    def _resume(self, standing: _Standing) -> bool:
-        """Hand the policy its forerunner's state; say whether it could read it."""
+    def _resume(self, standing: _Standing) -> None:
+        """Hand the policy its forerunner's state; where it cannot read it, it starts empty."""
         if not self._policy.blob:
-            return True
+            return
         try:
             if standing.stages.decide.restore_state(self._policy.blob):
-                return True
-        except GuestError:
+                return
+            self._state_refusal = standing.stages.decide.state_refusal
+        except GuestError as trapped:
             # It traps on this state: drop the state, and let the next frame find a whole guest.
+            self._state_refusal = str(trapped)
             self._policy = PolicyState()
             self._replace()
-            return False
+            return
         self._policy = PolicyState()
-        return False
 
 
 class _Stopwatch:

@@ -12,12 +12,15 @@ from edge.errors import DecodeError, FrameError
 from edge.pipeline.decode import decode
 from edge.wasm.roles import ImageSlot
 
+Encoded = tuple[ContentType, bytes | bytearray]
+"""A reference as it came: content type and payload."""
+
 
 class EncodedReferences:
     """References as they came, by key; bounded by the supervisor, which tells what to forget."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[ContentType, bytes | bytearray]] = {}
+        self._known: dict[str, Encoded] = {}
 
     def keep(self, key: str, content: ContentType, payload: bytes | bytearray) -> None:
         """Take over a reference; `payload` is not copied and must not change."""
@@ -27,16 +30,9 @@ class EncodedReferences:
         """Drop a reference; unknown ones are no error."""
         self._known.pop(key, None)
 
-    def get(self, key: str) -> tuple[ContentType, bytes | bytearray]:
-        """Return content type and payload.
-
-        Raises:
-            MissingReferenceError: There is none with this key.
-        """
-        try:
-            return self._known[key]
-        except KeyError:
-            raise MissingReferenceError(f"no reference with key {key[:16]}") from None
+    def find(self, key: str) -> Encoded | None:
+        """Return a reference; None: there is none with this key."""
+        return self._known.get(key)
 
 
 class MissingReferenceError(FrameError):
@@ -53,12 +49,12 @@ class DecodedReferences:
         self._image = image
         self._used: OrderedDict[str, ImageSlot] = OrderedDict()
 
-    def fetch(self, key: str, encoded: EncodedReferences, busy: frozenset[str]) -> ImageSlot:
+    def fetch(self, key: str, encoded: Encoded | None, busy: frozenset[str]) -> ImageSlot:
         """Return the slot that holds a reference, decoding it when it is not there.
 
         Args:
             key: Names the reference.
-            encoded: Where to find its bytes.
+            encoded: The reference; needed where no slot holds it.
             busy: Digests that frames under way still read; their slots stay untouched.
 
         Raises:
@@ -69,7 +65,9 @@ class DecodedReferences:
         if slot is not None:
             self._used.move_to_end(key)
             return slot
-        content, payload = encoded.get(key)
+        if encoded is None:
+            raise MissingReferenceError(f"no reference with key {key[:16]}")
+        content, payload = encoded
         slot = self._take(busy)
         try:
             width, height = decode(payload, content, self._image, slot.pixels)

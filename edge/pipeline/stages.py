@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edge.contracts.messages import GuestLine
 from edge.contracts.plan import GuestPlan, PipelinePlan
 from edge.errors import IncompatibleError
 from edge.inference.model import OnnxModel
@@ -38,6 +39,7 @@ class Stages:
         self._plan = plan
         self._modules = modules
         self._guests: dict[bytes, Guest] = {}
+        self._speakers: dict[Guest, str] = {}
         self.preprocess = Preprocessor(
             self._guest("preprocess", modules.preprocess, plan.preprocess),
             plan.image,
@@ -59,6 +61,18 @@ class Stages:
         return any(guest.broken for guest in self._guests.values())
 
     @property
+    def fresh(self) -> bool:
+        """Whether each frame meets a new set: a guest beside the policy is renewed with it."""
+        plan = self._plan
+        shared = plan.decide.fresh and not self.policy_stands_alone
+        return plan.preprocess.fresh or plan.postprocess.fresh or shared
+
+    @property
+    def policy_fresh(self) -> bool:
+        """Whether each frame is to meet a new instance of the policy alone."""
+        return self._plan.decide.fresh and self.policy_stands_alone
+
+    @property
     def policy_stands_alone(self) -> bool:
         """Whether the policy's guest serves no other role."""
         shared = (self._plan.preprocess, self._plan.postprocess)
@@ -66,8 +80,21 @@ class Stages:
 
     def renew_policy(self) -> None:
         """Give a policy that stands alone a new instance, as if no frame had been decided."""
-        del self._guests[_key(self._plan.decide)]
+        self._speakers.pop(self._guests.pop(_key(self._plan.decide)), None)
         self.decide = self._decider()
+
+    def log_lines(self) -> tuple[GuestLine, ...]:
+        """What the guests logged since they were asked last; a broken one is not asked.
+
+        Raises:
+            GuestError: One trapped over it, or points outside its memory.
+        """
+        return tuple(
+            GuestLine(role, line)
+            for guest, role in self._speakers.items()
+            if not guest.broken
+            for line in guest.log_lines()
+        )
 
     def _decider(self) -> Decider:
         guest = self._guest("decide", self._modules.decide, self._plan.decide)
@@ -82,9 +109,13 @@ class Stages:
             )
         guest = self._guests.get(_key(grant))
         if guest is None:
-            guest = module.instantiate(grant.call_ms)
+            guest = module.instantiate(
+                grant.call_ms, fuel=grant.fuel, state_bytes=self._plan.decide.state_bytes
+            )
             guest.configure(self._document(grant))
             self._guests[_key(grant)] = guest
+            if guest.exports("edge_log"):
+                self._speakers[guest] = role
         return guest
 
     def _document(self, grant: GuestPlan) -> dict[str, Any]:

@@ -132,5 +132,15 @@ def checked_function(
     return invoke
 
 
+def metered_function(store: Store, function: GuestFunction, fuel: int) -> GuestFunction:
+    """Have each call begin with so much fuel, which the code of a metered engine counts down."""
+
+    def invoke(first: int, second: int) -> int:
+        store.set_fuel(fuel)
+        return function(first, second)
+
+    return invoke
+
+
 def _signed(word: int) -> int:
     return (word & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000

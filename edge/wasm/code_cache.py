@@ -54,6 +54,7 @@ class CodeCache:
         folder: Made if absent, mode 0700.
         limits: Of one compilation.
         max_bytes: Beyond these the entries that were not used for longest are removed.
+        metered: Whether the code counts fuel: other code of the same module.
 
     Raises:
         UntrustedError: The folder is another user's, or others may write to it.
@@ -61,12 +62,18 @@ class CodeCache:
     """
 
     def __init__(
-        self, folder: Path, limits: CompileLimits | None = None, max_bytes: int = 512 << 20
+        self,
+        folder: Path,
+        limits: CompileLimits | None = None,
+        max_bytes: int = 512 << 20,
+        *,
+        metered: bool = False,
     ) -> None:
         self._folder = folder
         self._limits = limits or CompileLimits()
         self._max_bytes = max_bytes
-        self._suffix = f"-{version('wasmtime')}-{fingerprint()}"
+        self._suffix = f"-{version('wasmtime')}-{fingerprint(metered=metered)}"
+        self._metered = metered
         try:
             folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         except OSError as error:
@@ -152,7 +159,7 @@ class CodeCache:
 
     def _run_compiler(self, wasm: bytes, output: int, name: str) -> None:
         limits = self._limits
-        numbers = (limits.cpu_s, limits.memory_mib, limits.output_mib)
+        numbers = (limits.cpu_s, limits.memory_mib, limits.output_mib, int(self._metered))
         # -I: neither the working folder nor the environment decides what is imported.
         command = [sys.executable, "-I", "-m", "edge.wasm.compile", *map(str, numbers)]
         try:

@@ -43,13 +43,13 @@ def limit(cpu_s: int, memory_mib: int, output_mib: int) -> None:
         resource.setrlimit(what, (min(soft, most), most))
 
 
-def compile_module(wasm: bytes) -> bytes:
+def compile_module(wasm: bytes, *, metered: bool = False) -> bytes:
     """Compile, and refuse what would be costly to look at afterwards.
 
     Raises:
         WasmtimeError: The bytes are no module, or one of another kind than guests may be.
     """
-    module = Module(new_engine(), wasi.link(wasm))
+    module = Module(new_engine(metered=metered), wasi.link(wasm))
     if len(module.imports) > 0:
         raise WasmtimeError(_foreign(module))
     if len(module.exports) > MAX_EXPORTS:
@@ -70,12 +70,12 @@ def _foreign(module: Module) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Compile stdin to stdout within the limits given: seconds of CPU, MiB, MiB."""
-    cpu_s, memory_mib, output_mib = (int(argument) for argument in arguments)
+    """Compile stdin to stdout within the limits given: seconds of CPU, MiB, MiB, 1 for fuel."""
+    cpu_s, memory_mib, output_mib, *metered = (int(argument) for argument in arguments)
     limit(cpu_s, memory_mib, output_mib)
     wasm = sys.stdin.buffer.read(MAX_WASM_BYTES + 1)
     try:
-        native = compile_module(wasm)
+        native = compile_module(wasm, metered=any(metered))
     except WasmtimeError as error:
         sentence = " ".join(str(error).split())[:MAX_SENTENCE]
         sys.stderr.write(sentence + "\n")

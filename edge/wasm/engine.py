@@ -13,8 +13,15 @@ from typing import Final, Self
 
 from wasmtime import Func, Instance, Memory, Module, Store, Trap, WasmtimeError
 
+from edge.contracts import abi
 from edge.errors import IncompatibleError, StorageError, UntrustedError
-from edge.wasm.calls import GuestFunction, checked_function, unchecked_function, unchecked_is_known
+from edge.wasm.calls import (
+    GuestFunction,
+    checked_function,
+    metered_function,
+    unchecked_function,
+    unchecked_is_known,
+)
 from edge.wasm.code_cache import CodeCache, CompileLimits
 from edge.wasm.guest import Guest, failure_of, printable
 from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
@@ -25,6 +32,18 @@ _MAGIC: Final = b"\0asm"
 _MAX_TABLE_ELEMENTS: Final = 65_536
 """8 bytes each. A table holds a program's function pointers."""
 _MAX_TABLES: Final = 8
+MAX_FUEL: Final = (1 << 63) - 1
+"""As good as endless: fuel is counted, and never runs out."""
+
+
+class _Core:
+    """An engine with its alarm and its cache: code that counts fuel needs its own three."""
+
+    def __init__(self, cache_dir: Path, limits: CompileLimits | None, *, metered: bool) -> None:
+        self.cache = CodeCache(cache_dir, limits, metered=metered)
+        self.engine = new_engine(metered=metered)
+        self.alarm: Alarm = new_alarm(self.engine)
+        self.metered = metered
 
 
 class GuestEngine:
@@ -45,10 +64,9 @@ class GuestEngine:
     def __init__(
         self, cache_dir: Path, *, limits: CompileLimits | None = None, checked: bool = False
     ) -> None:
-        self._cache = CodeCache(cache_dir, limits)
-        self._engine = new_engine()
-        self._alarm: Alarm = new_alarm(self._engine)
-        self.interruption = "native" if self._alarm.native else "thread"
+        self._cache_dir, self._limits = cache_dir, limits
+        self._cores = [_Core(cache_dir, limits, metered=False)]
+        self.interruption = "native" if self._cores[0].alarm.native else "thread"
         self.checked = checked or not unchecked_is_known()
         self._thread: int | None = None
 
@@ -64,16 +82,20 @@ class GuestEngine:
         self.close()
 
     def close(self) -> None:
-        """Release the alarm. Guests may not be called any more; views of them stay valid."""
-        self._alarm.close()
+        """Release the alarms. Guests may not be called any more; views of them stay valid."""
+        for core in self._cores:
+            core.alarm.close()
 
-    def load(self, path: Path, sha256: str, memory_mib: int) -> "GuestModule":
+    def load(
+        self, path: Path, sha256: str, memory_mib: int, *, metered: bool = False
+    ) -> "GuestModule":
         """Load a guest: the pinned file, compiled on this device, with the ABI's exports.
 
         Args:
             path: The Wasm file.
             sha256: What its digest must be, in hex.
             memory_mib: The most memory that it may declare.
+            metered: Whether its calls count fuel, which costs time (docs/guests.md).
 
         Raises:
             UntrustedError: The file is not the pinned one, or the cache is not ours alone.
@@ -82,38 +104,48 @@ class GuestEngine:
         """
         wasm = _read_pinned(path, sha256)
         name = f"{printable(path.name, 80)} ({sha256[:8]})"
-        module = self._native_module(wasm, sha256, name)
-        return GuestModule(self, module, name, sha256, Shape(module, name, memory_mib))
+        core = self._core(metered=metered)
+        module = self._native_module(core, wasm, sha256, name)
+        return GuestModule(self, core, module, name, sha256, Shape(module, name, memory_mib))
 
-    def _native_module(self, wasm: bytes, sha256: str, name: str) -> Module:
+    def _core(self, *, metered: bool) -> _Core:
+        for core in self._cores:
+            if core.metered == metered:
+                return core
+        self._cores.append(_Core(self._cache_dir, self._limits, metered=metered))
+        return self._cores[-1]
+
+    def _native_module(self, core: _Core, wasm: bytes, sha256: str, name: str) -> Module:
         """Compile or fetch; an entry that wasmtime refuses (another CPU, say) is made again."""
         refusal = ""
         for _ in range(2):
-            with self._cache.native_code(wasm, sha256, name) as file:
+            with core.cache.native_code(wasm, sha256, name) as file:
                 try:
-                    return Module.deserialize_file(self._engine, str(file))
+                    return Module.deserialize_file(core.engine, str(file))
                 except WasmtimeError as error:
                     refusal = printable(str(error), 300)
-                    self._cache.discard(sha256)
+                    core.cache.discard(sha256)
         raise IncompatibleError(
             f"guest {name}: this host does not take the code that it compiled itself: {refusal}"
         )
 
-    def _run_start(self, store: Store, module: Module, call_ms: int) -> Instance:
+    def _run_start(self, core: _Core, store: Store, module: Module, call_ms: int) -> Instance:
         """Instantiate; the start function runs under the same budget as a call."""
         self._thread = self._thread or get_ident()
         if self._thread != get_ident():
             raise RuntimeError("this guest engine belongs to another thread")
         store.set_epoch_deadline(DEADLINE_TICKS)
-        self._alarm.arm(self._alarm.budget(call_ms))
+        core.alarm.arm(core.alarm.budget(call_ms))
         try:
             return Instance(store, module, [])
         finally:
-            self._alarm.disarm()
+            core.alarm.disarm()
 
-    def _bind(self, store: Store, func: Func, parameters: int, call_ms: int) -> GuestFunction:
+    def _bind(
+        self, alarm: Alarm, store: Store, func: Func, parameters: int, call_ms: int
+    ) -> GuestFunction:
         make = checked_function if self.checked else unchecked_function
-        return make(store, func, parameters, self._alarm, self._alarm.budget(call_ms))
+        return make(store, func, parameters, alarm, alarm.budget(call_ms))
 
 
 class GuestModule:
@@ -124,12 +156,21 @@ class GuestModule:
         sha256: Digest of the Wasm file, in hex.
         roles: Which of `abi.ROLES` it serves.
         memory_bytes: Memory of one instance.
+        metered: Whether its calls count fuel.
     """
 
     def __init__(
-        self, engine: GuestEngine, module: Module, name: str, sha256: str, shape: Shape
+        self,
+        engine: GuestEngine,
+        core: _Core,
+        module: Module,
+        name: str,
+        sha256: str,
+        shape: Shape,
     ) -> None:
         self._engine = engine
+        self._core = core
+        self.metered = core.metered
         self._module = module
         self._shape = shape
         self.name = name
@@ -137,11 +178,15 @@ class GuestModule:
         self.roles = shape.roles
         self.memory_bytes = shape.memory_bytes
 
-    def instantiate(self, call_ms: int) -> Guest:
+    def instantiate(
+        self, call_ms: int, *, fuel: int = 0, state_bytes: int = abi.MAX_STATE_BYTES
+    ) -> Guest:
         """Make a fresh instance, owned by the calling thread.
 
         Args:
             call_ms: The budget of each call, 1 or more; the start function's too.
+            fuel: What each call may take, of a metered module; 0: it is counted without a bound.
+            state_bytes: The largest state that it may save.
 
         Raises:
             IncompatibleError: It was written for another ABI, does not fit its grant, or its start
@@ -149,8 +194,10 @@ class GuestModule:
         """
         if call_ms < 1:
             raise ValueError(f"call_ms is {call_ms}; at least 1")
-        engine = self._engine
-        store = Store(engine._engine)
+        if fuel and not self.metered:
+            raise ValueError("fuel needs a module that was loaded as metered")
+        engine, core = self._engine, self._core
+        store = Store(core.engine)
         store.set_limits(
             memory_size=self.memory_bytes,
             table_elements=_MAX_TABLE_ELEMENTS,
@@ -158,10 +205,13 @@ class GuestModule:
             instances=1,
             memories=1,
         )
+        if self.metered:
+            fuel = fuel or MAX_FUEL
+            store.set_fuel(fuel)
         try:
-            instance = engine._run_start(store, self._module, call_ms)
+            instance = engine._run_start(core, store, self._module, call_ms)
         except Trap as trap:
-            failure = failure_of(trap, f"guest {self.name}: its start function", call_ms)
+            failure = failure_of(trap, f"guest {self.name}: its start function", call_ms, fuel)
             raise IncompatibleError(str(failure)) from failure
         except WasmtimeError as error:
             raise IncompatibleError(
@@ -175,7 +225,10 @@ class GuestModule:
         for export in self._shape.functions:
             func = exports[export.name]
             assert isinstance(func, Func)
-            functions[export.name] = engine._bind(store, func, export.parameters, call_ms)
+            function = engine._bind(core.alarm, store, func, export.parameters, call_ms)
+            functions[export.name] = (
+                metered_function(store, function, fuel) if self.metered else function
+            )
         assert memory.data_len(store) == self.memory_bytes
         base = ctypes.addressof(memory.data_ptr(store).contents)
         return Guest(
@@ -185,6 +238,8 @@ class GuestModule:
             functions,
             roles=self.roles,
             call_ms=call_ms,
+            fuel=fuel,
+            state_bytes=state_bytes,
         )
 
 

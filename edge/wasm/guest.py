@@ -48,6 +48,7 @@ class Guest:
         name: File name and digest, for errors.
         roles: Which of `abi.ROLES` it serves.
         memory_bytes: Size of its memory.
+        state_refusal: Why the last state was not taken over; empty: it was.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Guest:
         *,
         roles: frozenset[str],
         call_ms: int,
+        fuel: int = 0,
+        state_bytes: int = abi.MAX_STATE_BYTES,
     ) -> None:
         self.name = name
         self.roles = roles
@@ -66,6 +69,9 @@ class Guest:
         self._base, self.memory_bytes = memory
         self._functions = functions
         self._call_ms = call_ms
+        self._fuel = fuel
+        self._state_bytes = state_bytes
+        self.state_refusal = ""
         self._thread = get_ident()
         self._broken = ""
         self._allocated: list[tuple[int, int]] = []
@@ -82,6 +88,11 @@ class Guest:
     def exports(self, name: str) -> bool:
         """Whether the guest has this function of the ABI."""
         return name in self._functions
+
+    @property
+    def fuel_used(self) -> int:
+        """What the last call took, in fuel: about one a Wasm instruction; 0 where not metered."""
+        return self._fuel - self._store.get_fuel() if self._fuel else 0
 
     def _check_version(self) -> None:
         wanted = self._set_up("edge_abi") & _ADDRESS_MASK
@@ -200,7 +211,7 @@ class Guest:
         try:
             return function(first, second)
         except (Trap, WasmtimeError) as error:
-            failure = failure_of(error, f"guest {self.name}: {name}", self._call_ms)
+            failure = failure_of(error, f"guest {self.name}: {name}", self._call_ms, self._fuel)
             self._broken = f"{name} trapped before; a fresh instance is needed"
             raise failure from None
 
@@ -262,22 +273,23 @@ class Guest:
         """What a successor needs to go on where this guest stopped.
 
         Returns:
-            A copy of at most `abi.MAX_STATE_BYTES`; `None` where the guest keeps none.
+            A copy of at most the bytes granted; `None` where the guest keeps none, or may not.
 
         Raises:
             GuestError: It trapped, failed, or claims more than it was given room for.
         """
-        if "edge_state_save" not in self._functions:
+        if "edge_state_save" not in self._functions or not self._state_bytes:
             return None
-        written = self.call("edge_state_save", self._state, abi.MAX_STATE_BYTES)
+        written = self.call("edge_state_save", self._state, self._state_bytes)
         if written < 0:
             raise GuestError(
-                f"guest {self.name}: edge_state_save failed: {self.error_text(written)}"
+                f"guest {self.name}: edge_state_save failed within the {self._state_bytes} bytes "
+                f"of state_bytes: {self.error_text(written)}"
             )
-        if written > abi.MAX_STATE_BYTES:
+        if written > self._state_bytes:
             raise GuestError(
                 f"guest {self.name}: edge_state_save claims {written} bytes; "
-                f"it was given room for {abi.MAX_STATE_BYTES}"
+                f"it was given room for {self._state_bytes}"
             )
         return ctypes.string_at(self._base + self._state, written) if written else None
 
@@ -285,24 +297,65 @@ class Guest:
         """Hand the guest a forerunner's state.
 
         Returns:
-            Whether it took it; if not, it starts empty.
+            Whether it took it; if not, it starts empty, and `state_refusal` says why.
 
         Raises:
             GuestError: It trapped.
         """
-        if "edge_state_restore" not in self._functions or len(state) > abi.MAX_STATE_BYTES:
+        if "edge_state_restore" not in self._functions:
+            self.state_refusal = f"guest {self.name} takes over no state"
+            return False
+        if len(state) > self._state_bytes:
+            self.state_refusal = (
+                f"guest {self.name} is granted a state of {self._state_bytes} bytes; "
+                f"its forerunner left {len(state)}"
+            )
             return False
         ctypes.memmove(self._base + self._state, state, len(state))
-        return self.call("edge_state_restore", self._state, len(state)) == abi.OK
+        result = self.call("edge_state_restore", self._state, len(state))
+        self.state_refusal = (
+            ""
+            if result == abi.OK
+            else f"guest {self.name}: edge_state_restore: {self.error_text(result)}"
+        )
+        return result == abi.OK
+
+    # Log
+
+    def log_lines(self) -> tuple[str, ...]:
+        """What the guest logged since it was asked last.
+
+        Returns:
+            At most `abi.MAX_LOG_LINES` lines of at most `abi.MAX_LOG_LINE_BYTES`, control
+            characters escaped; the rest is cut off.
+
+        Raises:
+            GuestError: It trapped, or points outside its memory.
+        """
+        if "edge_log" not in self._functions:
+            return ()
+        address = self.call("edge_log") & _ADDRESS_MASK
+        if address == 0:
+            return ()
+        if address >= self.memory_bytes:
+            raise GuestError(f"guest {self.name}: edge_log points outside its memory")
+        most = min(abi.MAX_LOG_BYTES, self.memory_bytes - address)
+        raw = ctypes.string_at(self._base + address, most).partition(b"\0")[0]
+        lines = [line[: abi.MAX_LOG_LINE_BYTES] for line in raw.split(b"\n") if line]
+        return tuple(
+            escaped(line.decode("utf-8", "replace")) for line in lines[: abi.MAX_LOG_LINES]
+        )
 
 
-def failure_of(error: Trap | WasmtimeError, where: str, call_ms: int) -> GuestError:
+def failure_of(error: Trap | WasmtimeError, where: str, call_ms: int, fuel: int = 0) -> GuestError:
     """Translate what wasmtime raised into our error; what the guest named is made printable."""
     if not isinstance(error, Trap):
         return GuestError(f"{where} failed: {printable(str(error), 500)}")
     code = error.trap_code
     if code is TrapCode.INTERRUPT:
         return GuestBudgetError(f"{where} did not return within {call_ms} ms and was interrupted")
+    if code is TrapCode.OUT_OF_FUEL:
+        return GuestBudgetError(f"{where} used up its fuel of {fuel} and was interrupted")
     kind = _KINDS.get(code) or (code.name.lower().replace("_", " ") if code else "unknown trap")
     frames = error.frames
     place = ""
@@ -319,6 +372,11 @@ _KINDS: Final[dict[TrapCode | None, str]] = {
     TrapCode.MEMORY_OUT_OF_BOUNDS: "out-of-bounds memory access",
     TrapCode.UNREACHABLE: "unreachable executed",
 }
+
+
+def escaped(text: str) -> str:
+    """A line in which whatever could steer a terminal or a log is written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable(text: str, most: int) -> str:

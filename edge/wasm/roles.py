@@ -301,6 +301,7 @@ class Decider:
         captured_at_ns: int,
         width: int,
         height: int,
+        part: int = 0,
     ) -> Decision:
         """Decide on one frame.
 
@@ -313,6 +314,7 @@ class Decider:
             captured_at_ns: UTC.
             width: Pixels of the frame.
             height: Pixels of the frame.
+            part: Equal for the frames of one part; 0: none is known.
 
         Raises:
             GuestError: The guest trapped or failed, or decided what the ABI does not allow.
@@ -331,6 +333,7 @@ class Decider:
         host.frame_width = width
         host.frame_height = height
         host.defect_count = count
+        host.part = part
         self._call.send()
         result = self._guest.call("decide", self._call.address)
         if result != abi.OK:
@@ -344,6 +347,11 @@ class Decider:
     def restore_state(self, state: bytes) -> bool:
         """See `Guest.restore_state`."""
         return self._guest.restore_state(state)
+
+    @property
+    def state_refusal(self) -> str:
+        """See `Guest.state_refusal`."""
+        return self._guest.state_refusal
 
     def _decision(self) -> Decision:
         answer = self._answer

@@ -54,8 +54,8 @@ _SETTINGS: Final[tuple[tuple[str, bool | int | str], ...]] = (
 )
 
 
-def new_engine() -> Engine:
-    """Build an engine with the narrowed configuration.
+def new_engine(*, metered: bool = False) -> Engine:
+    """Build an engine with the narrowed configuration; `metered`: its code counts fuel.
 
     Installs wasmtime's signal handlers for SIGSEGV and its like in this process. Whoever wants
     `faulthandler` enables it before: the later one wins, and would end the process at a trap.
@@ -63,10 +63,11 @@ def new_engine() -> Engine:
     config = Config()
     for name, value in _SETTINGS:
         setattr(config, name, value)
+    config.consume_fuel = metered
     return Engine(config)
 
 
-def fingerprint() -> str:
+def fingerprint(*, metered: bool = False) -> str:
     """Name target, configuration and WASI shim in 16 hex digits: compiled code depends on all."""
-    text = repr((_SETTINGS, wasi.SOURCE, sys.platform, platform.machine()))
+    text = repr((_SETTINGS, metered, wasi.SOURCE, sys.platform, platform.machine()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

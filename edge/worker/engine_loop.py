@@ -4,6 +4,7 @@ They meet in a queue, so that frame n+1 is decoded while frame n is judged. Answ
 order in which frames came.
 """
 
+import contextlib
 import os
 import queue
 import threading
@@ -22,7 +23,7 @@ from edge.contracts.messages import (
     Stop,
 )
 from edge.contracts.plan import PipelinePlan
-from edge.errors import DeploymentError, FrameError
+from edge.errors import EdgeError, FrameError
 from edge.inference.model import OnnxModel
 from edge.pipeline.path import DecodedFrame, FramePath
 from edge.pipeline.stages import Modules
@@ -41,10 +42,11 @@ def work(end: WorkerEnd) -> int:
     start = first[0]
     if not isinstance(start, Start):
         raise TypeError(f"the first message must be Start, not {type(start).__name__}")
-    with GuestEngine(Path(start.cache_dir)) as engine:
+    with contextlib.ExitStack() as stack:
         try:
+            engine = stack.enter_context(GuestEngine(Path(start.cache_dir)))
             path = _load(engine, start, end)
-        except DeploymentError as unfit:
+        except EdgeError as unfit:
             end.send(LoadFailed(type(unfit).__name__, str(unfit)))
             return 1
         turns: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
@@ -58,7 +60,7 @@ def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
     plan: PipelinePlan = start.plan
     began = time.perf_counter()
     preprocess, postprocess, decide = (
-        engine.load(Path(guest.path), guest.sha256, guest.memory_mib)
+        engine.load(Path(guest.path), guest.sha256, guest.memory_mib, metered=guest.fuel > 0)
         for guest in (plan.preprocess, plan.postprocess, plan.decide)
     )
     guests_done = time.perf_counter()
@@ -73,7 +75,7 @@ def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
                 "model": round((model_done - guests_done) * 1e3, 1),
                 "bind": round((time.perf_counter() - model_done) * 1e3, 1),
             },
-            policy_restored=path.policy_restored,
+            state_refused=path.take_state_refusal(),
         )
     )
     return path
@@ -115,8 +117,8 @@ def _judge_and_answer(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue
             try:
                 end.send(path.judge(turn))
             except FrameError as error:
-                end.send(Failed(turn.request.ticket, error.reason, str(error), turn.stage_ms))
-                path.mend()
+                end.send(path.failed(turn, error))
+            path.mend()
         elif isinstance(turn, Failed):
             end.send(turn)
         else:

@@ -209,7 +209,7 @@ def test_a_successor_goes_on_where_the_policy_stopped(
 ) -> None:
     heir = Bench(plan_of(counting_folder), shared_engine, PolicyState(7, struct.pack("<i", 7)))
     heir.teach(3)
-    assert heir.path.policy_restored
+    assert heir.path.take_state_refusal() == ""
     judged = heir.judge()
     assert (judged.score, judged.policy) == (0.08, PolicyState(8, struct.pack("<i", 8)))
 
@@ -219,7 +219,7 @@ def test_a_state_that_the_policy_cannot_read_is_dropped_and_said(
 ) -> None:
     heir = Bench(plan_of(counting_folder), shared_engine, PolicyState(7, b"of another guest"))
     heir.teach(3)
-    assert not heir.path.policy_restored
+    assert "edge_state_restore" in heir.path.take_state_refusal()
     assert heir.judge().policy == PolicyState(1, struct.pack("<i", 1))
 
 
@@ -255,7 +255,7 @@ class Slots:
             self.encoded.keep(str(seed), JPEG, reference_jpeg(seed))
 
     def fetch(self, key: str, *busy: str) -> ImageSlot:
-        return self.decoded.fetch(key, self.encoded, frozenset(busy))
+        return self.decoded.fetch(key, self.encoded.find(key), frozenset(busy))
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_by_name_beside_the_hosts_reason(tmp_path: Path) -
 def test_a_guest_of_a_later_abi_is_refused_in_the_hosts_words(tmp_path: Path) -> None:
     found = inspected(tmp_path, guest(abi=ABI.replace("0x10000", "0x20007")))
     assert not found.usable
-    assert "it wants guest ABI 2.7; this host has 1.0" in found.refusal
+    assert "it wants guest ABI 2.7; this host has 1.1" in found.refusal
 
 
 def test_every_beginning_of_a_module_is_read_or_refused() -> None:
