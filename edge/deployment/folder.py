@@ -5,14 +5,12 @@ Deliberately not here: signatures. A local folder runs as unsigned and says so.
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Final
+from pathlib import Path
 
 from edge.config import DeviceConfig
 from edge.contracts.abi import ABI_MAJOR, ABI_MINOR
 from edge.contracts.frame import PixelFormat
 from edge.contracts.plan import (
-    MAX_MODEL_BYTES,
     ActionGrant,
     GuestPlan,
     ImagePlan,
@@ -23,17 +21,12 @@ from edge.contracts.plan import (
     TensorSpec,
 )
 from edge.contracts.verdict import DeploymentRef, Kind
-from edge.deployment import files
+from edge.deployment import files, pins
 from edge.deployment.card import Card, Tensor
 from edge.deployment.manifest import Guest, Manifest, Pipeline
+from edge.deployment.pins import MANIFEST, MAX_TEXT_BYTES
 from edge.deployment.schema import parse
-from edge.errors import ConfigError, DeploymentError, IncompatibleError
-
-MANIFEST: Final = "manifest.toml"
-MAX_TEXT_BYTES: Final = 256 << 10
-"""Manifest or card: the reference ones take 4 KB."""
-MAX_GUEST_BYTES: Final = 32 << 20
-"""A Python interpreter as a guest takes 18 MB; a C guest 4 KB."""
+from edge.errors import ConfigError, IncompatibleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +63,9 @@ def load_folder(path: Path) -> LoadedDeployment:
     content = files.read(root, MANIFEST, MAX_TEXT_BYTES)
     manifest = parse(content, Manifest, str(root / MANIFEST))
     _check_abi(root, manifest)
-    cards: dict[str, Card] = {}
-    for name, pipeline in manifest.pipelines.items():
-        for _, guest in pipeline.guests:
-            files.verify(root, guest.path, guest.sha256, MAX_GUEST_BYTES)
-        cards[name] = _load_card(root, name, pipeline)
-        file, sha256 = _model_file(pipeline, cards[name])
-        files.verify(root, file, sha256, MAX_MODEL_BYTES)
+    cards = {name: _load_card(root, each) for name, each in manifest.pipelines.items()}
+    for pin in (*pins.of_manifest(manifest), *pins.of_cards(manifest, cards)):
+        files.verify(root, pin.path, pin.sha256, pin.max_bytes)
     return LoadedDeployment(root, manifest, hashlib.sha256(content).hexdigest(), cards)
 
 
@@ -101,24 +90,10 @@ def _check_abi(root: Path, manifest: Manifest) -> None:
         )
 
 
-def _load_card(root: Path, name: str, pipeline: Pipeline) -> Card:
+def _load_card(root: Path, pipeline: Pipeline) -> Card:
     pin = pipeline.model.card
-    card = parse(files.read(root, pin.path, MAX_TEXT_BYTES, pin.sha256), Card, str(root / pin.path))
-    if card.variant(pipeline.model.variant) is None:
-        offered = ", ".join(variant.name for variant in card.model.variants)
-        raise DeploymentError(
-            f"{root / MANIFEST}: pipelines.{name}.model.variant is {pipeline.model.variant!r}; "
-            f"{pin.path} offers {offered}"
-        )
-    return card
-
-
-def _model_file(pipeline: Pipeline, card: Card) -> tuple[str, str]:
-    """Path below the root, and digest, of the pipeline's model variant."""
-    variant = card.variant(pipeline.model.variant)
-    assert variant is not None, "checked when the card was loaded"
-    folder = PurePosixPath(pipeline.model.card.path).parent
-    return str(folder / variant.file), variant.sha256
+    content = files.read(root, pin.path, MAX_TEXT_BYTES, pin.sha256)
+    return parse(content, Card, str(root / pin.path))
 
 
 def _plan(
@@ -145,7 +120,7 @@ def _plan(
         image=ImagePlan(
             PixelFormat(pipeline.image.format), pipeline.image.max_width, pipeline.image.max_height
         ),
-        model=_model_plan(deployment.root, pipeline, deployment.cards[name], config),
+        model=_model_plan(deployment, name, config),
         preprocess=_guest_plan(deployment.root, pipeline.preprocess),
         postprocess=_guest_plan(deployment.root, pipeline.postprocess),
         decide=_guest_plan(deployment.root, pipeline.decide),
@@ -182,11 +157,12 @@ def _check_bindings(
             )
 
 
-def _model_plan(root: Path, pipeline: Pipeline, card: Card, config: DeviceConfig) -> ModelPlan:
-    file, sha256 = _model_file(pipeline, card)
+def _model_plan(deployment: LoadedDeployment, name: str, config: DeviceConfig) -> ModelPlan:
+    card = deployment.cards[name]
+    file = pins.model(name, deployment.manifest.pipelines[name], card)
     return ModelPlan(
-        path=str(root / file),
-        sha256=sha256,
+        path=str(deployment.root / file.path),
+        sha256=file.sha256,
         classes=card.model.classes,
         inputs=_specs(card.inputs),
         outputs=_specs(card.outputs),

@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from edge.contracts.plan import MAX_MODEL_BYTES
-from edge.deployment import files
+from edge.deployment import files, pins
 from edge.deployment.card import Card
-from edge.deployment.folder import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES, load_folder
+from edge.deployment.folder import load_folder
 from edge.deployment.manifest import Manifest
+from edge.deployment.pins import MANIFEST, MAX_TEXT_BYTES
 from edge.deployment.schema import document, parse, validate
 from edge.errors import DeploymentError, EdgeError
 
@@ -104,21 +104,17 @@ def _manifest_without_digests(folder: Path, found: dict[str, Any]) -> Manifest:
 def _contents(folder: Path, manifest: Manifest, fresh: dict[str, Path]) -> dict[str, bytes]:
     """What every pinned file is to hold, by its path below the folder."""
     contents: dict[str, bytes] = {}
-    for name, pipeline in manifest.pipelines.items():
-        for _, guest in pipeline.guests:
-            contents[guest.path] = _content(folder, guest.path, fresh, MAX_GUEST_BYTES)
-        card_path = pipeline.model.card.path
-        contents[card_path] = _content(folder, card_path, fresh, MAX_TEXT_BYTES)
-        card = parse(contents[card_path], Card, str(folder / card_path))
-        variant = card.variant(pipeline.model.variant)
-        if variant is None:
-            raise DeploymentError(
-                f"{folder / card_path}: pipelines.{name}.model.variant is "
-                f"{pipeline.model.variant!r}, which the card does not offer"
-            )
-        path = str(PurePosixPath(card_path).parent / variant.file)
-        contents[path] = _content(folder, path, fresh, MAX_MODEL_BYTES)
-        _hold_to_card(path, variant.sha256, contents[path])
+    for each in pins.of_manifest(manifest):
+        contents[each.path] = _content(folder, each.path, fresh, each.max_bytes)
+    cards = {
+        name: parse(contents[path], Card, str(folder / path))
+        for name, path in (
+            (name, pipeline.model.card.path) for name, pipeline in manifest.pipelines.items()
+        )
+    }
+    for each in pins.of_cards(manifest, cards):
+        contents[each.path] = _content(folder, each.path, fresh, each.max_bytes)
+        _hold_to_card(each.path, each.sha256, contents[each.path])
     return contents
 
 

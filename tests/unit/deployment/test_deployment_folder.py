@@ -15,8 +15,9 @@ from edge.contracts.frame import PixelFormat
 from edge.contracts.plan import Overflow, PipelinePlan, TensorSpec
 from edge.contracts.verdict import Kind
 from edge.deployment import files
-from edge.deployment.folder import MAX_GUEST_BYTES, load_folder, plans
+from edge.deployment.folder import load_folder, plans
 from edge.deployment.pin import pin
+from edge.deployment.pins import MAX_GUEST_BYTES
 from edge.errors import ConfigError, DeploymentError, IncompatibleError, UntrustedError
 
 
