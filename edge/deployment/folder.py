@@ -10,6 +10,7 @@ from pathlib import Path
 from edge.config import DeviceConfig
 from edge.contracts.abi import ABI_MAJOR, ABI_MINOR
 from edge.contracts.frame import PixelFormat
+from edge.contracts.parameters import Finding, Names, findings
 from edge.contracts.plan import (
     ActionGrant,
     GuestPlan,
@@ -24,9 +25,10 @@ from edge.contracts.verdict import DeploymentRef, Kind
 from edge.deployment import files, pins
 from edge.deployment.card import Card, Tensor
 from edge.deployment.manifest import Guest, Manifest, Pipeline
-from edge.deployment.pins import MANIFEST, MAX_TEXT_BYTES
+from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES
 from edge.deployment.schema import parse
-from edge.errors import ConfigError, IncompatibleError
+from edge.errors import ConfigError, DeploymentError, IncompatibleError
+from edge.wasm.section import parameter_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ def load_folder(path: Path) -> LoadedDeployment:
     Raises:
         UntrustedError: A file is not the pinned one.
         IncompatibleError: It needs a newer guest ABI than this host has.
-        DeploymentError: The manifest, a card or a file is missing or unsound.
+        IncompatibleError: A guest's schema of its parameters is broken.
+        DeploymentError: The manifest, a card or a file is missing or unsound, or parameters are not
+            what their guest's schema says.
     """
     root = path.absolute()
     content = files.read(root, MANIFEST, MAX_TEXT_BYTES)
@@ -66,6 +70,7 @@ def load_folder(path: Path) -> LoadedDeployment:
     cards = {name: _load_card(root, each) for name, each in manifest.pipelines.items()}
     for pin in (*pins.of_manifest(manifest), *pins.of_cards(manifest, cards)):
         files.verify(root, pin.path, pin.sha256, pin.max_bytes)
+    _check_parameters(root, manifest, cards)
     return LoadedDeployment(root, manifest, hashlib.sha256(content).hexdigest(), cards)
 
 
@@ -88,6 +93,35 @@ def _check_abi(root: Path, manifest: Manifest) -> None:
             f"{root / MANIFEST}: deployment.abi is {manifest.deployment.abi}; this host offers "
             f"{ABI_MAJOR}.{ABI_MINOR} (update the runtime, or build the guests for this ABI)"
         )
+
+
+def _check_parameters(root: Path, manifest: Manifest, cards: dict[str, Card]) -> None:
+    """Hold parameters to the schemas that guests carry: nothing is compiled, nothing has run."""
+    wrong = [
+        f"pipelines.{name}.{role}.{finding}"
+        for name, pipeline in manifest.pipelines.items()
+        for role, guest in pipeline.guests
+        for finding in _wrong_parameters(root, guest, pipeline, cards[name])
+    ]
+    if wrong:
+        raise DeploymentError(f"{root / MANIFEST}: {'; '.join(wrong)}")
+
+
+def _wrong_parameters(
+    root: Path, guest: Guest, pipeline: Pipeline, card: Card
+) -> tuple[Finding, ...]:
+    wasm = files.read(root, guest.path, MAX_GUEST_BYTES, guest.sha256)
+    schema = parameter_schema(wasm, str(root / guest.path))
+    if schema is None:
+        return ()
+    names = Names(
+        classes=card.model.classes,
+        signals=tuple(grant.name for grant in pipeline.signals),
+        actions=tuple(grant.name for grant in pipeline.actions),
+        inputs=tuple(tensor.name for tensor in card.inputs),
+        outputs=tuple(tensor.name for tensor in card.outputs),
+    )
+    return findings(schema, guest.parameters, names)
 
 
 def _load_card(root: Path, pipeline: Pipeline) -> Card:
