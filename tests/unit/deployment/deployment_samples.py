@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from edge.deployment.pin import pin
+from edge.wasm import binary
 
 MANIFEST = """\
 # A comment that stays.
@@ -121,12 +122,18 @@ machine = "this one"
 """
 
 
+def module(note: str) -> bytes:
+    """The smallest module that differs from others: nothing but a custom section."""
+    section = binary.name("note") + note.encode()
+    return binary.module([(binary.CUSTOM, section)])
+
+
 def write_folder(root: Path) -> Path:
     """Write a whole deployment folder whose digests hold; guests and model are opaque here."""
     for name, content in (
-        ("guests/pre.wasm", b"\0asm pre"),
-        ("guests/post.wasm", b"\0asm post"),
-        ("guests/decide.wasm", b"\0asm decide"),
+        ("guests/pre.wasm", module("pre")),
+        ("guests/post.wasm", module("post")),
+        ("guests/decide.wasm", module("decide")),
         ("model/board.int8.onnx", MODEL),
         ("model/card.toml", CARD.encode()),
         ("manifest.toml", MANIFEST.encode()),

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from deployment_samples import CARD, MANIFEST, MODEL, edit, write_folder
+from deployment_samples import CARD, MANIFEST, MODEL, edit, module, write_folder
 
 from edge.deployment.folder import load_folder
 from edge.deployment.pin import main, pin
@@ -44,11 +44,11 @@ def test_a_whole_folder_is_left_as_it_is(folder: Path) -> None:
 
 
 def test_a_source_replaces_its_copy_and_its_digest(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "pre.wasm").write_bytes(b"\0asm, built anew")
+    (tmp_path / "pre.wasm").write_bytes(module("built anew"))
     assert pin(folder, [tmp_path / "pre.wasm"]) == ["guests/pre.wasm", "manifest.toml"]
-    assert (folder / "guests/pre.wasm").read_bytes() == b"\0asm, built anew"
+    assert (folder / "guests/pre.wasm").read_bytes() == module("built anew")
     guest = load_folder(folder).manifest.pipelines["board"].preprocess
-    assert guest.sha256 == hashlib.sha256(b"\0asm, built anew").hexdigest()
+    assert guest.sha256 == hashlib.sha256(module("built anew")).hexdigest()
 
 
 def test_a_new_model_comes_with_its_card(folder: Path, tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_a_check_says_what_is_out_of_date_and_writes_nothing(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "post.wasm"
-    source.write_bytes(b"\0asm post")
+    source.write_bytes(module("post"))
     assert main([str(folder), str(source), "--check"]) == 0
-    source.write_bytes(b"\0asm post, changed")
+    source.write_bytes(module("changed"))
     before = snapshot(folder)
     assert main([str(folder), str(source), "--check"]) == 1
     assert snapshot(folder) == before
@@ -107,7 +107,7 @@ def test_text_that_only_looks_like_a_pin_is_not_edited(folder: Path) -> None:
 
 def test_a_layout_that_cannot_be_edited_line_by_line_is_refused_untouched(folder: Path) -> None:
     edit(folder / "manifest.toml", 'path = "guests/pre.wasm"', '"path" = "guests/pre.wasm"')
-    (folder / "guests/pre.wasm").write_bytes(b"\0asm other")
+    (folder / "guests/pre.wasm").write_bytes(module("other"))
     before = snapshot(folder)
     with pytest.raises(DeploymentError, match="cannot be edited line by line"):
         pin(folder)
