@@ -113,6 +113,25 @@ class StorageSection(Section):
 
 
 class LedgerSection(Section):
+class KeptFramesSection(Section):
+    """Frames kept on disk, so that their verdicts can be computed again."""
+
+    enabled: bool = Field(True, description="Keep every rejected and reviewed frame.")
+    pass_share: float = Field(
+        0.01, ge=0, le=1, description="Share of passed frames kept too, chosen by their digest."
+    )
+    max_bytes: int = Field(
+        1 << 30, ge=1 << 20, le=1 << 44, description="What they may take, bytes; the oldest go."
+    )
+    max_age_days: float = Field(30.0, gt=0, le=36_500, description="Days a frame is kept.")
+    min_free_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        le=1 << 44,
+        description="Kept frames go, the oldest first, until the disk has so much free, bytes.",
+    )
+
+
     """The durable, chained list of verdicts, and what the cloud has not receipted of it."""
 
     enabled: bool = Field(
@@ -126,6 +145,44 @@ class LedgerSection(Section):
         1 << 30, ge=1 << 20, le=1 << 40, description="Size the ledger's database may reach, bytes."
     )
 
+    frames: KeptFramesSection = Field(default_factory=KeptFramesSection)
+
+
+class UpdateSection(Section):
+    """Where deployments come from, signed; without a repository there are no updates."""
+
+    repository: str = Field(
+        "", max_length=1_000, description="https://, http:// or file:// address; empty: no updates."
+    )
+    root_file: File | None = Field(
+        None, description="The repository's root metadata, installed with the device."
+    )
+    group: str = Field("", max_length=64, description="The device's group in the repository.")
+    poll_s: int = Field(
+        3_600, ge=10, le=604_800, description="Seconds between two looks, jittered by a quarter."
+    )
+    deadline_s: int = Field(
+        1_800, ge=10, le=86_400, description="Seconds that one look and its downloads may take."
+    )
+    least_bytes_per_s: int = Field(
+        1_024, ge=1, le=1 << 30, description="A slower download is given up, and resumed later."
+    )
+    store_bytes: int = Field(
+        2 << 30, ge=1 << 20, le=1 << 40, description="The most that fetched files may take, bytes."
+    )
+    tls: TlsSection | None = Field(
+        None, description="Authorities and certificate for https; absent: those of the system."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.repository:
+            return self
+        if self.root_file is None or not self.group:
+            raise ValueError("a repository needs root_file and group beside it")
+        if self.group in _TUF_ROLES or not re.fullmatch(_NAME, self.group):
+            raise ValueError(f"group {self.group!r} is no name of a group")
+        return self
 
 class InferenceSection(Section):
     """Where models run."""

@@ -50,6 +50,13 @@ class ContentType(msgspec.Struct, frozen=True):
     width: int = 0
     height: int = 0
 
+    def __str__(self) -> str:
+        """As MQTT says it; `parse_content_type` reads it back."""
+        if self.pixel_format is None:
+            return self.encoding.value
+        size = f"width={self.width};height={self.height}"
+        return f"{self.encoding.value};format={self.pixel_format.value};{size}"
+
 
 MAX_SIDE_PX: Final = 65_535  # the most that JPEG can say (ITU-T T.81, B.2.2)
 _PARAMETER = re.compile(r"\s*([a-z]+)\s*=\s*\"?([A-Za-z0-9]+)\"?\s*")

@@ -92,11 +92,13 @@ class Loaded(Message, frozen=True):
         load_ms: Milliseconds of each part of loading.
         state_refused: Not empty: why the policy could not go on from its forerunner's state, and
             started empty.
+        versions: Of the engines and decoders, and the processor.
     """
 
     provider: str
     load_ms: dict[str, float]
     state_refused: str = ""
+    versions: dict[str, str] = {}
 
 
 class LoadFailed(Message, frozen=True):
@@ -132,6 +134,8 @@ class Judged(Message, frozen=True):
     Attributes:
         stage_ms: Milliseconds of each stage on the worker.
         policy: The policy's state after this frame; absent after a probe.
+        before: The policy's state before it.
+        findings: SHA-256, hex, of the findings as the guest left them, before they were rounded.
         lines: What the guests logged.
         state_refused: Not empty: the policy could not go on from its state, and started empty.
     """
@@ -146,6 +150,8 @@ class Judged(Message, frozen=True):
     policy: PolicyState | None = None
     lines: tuple[GuestLine, ...] = ()
     state_refused: str = ""
+    before: PolicyState = PolicyState()
+    findings: str = ""
 
 
 class Failed(Message, frozen=True):

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     OVERLOAD = "overload"
     NOT_READY = "not-ready"
     ID_REUSED = "id-reused"
+    STORAGE = "storage"
 
 
 HOST_REASONS: Final = frozenset(Reason) - {Reason.OK, Reason.DEFECT}

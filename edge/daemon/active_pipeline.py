@@ -16,18 +16,19 @@ import structlog
 from edge.config import DeviceConfig
 from edge.contracts.messages import ActionWish, Failed, Judged
 from edge.contracts.plan import PipelinePlan
-from edge.contracts.verdict import Verdict
+from edge.contracts.verdict import Reason, Verdict
 from edge.daemon.actions import Action, Grant
-from edge.daemon.dispatch import Dispatch, Seen
-from edge.daemon.intake import Frame, Intake
-from edge.daemon.recording import Recording
+from edge.daemon.dispatch import Dispatch
+from edge.daemon.intake import Fault, Frame, Intake
+from edge.daemon.outlets import Seen
+from edge.daemon.recording import Recording, entry_of
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.remembered import Given, Remembered
 from edge.daemon.signals import SignalHistory
 from edge.daemon.throttle import Throttle
 from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
 from edge.errors import DeploymentError, StorageError
-from edge.ledger.entry import Entry, pinned
+from edge.ledger.entry import Runtime, pinned
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate, matches
@@ -79,6 +80,7 @@ class ActivePipeline:
         self._signals = signals
         self._recording = recording
         self._pinned = pinned(plan)
+        self._runtime = Runtime()
         self._on_change = on_change
         self._latency = Histogram(float(plan.budget_ms))
         self._grants = tuple(Grant(grant) for grant in plan.actions)
@@ -143,7 +145,7 @@ class ActivePipeline:
 
     def receive(self, message: Incoming, named: dict[str, str], settle: Callable[[], None]) -> None:
         """Take a camera's message; `settle` is called once its verdict is safe."""
-        frame = self._intake.read(message, named, settle)
+        frame = self._recordable(self._intake.read(message, named, settle))
         self._counters.count("frames_received", pipeline=self.plan.name)
         for oddity in frame.oddities:
             self._counters.count("frames_odd", cause=oddity)
@@ -155,6 +157,13 @@ class ActivePipeline:
                 for grant in self.plan.signals
             ),
         )
+
+    def _recordable(self, frame: Frame) -> Frame:
+        """Mark a frame whose verdict would find no medium: it is reviewed, and not judged."""
+        if self._recording is None or frame.fault is not None or not self._recording.stuck:
+            return frame
+        fault = Fault(Reason.STORAGE, f"its verdict cannot be recorded: {self._recording.trouble}")
+        return msgspec.structs.replace(frame, fault=fault)
 
     def reference_dropped(self, key: str) -> None:
         """Have the worker forget a reference image."""
@@ -201,6 +210,8 @@ class ActivePipeline:
             )
             worker.on_answer = self._answered
             self._worker = worker
+            model = self.plan.model
+            self._runtime = Runtime(loaded.versions, model.threads, model.options)
             self.trouble = ""
             self._dispatch.attach(worker)
             log.info(
@@ -259,7 +270,8 @@ class ActivePipeline:
         if self._recording is None:
             settle()
         else:
-            self._recording.record(self._entry(frame, verdict, seen), frame.payload, settle)
+            entry = entry_of(self.plan, self._pinned, self._runtime, frame, verdict, seen)
+            self._recording.record(entry, frame.payload, settle)
         total_ms = verdict.latency_ms["total"]
         self._latency.observe(total_ms)
         self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
@@ -274,7 +286,7 @@ class ActivePipeline:
         if self._recording is None:
             settle()
         else:
-            self._recording.ensure(self.plan.name, frame.frame_id, frame.payload, settle)
+            self._recording.ensure(self.plan.name, frame.frame_id, settle)
 
     def _publish(self, frame: Frame, verdict: bytes, settle: Callable[[], None]) -> None:
         if frame.response_topic and self._may_answer(frame.response_topic):
@@ -298,17 +310,6 @@ class ActivePipeline:
             # connection, where it gets this verdict.
             del self._on_the_way[verdict]
             self._complain("verdict_kept_back", frame, "as many publications wait as may")
-
-    def _entry(self, frame: Frame, verdict: Verdict, seen: Seen) -> Entry:
-        names = (grant.name for grant in self.plan.signals)
-        return Entry(
-            verdict=verdict,
-            decided_at_ns=time.time_ns(),
-            pinned=self._pinned,
-            reference_digest=seen.reference.digest if seen.reference else "",
-            signals=dict(zip(names, seen.signals, strict=True)),
-            fingerprint=frame.fingerprint,
-        )
 
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
         """Publish the actions that are within their grants."""

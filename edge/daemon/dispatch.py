@@ -10,73 +10,25 @@ another frame. A worker's answer that comes later is counted and dropped.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import msgspec
 
 from edge.config import DeadlineSection
 from edge.contracts import verdict as verdicts
 from edge.contracts.frame import part_number
-from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
+from edge.contracts.messages import Failed, Judge, Judged, PolicyState
 from edge.contracts.plan import Overflow, PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Defect, Kind, Reason, Verdict
 from edge.daemon.intake import Fault, Frame
+from edge.daemon.outlets import Outlets, Seen, Timer, WorkerPort
 from edge.daemon.references import Held
 from edge.daemon.remembered import Given, Remembered
 
 MAX_AT_WORK: Final = 2
 """Frames sent to a worker and not answered: one it judges, one it decodes ahead."""
 _NS_PER_MS: Final = 1_000_000
-
-
-class Timer(Protocol):
-    """Something that was to happen, and may be called off."""
-
-    def cancel(self) -> None:
-        """Call it off."""
-
-
-class Seen(NamedTuple):
-    """What a verdict came from, beside the frame."""
-
-    reference: Held | None
-    signals: tuple[SignalValue, ...]
-
-
-class Outlets(Protocol):
-    """What dispatch causes."""
-
-    def now_ns(self) -> int:
-        """The monotonic clock."""
-
-    def call_at(self, instant_ns: int, act: Callable[[], None]) -> Timer:
-        """Call `act` at an instant of the monotonic clock."""
-
-    def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
-        """Send a frame's one verdict out, record it, and settle the frame when both are safe."""
-
-    def repeat(self, frame: Frame, encoded: bytes) -> None:
-        """Send a verdict again, for a frame that came again."""
-
-    def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
-        """Carry out what the policy asked for, within its grants."""
-
-    def note(self, reason: str, frame: Frame, detail: str) -> None:
-        """Count and log why a frame was not judged, or `late`: why its judgement was dropped."""
-
-    def worker_hangs(self, detail: str) -> None:
-        """The worker has not answered long past a deadline: replace it."""
-
-
-class WorkerPort(Protocol):
-    """A worker that is ready."""
-
-    provider: str
-
-    def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
-        """Send it a frame, and before it the reference image where it has not got that yet."""
 
 
 class _Admission:
@@ -211,6 +163,7 @@ class Dispatch:
                 score=judged.score,
                 defects=judged.defects,
                 stage_ms=judged.stage_ms,
+                judged=judged,
             )
             if judged.actions:
                 self._outlets.act(admission.frame, judged.actions)
@@ -306,8 +259,13 @@ class Dispatch:
         detail: str,
         stage_ms: dict[str, float] | None = None,
     ) -> None:
-        self._answer(admission, self.plan.fail_safe, reason, stage_ms=stage_ms or {})
+        self._answer(admission, self._fail_safe(reason), reason, stage_ms=stage_ms or {})
         self._outlets.note(reason, admission.frame, detail)
+
+    def _fail_safe(self, reason: str) -> Kind:
+        """A part whose verdict cannot be recorded does not pass, whatever the fail-safe is."""
+        passes = self.plan.fail_safe is Kind.PASS and reason == Reason.STORAGE
+        return Kind.REVIEW if passes else self.plan.fail_safe
 
     def _answer(
         self,
@@ -318,6 +276,7 @@ class Dispatch:
         stage_ms: dict[str, float],
         score: float = 0.0,
         defects: tuple[Defect, ...] = (),
+        judged: Judged | None = None,
     ) -> None:
         """Publish a frame's one verdict."""
         admission.answered = True
@@ -326,7 +285,8 @@ class Dispatch:
         frame = admission.frame
         verdict = self._verdict(admission, kind, reason, score, defects, stage_ms)
         encoded = verdicts.to_json(verdict)
-        self._outlets.give(frame, verdict, encoded, Seen(admission.reference, admission.signals))
+        seen = Seen(admission.reference, admission.signals, judged)
+        self._outlets.give(frame, verdict, encoded, seen)
         self._remembered.keep(frame.frame_id, Given(encoded, frame.fingerprint))
         _, repeats = self._in_flight.pop(frame.frame_id)
         for repeated in repeats:
@@ -339,7 +299,7 @@ class Dispatch:
 
         A camera that counts from the start again must not pass parts by the verdicts of others.
         """
-        admission = _Admission(-1, frame, *seen)
+        admission = _Admission(-1, frame, seen.reference, seen.signals)
         verdict = self._verdict(admission, self.plan.fail_safe, Reason.ID_REUSED, 0.0, (), {})
         self._outlets.give(frame, verdict, verdicts.to_json(verdict), seen)
         self._outlets.note(

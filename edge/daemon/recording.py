@@ -1,12 +1,15 @@
 """Recording: verdicts into the ledger, records to the cloud, receipts back.
 
 Binds `edge.ledger` to the broker's session. The verdict itself has gone out to the line before it
-comes here: a slow disk delays the acknowledgement of a frame, never its verdict.
+comes here: a slow disk delays the acknowledgement of a frame, never its verdict. Where storage
+fails for longer, `stuck` has the frames that come meanwhile reviewed and not judged.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +18,13 @@ import msgspec
 import structlog
 
 from edge.config import LedgerSection
+from edge.contracts.plan import PipelinePlan
+from edge.contracts.verdict import Verdict
+from edge.daemon.intake import Frame
+from edge.daemon.outlets import Seen
 from edge.errors import StorageError
-from edge.ledger.entry import Entry
+from edge.ledger.entry import Correction, Entry, Pinned, Runtime
+from edge.ledger.kept import FOLDER, Keeper, Keeping, KeptCounts
 from edge.ledger.ledger import Ledger
 from edge.ledger.lookup import Given
 from edge.ledger.outbox import Outbox
@@ -30,16 +38,22 @@ log = structlog.get_logger("edge.daemon")
 
 _TICK_S: Final = 1.0
 _MAX_RECEIPT_BYTES: Final = 1_024
-_MAX_KEPT_BACK: Final = 1_000
-"""Entries that the ledger could not take, kept for when their frame is delivered again. The frame
-of an entry that had to go stays unacknowledged: what is not recorded is never said to be."""
+_MAX_KEPT_BACK: Final = 4_096
+"""Entries that the ledger could not take yet, 2 KiB each. Frames of QoS 1 never fill it: of them
+the broker sends no more than 64 ahead of our acknowledgements. Those of QoS 0 may; what is dropped
+then is counted."""
+_ASKED_A_TICK: Final = 64
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The cloud's word: it holds all records up to `seq`, and `head` (hex) is their chain's."""
+    """The cloud's word: it holds all records up to `seq`, and `head` (hex) is their chain's.
+
+    `ledger` names the ledger that it is for; empty where the cloud does not say.
+    """
 
     seq: int
     head: str
+    ledger: str = ""
 
 
 class Recording:
@@ -71,11 +85,17 @@ class Recording:
         self._session = session
         self._counters = counters
         self._on_change = on_change
-        self._kept_back: OrderedDict[tuple[str, str], Entry] = OrderedDict()
+        self._kept_back: deque[tuple[Entry, Callable[[], None]]] = deque()
+        self._unsettled: deque[tuple[str, str, Callable[[], None]]] = deque()
+        self._refused_receipt = ""
+        self._section = section
+        self._keeper = _keeper(section, folder, loop, self._frames_troubled)
+        self._kept = KeptCounts()
         self._ledger = Ledger(
             folder,
             device_id,
             loop.call_soon_threadsafe,
+            keeper=self._keeper,
             retention=Retention(
                 max_records=section.max_records,
                 max_age_s=section.max_age_days * 86_400,
@@ -92,15 +112,35 @@ class Recording:
         """Why records are not committed; empty where they are."""
         return self._ledger.trouble
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a verdict that came now could not be recorded for a while."""
+        return bool(self._kept_back) or self._ledger.stuck
+
     def status(self) -> dict[str, Any]:
         """Return what the status message says of the ledger."""
+        standing = self._ledger.standing
         return {
             "committed": self._ledger.committed,
             "receipted": self._ledger.receipted,
             "owed": self._outbox.owed,
-            "waiting": self._ledger.waiting,
+            "owed_since_ns": standing.owed_since_ns,
+            "waiting": self._ledger.waiting + len(self._kept_back),
+            "stuck": self.stuck,
             "trouble": self._ledger.trouble,
+            "refused_receipt": self._refused_receipt,
+            "bytes": standing.used_bytes,
+            "max_bytes": self._section.max_bytes,
+            "reserve": standing.reserve,
+            "frames": self._frames_status(),
         }
+
+    def _frames_status(self) -> dict[str, Any] | None:
+        if self._keeper is None:
+            return None
+        counts = msgspec.structs.asdict(self._keeper.counts)
+        limits = {"max_bytes": self._section.frames.max_bytes, "trouble": self._keeper.trouble}
+        return {**counts, **limits}
 
     async def recent(self, pipeline: str, limit: int) -> list[Given]:
         """Return the last verdicts of a pipeline, oldest first."""
@@ -111,50 +151,84 @@ class Recording:
     def record(self, entry: Entry, frame: bytes, on_committed: Callable[[], None]) -> None:
         """Record a verdict; `on_committed` is called when it is on the medium.
 
-        Where the ledger takes no more, it is not called: the frame stays unacknowledged, and its
-        redelivery ends in `ensure`.
+        Where the ledger takes no more, the entry is kept back, without the frame's bytes, until it
+        does.
         """
+        if self._kept_back:  # records keep the order of verdicts
+            self._keep_back(entry, frame, on_committed, "others wait before it")
+            return
+        try:
+            self._append(entry, frame, on_committed)
+        except StorageError as full:
+            self._keep_back(entry, frame, on_committed, str(full))
 
+    def _append(self, entry: Entry, frame: bytes, on_committed: Callable[[], None]) -> None:
         def committed(seq: int) -> None:
             self._counters.count("records_committed")
             on_committed()
             self._outbox.committed(seq)
 
-        try:
-            self._ledger.append(entry, frame, committed)
-        except StorageError as full:
-            self._counters.count("records_kept_back")
-            self._kept_back[entry.verdict.pipeline, entry.verdict.frame_id] = entry
-            if len(self._kept_back) > _MAX_KEPT_BACK:
-                self._kept_back.popitem(last=False)
-            log.error("record_kept_back", frame=entry.verdict.frame_id, detail=str(full))
+        self._ledger.append(entry, frame, committed)
 
-    def ensure(
-        self, pipeline: str, frame_id: str, frame: bytes, on_committed: Callable[[], None]
+    def _keep_back(
+        self, entry: Entry, frame: bytes, on_committed: Callable[[], None], why: str
     ) -> None:
-        """See that the verdict of a frame that came again is recorded, as `record` does.
+        frame_id = entry.verdict.frame_id
+        if len(self._kept_back) >= _MAX_KEPT_BACK:
+            self._counters.count("records_dropped")
+            log.error("record_dropped", frame=frame_id, detail=f"{_MAX_KEPT_BACK} wait: {why}")
+            return
+        self._counters.count("records_kept_back")
+        digest = hashlib.sha256(frame).hexdigest()
+        bare = msgspec.structs.replace(entry, frame_digest=digest, reference=b"")
+        self._kept_back.append((bare, on_committed))
+        if len(self._kept_back) == 1:
+            log.error("record_kept_back", frame=frame_id, detail=why)
 
-        Args:
-            pipeline: Whose verdict.
-            frame_id: Of the frame.
-            frame: Its payload; empty where it came again while it was judged. Then it is left
-                unacknowledged if its first coming was not recorded, and comes once more.
-            on_committed: Called when it is on the medium.
+    def _record_kept_back(self) -> None:
+        while self._kept_back:
+            entry, on_committed = self._kept_back[0]
+            try:
+                self._append(entry, b"", on_committed)
+            except StorageError:
+                return
+            self._kept_back.popleft()
+
+    def ensure(self, pipeline: str, frame_id: str, on_committed: Callable[[], None]) -> None:
+        """Call `on_committed` when the verdict that a frame was given before is on the medium.
+
+        Until then it is looked for again each second, as long as the broker stays: on the next
+        connection it brings the frame once more.
         """
 
         def found(given: Given | None) -> None:
-            entry = self._kept_back.get((pipeline, frame_id))
             if given is not None:
-                self._kept_back.pop((pipeline, frame_id), None)
                 on_committed()
-            elif entry is not None and frame:
-                del self._kept_back[pipeline, frame_id]
-                self.record(entry, frame, on_committed)
+            else:
+                self._unsettled.append((pipeline, frame_id, on_committed))
 
         try:
             self._ledger.find(pipeline, frame_id, found)
+        except StorageError:
+            self._unsettled.append((pipeline, frame_id, on_committed))
+
+    async def override(self, correction: Correction) -> tuple[str, int]:
+        """Record what a person says of a verdict.
+
+        Returns:
+            Why it was refused, or ""; and the place of its record, once that is on the medium.
+        """
+        answer: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
+        try:
+            self._ledger.override(correction, lambda *taken: answer.set_result(taken))
         except StorageError as busy:
-            log.error("record_not_ensured", frame=frame_id, detail=str(busy))
+            return str(busy), 0
+        refusal, seq = await answer
+        if not refusal:
+            self._counters.count("verdicts_overridden", kind=correction.verdict)
+            log.info("verdict_overridden", record=seq, by=correction.by, via=correction.via)
+            self._outbox.committed(seq)
+        return refusal, seq
 
     def connected(self) -> None:
         """The broker is there."""
@@ -162,6 +236,7 @@ class Recording:
 
     def disconnected(self) -> None:
         """The broker is gone."""
+        self._unsettled.clear()  # it brings these frames again
         self._outbox.disconnected()
 
     async def keep_sending(self) -> None:
@@ -169,6 +244,20 @@ class Recording:
         while True:
             await asyncio.sleep(_TICK_S)
             self._outbox.tick()
+            self._record_kept_back()
+            for _ in range(min(_ASKED_A_TICK, len(self._unsettled))):
+                self.ensure(*self._unsettled.popleft())
+            self._count_frames()
+
+    def _count_frames(self) -> None:
+        """Carry what the keeper's thread counted over to the daemon's counters."""
+        if self._keeper is None:
+            return
+        before, now = self._kept, self._keeper.counts
+        self._counters.count("frames_kept", now.kept - before.kept)
+        self._counters.count("frames_not_kept", now.dropped - before.dropped)
+        self._counters.count("kept_files_evicted", now.evicted - before.evicted)
+        self._kept = now
 
     async def close(self, grace_s: float) -> int:
         """Commit what waits; return how many records could not be."""
@@ -197,7 +286,7 @@ class Recording:
             head = bytes.fromhex(receipt.head)
             if receipt.seq < 0 or len(head) != HEAD_BYTES:
                 raise ValueError(f"seq {receipt.seq}, head of {len(head)} bytes")
-            self._ledger.receive(receipt.seq, head, self._taken)
+            self._ledger.receive(receipt.seq, head, self._taken, ledger=receipt.ledger)
         except (ValueError, msgspec.DecodeError, RecursionError) as wrong:
             self._counters.count("receipts_refused")
             log.warning("receipt_refused", topic=message.topic, detail=str(wrong))
@@ -207,8 +296,20 @@ class Recording:
     def _taken(self, refusal: str, receipted: int) -> None:
         if refusal:
             self._counters.count("receipts_refused")
-            log.warning("receipt_refused", detail=refusal)
+            # Another chain under our name, or ours altered: nothing that an operator may miss.
+            log.error("receipt_refused", detail=refusal)
+            self._refused_receipt = refusal
+            self._on_change()
+        elif receipted:
+            self._refused_receipt = ""
         self._outbox.receipt_taken(receipted)
+
+    def _frames_troubled(self, trouble: str) -> None:
+        if trouble:
+            log.error("frames_not_kept", detail=trouble)
+        else:
+            log.info("frames_kept_again")
+        self._on_change()
 
     def _troubled(self, trouble: str) -> None:
         if trouble:
@@ -216,3 +317,53 @@ class Recording:
         else:
             log.info("ledger_well")
         self._on_change()
+
+
+def entry_of(
+    plan: PipelinePlan,
+    pinned: Pinned,
+    runtime: Runtime,
+    frame: Frame,
+    verdict: Verdict,
+    seen: Seen,
+) -> Entry:
+    """Return what is to be recorded of a verdict that goes out now."""
+    reference, judged = seen.reference, seen.judged
+    names = (grant.name for grant in plan.signals)
+    return Entry(
+        verdict=verdict,
+        decided_at_ns=time.time_ns(),
+        pinned=pinned,
+        reference_digest=reference.digest if reference else "",
+        reference=reference.payload if reference else b"",
+        signals=dict(zip(names, seen.signals, strict=True)),
+        fingerprint=frame.fingerprint,
+        content=str(frame.content),
+        reference_content=str(reference.content) if reference else "",
+        policy=judged.before if judged else None,
+        findings=judged.findings if judged else "",
+        runtime=runtime if judged else Runtime(),
+    )
+
+
+def _keeper(
+    section: LedgerSection,
+    folder: Path,
+    loop: asyncio.AbstractEventLoop,
+    on_trouble: Callable[[str], None],
+) -> Keeper | None:
+    frames = section.frames
+    if not frames.enabled:
+        return None
+    keeping = Keeping(
+        pass_share=frames.pass_share,
+        max_bytes=frames.max_bytes,
+        max_age_s=frames.max_age_days * 86_400,
+        min_free_bytes=frames.min_free_bytes,
+    )
+
+    def tell(trouble: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to be told
+            loop.call_soon_threadsafe(on_trouble, trouble)
+
+    return Keeper(folder / FOLDER, keeping, tell)

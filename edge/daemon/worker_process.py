@@ -66,6 +66,7 @@ class WorkerProcess(asyncio.Protocol):
 
     Attributes:
         provider: Set once it is loaded.
+        versions: Likewise, of its engines.
         gone: Done when its channel closed, with what is known of why.
     """
 
@@ -73,6 +74,7 @@ class WorkerProcess(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.provider = ""
+        self.versions: dict[str, str] = {}
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_answer: Callable[[Judged | Failed], None] = lambda _answer: None
         self._reference_bytes = reference_bytes
@@ -142,7 +144,7 @@ class WorkerProcess(asyncio.Protocol):
         first = await self._within(self._first, timeout_s, "loading")
         if isinstance(first, LoadFailed):
             raise DeploymentError(f"{first.error}: {first.detail}")
-        self.provider = first.provider
+        self.provider, self.versions = first.provider, first.versions
         return first
 
     async def probe(self, deadline_ns: int, timeout_s: float) -> Judged:

@@ -64,8 +64,8 @@ class Keeping(msgspec.Struct, frozen=True):
         return int.from_bytes(frame_digest[:8]) < math.floor(self.pass_share * _TAIL)
 
 
-class KeptCounts(msgspec.Struct):
-    """What happened since the start, written by one thread and read by any; and what lies there.
+class KeptCounts(msgspec.Struct, frozen=True):
+    """What happened since the start, and what lies there.
 
     Attributes:
         kept: Frames that are there with all that belongs to them.
@@ -105,7 +105,6 @@ class Keeper:
     def __init__(
         self, folder: Path, keeping: Keeping, on_trouble: Callable[[str], None] = lambda _: None
     ) -> None:
-        self.counts = KeptCounts()
         self.trouble = ""
         self._folder = folder
         self._keeping = keeping
@@ -114,9 +113,21 @@ class Keeper:
         # Each is written by one thread only.
         self._offered = self._offered_bytes = self._refused = 0
         self._done = self._done_bytes = self._failed = 0
+        self._kept = self._evicted = self._bytes = 0
         self._there: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._thread = threading.Thread(target=self._run, name="kept frames", daemon=True)
         self._thread.start()
+
+    @property
+    def counts(self) -> KeptCounts:
+        """What happened since the start; any thread may ask."""
+        return KeptCounts(
+            kept=self._kept,
+            dropped=self._refused + self._failed,
+            evicted=self._evicted,
+            files=len(self._there),
+            bytes=self._bytes,
+        )
 
     def offer(self, entry: Entry, frame: bytes, frame_digest: bytes) -> None:
         """Keep a frame if it is wanted and there is room. One thread calls this; never waits."""
@@ -136,7 +147,6 @@ class Keeper:
             waiting and self._offered_bytes - self._done_bytes + wish.size > MAX_WAITING_BYTES
         ):
             self._refused += 1
-            self.counts.dropped = self._refused + self._failed
             return
         self._offered += 1
         self._offered_bytes += wish.size
@@ -182,7 +192,7 @@ class Keeper:
                 # The frame comes last: where it lies, all that belongs to it does.
                 for name, content in reversed(wish.pieces):
                     self._write(name, content)
-                self.counts.kept += 1
+                self._kept += 1
                 self._note("")
                 return
             self._note(
@@ -193,7 +203,6 @@ class Keeper:
         except OSError as failed:
             self._note(f"{self._folder}: frames cannot be kept: {failed.strerror}")
         self._failed += 1
-        self.counts.dropped = self._refused + self._failed
 
     def _write(self, name: str, content: bytes) -> None:
         path = place(self._folder, name)
@@ -227,10 +236,10 @@ class Keeper:
     def _make_room(self, size: int) -> bool:
         """Let the oldest go until so much more may be written; say whether it may."""
         while self._there and (
-            self.counts.bytes + size > self._keeping.max_bytes or not self._is_free(size)
+            self._bytes + size > self._keeping.max_bytes or not self._is_free(size)
         ):
             self._evict()
-        return self.counts.bytes + size <= self._keeping.max_bytes and self._is_free(size)
+        return self._bytes + size <= self._keeping.max_bytes and self._is_free(size)
 
     def _is_free(self, size: int) -> bool:
         room = os.statvfs(self._folder)
@@ -240,17 +249,15 @@ class Keeper:
         name = next(iter(self._there))
         place(self._folder, name).unlink(missing_ok=True)
         self._count_out(name)
-        self.counts.evicted += 1
+        self._evicted += 1
 
     def _count_in(self, name: str, size: int, written_s: float) -> None:
         self._there[name] = (size, written_s)
-        self.counts.files = len(self._there)
-        self.counts.bytes += size
+        self._bytes += size
 
     def _count_out(self, name: str) -> None:
         size, _ = self._there.pop(name)
-        self.counts.files = len(self._there)
-        self.counts.bytes -= size
+        self._bytes -= size
 
     def _note(self, trouble: str) -> None:
         if trouble != self.trouble:

@@ -58,6 +58,13 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         # Ledger
         "records_committed": Meaning("Verdicts recorded in the ledger."),
         "records_kept_back": Meaning("Verdicts that the ledger could not take at the time."),
+        "records_dropped": Meaning(
+            "Verdicts never recorded: of frames sent at QoS 0 while storage failed for long."
+        ),
+        "verdicts_overridden": Meaning("Verdicts that a person spoke against, or for.", ("kind",)),
+        "frames_kept": Meaning("Frames kept for replay."),
+        "frames_not_kept": Meaning("Frames that were to be kept and found no room or time."),
+        "kept_files_evicted": Meaning("Kept files that went, by age, quota or for want of room."),
         "receipts_refused": Meaning("Receipts of the cloud that do not fit the ledger."),
         # Time and topics
         "deadlines_missed": Meaning("Verdicts that went out after the budget.", ("pipeline",)),

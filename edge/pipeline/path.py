@@ -6,6 +6,7 @@ one that calls into them. Neither logs, and neither does I/O.
 """
 
 import contextlib
+import hashlib
 import threading
 import time
 from typing import Final
@@ -143,8 +144,9 @@ class FramePath:
             _expect_time_left(frame.request)
             frame = self._follow(frame)
             self._renew_used_policy()
+            before = self._policy
             try:
-                decision, defects = self._run(frame)
+                decision, defects, findings = self._run(frame)
             except FrameError:
                 with contextlib.suppress(GuestError):  # the first failure counts
                     self._lines = self._standing.stages.log_lines()
@@ -170,7 +172,23 @@ class FramePath:
             policy=None if frame.request.probe else self._policy,
             lines=self._take_lines(),
             state_refused=self.take_state_refusal(),
+            before=before,
+            findings=findings,
         )
+
+    def take_up(self, policy: PolicyState) -> None:
+        """Go on from another state, such as a recorded one; between frames. Engine thread.
+
+        A state that the policy refuses leaves it empty (`take_state_refusal`).
+        """
+        if policy == self._policy:
+            return
+        self._policy = policy
+        if self._fresh:
+            self._replace()
+            self.mend()
+        else:
+            self._rewind()
 
     def failed(self, frame: DecodedFrame, error: FrameError) -> Failed:
         """Say of a frame that `judge` raised for, with what there is to tell besides."""
@@ -215,7 +233,7 @@ class FramePath:
         except GuestError as unfit:
             raise IncompatibleError(str(unfit)) from unfit
 
-    def _run(self, frame: DecodedFrame) -> tuple[Decision, tuple[Defect, ...]]:
+    def _run(self, frame: DecodedFrame) -> tuple[Decision, tuple[Defect, ...], str]:
         stages, slot, request = self._standing.stages, frame.slot, frame.request
         watch = _Stopwatch(frame.stage_ms)
         self._policy_used = stages.policy_fresh
@@ -241,7 +259,7 @@ class FramePath:
                 self._policy.frame_index + 1, stages.decide.save_state() or b""
             )
         watch.lap("decide")
-        return decision, self._named(found)
+        return decision, self._named(found), hashlib.sha256(found.tobytes()).hexdigest()
 
     def _named(self, found: npt.NDArray[np.void]) -> tuple[Defect, ...]:
         classes = self._plan.model.classes

@@ -29,6 +29,7 @@ from edge.pipeline.path import DecodedFrame, FramePath
 from edge.pipeline.stages import Modules
 from edge.wasm.engine import GuestEngine
 from edge.worker.channel import WorkerEnd
+from edge.worker.versions import versions
 
 _END: Final = None
 _Turn = DecodedFrame | Failed | Exception | None
@@ -59,9 +60,13 @@ def work(end: WorkerEnd) -> int:
 def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
     plan: PipelinePlan = start.plan
     began = time.perf_counter()
-    preprocess, postprocess, decide = (
+    preprocess, postprocess = (
         engine.load(Path(guest.path), guest.sha256, guest.memory_mib, metered=guest.fuel > 0)
-        for guest in (plan.preprocess, plan.postprocess, plan.decide)
+        for guest in (plan.preprocess, plan.postprocess)
+    )
+    policy = plan.decide
+    decide = engine.load_policy(
+        Path(policy.path), policy.sha256, policy.memory_mib, metered=policy.fuel > 0
     )
     guests_done = time.perf_counter()
     model = OnnxModel.load(plan.model)
@@ -76,6 +81,7 @@ def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
                 "bind": round((time.perf_counter() - model_done) * 1e3, 1),
             },
             state_refused=path.take_state_refusal(),
+            versions=versions(),
         )
     )
     return path

@@ -60,7 +60,7 @@
 #define EDGE_DTYPE_FLOAT16 10
 
 /* Reasons that only the host gives; a guest that returns one breaks the ABI. */
-#define EDGE_RESERVED_REASONS { "decode-error", "guest-budget", "guest-trap", "id-reused", "inference-error", "no-reference", "not-ready", "overload", "overrun", "stale", "worker-lost" }
+#define EDGE_RESERVED_REASONS { "decode-error", "guest-budget", "guest-trap", "id-reused", "inference-error", "no-reference", "not-ready", "overload", "overrun", "stale", "storage", "worker-lost" }
 
 /* A decoded image in guest memory, owned by the host, valid during the call. */
 typedef struct edge_image {

@@ -13,8 +13,9 @@ from edge.contracts.frame import ContentType, PixelFormat
 from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
 from edge.contracts.plan import GuestPlan, ImagePlan, ModelPlan, Overflow, PipelinePlan
 from edge.contracts.verdict import DeploymentRef, Kind, Verdict, from_json
-from edge.daemon.dispatch import MAX_AT_WORK, Dispatch, Seen
+from edge.daemon.dispatch import MAX_AT_WORK, Dispatch
 from edge.daemon.intake import Fault, Frame
+from edge.daemon.outlets import Seen
 from edge.daemon.references import Held
 from edge.daemon.remembered import Remembered
 

@@ -1,0 +1,59 @@
+"""What dispatch causes, and what it speaks to: the seams between its rules and the world."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from edge.contracts.messages import ActionWish, Judge, Judged
+from edge.contracts.signal import SignalValue
+from edge.contracts.verdict import Verdict
+from edge.daemon.intake import Frame
+from edge.daemon.references import Held
+
+
+class Timer(Protocol):
+    """Something that was to happen, and may be called off."""
+
+    def cancel(self) -> None:
+        """Call it off."""
+
+
+class Seen(NamedTuple):
+    """What a verdict came from, beside the frame; `judged` is None where it is the host's own."""
+
+    reference: Held | None
+    signals: tuple[SignalValue, ...]
+    judged: Judged | None = None
+
+
+class Outlets(Protocol):
+    """What dispatch causes."""
+
+    def now_ns(self) -> int:
+        """The monotonic clock."""
+
+    def call_at(self, instant_ns: int, act: Callable[[], None]) -> Timer:
+        """Call `act` at an instant of the monotonic clock."""
+
+    def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
+        """Send a frame's one verdict out, record it, and settle the frame when both are safe."""
+
+    def repeat(self, frame: Frame, encoded: bytes) -> None:
+        """Send a verdict again, for a frame that came again."""
+
+    def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
+        """Carry out what the policy asked for, within its grants."""
+
+    def note(self, reason: str, frame: Frame, detail: str) -> None:
+        """Count and log why a frame was not judged, or `late`: why its judgement was dropped."""
+
+    def worker_hangs(self, detail: str) -> None:
+        """The worker has not answered long past a deadline: replace it."""
+
+
+class WorkerPort(Protocol):
+    """A worker that is ready."""
+
+    provider: str
+
+    def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
+        """Send it a frame, and before it the reference image where it has not got that yet."""
