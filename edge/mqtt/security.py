@@ -46,8 +46,10 @@ class _TlsSocket(ssl.SSLSocket):
             raise
 
 
-def tls_context(section: TlsSection) -> ssl.SSLContext:
+def tls_context(section: TlsSection, where: str = "broker.tls") -> ssl.SSLContext:
     """Return a context that trusts the configured authorities only, and checks the host's name.
+
+    `where` names the section in errors.
 
     Raises:
         ConfigError: A file cannot be read, or is no PEM certificate or key.
@@ -55,7 +57,7 @@ def tls_context(section: TlsSection) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(section.ca_file))
     except (OSError, ssl.SSLError) as failed:
-        raise _unusable("ca_file", section.ca_file, failed) from failed
+        raise _unusable(f"{where}.ca_file", section.ca_file, failed) from failed
     context.sslsocket_class = _TlsSocket
     if section.certificate_file is None:
         return context
@@ -66,13 +68,13 @@ def tls_context(section: TlsSection) -> ssl.SSLContext:
             password=lambda: b"",  # else an encrypted key would ask at a terminal, and wait
         )
     except (OSError, ssl.SSLError) as failed:
-        raise _unusable("certificate_file", section.certificate_file, failed) from failed
+        raise _unusable(f"{where}.certificate_file", section.certificate_file, failed) from failed
     return context
 
 
 def _unusable(key: str, path: Path, failed: OSError) -> ConfigError:
     return ConfigError(
-        f"broker.tls.{key} {path}",
+        f"{key} {path}",
         f"cannot be used: {failed.strerror or failed}",
         "expected: PEM, and a key that is readable by this user, unencrypted",
     )

@@ -1,0 +1,298 @@
+"""Releases: a deployment folder becomes signed files of a group, offered to a share of its devices.
+
+Three steps, so that the key of a group may stay on another machine than the web server: `build`
+writes a draft of the group's metadata, `sign` adds signatures to it, `publish` puts it into place.
+A release that is widened, halted or resumed goes the same way.
+"""
+
+import datetime as dt
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import Field
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+
+from edge import config
+from edge.config import BrokerSection, Section
+from edge.deployment import pins, release
+from edge.deployment.folder import LoadedDeployment, load_folder
+from edge.deployment.release import MAX_RELEASES, Release, Releases
+from edge.errors import DeploymentError
+from edge.fleet.publisher import keys
+from edge.fleet.publisher.keys import KeyRing
+from edge.fleet.publisher.repository import ROOT_KEYS, Repository, read, write
+
+SETTINGS: Final = "fleet.toml"
+REPOSITORY: Final = "repository"
+KEYS: Final = "keys"
+ROOT: Final = "root.json"
+_DRAFTS: Final = "drafts"
+KEPT: Final = 3
+"""Releases of a group that stay in its metadata: what runs, what is coming, and one before."""
+
+
+class FleetConfig(Section):
+    """`fleet.toml`: what the publisher's side of a fleet is set to."""
+
+    name: str = Field("fleet", min_length=1, max_length=64, description="For people.")
+    broker: BrokerSection = Field(
+        default_factory=BrokerSection, description="Where devices report, and hints are sent."
+    )
+    max_failed_percent: float = Field(
+        5.0, ge=0, le=100, description="A rollout halts when more of its devices than that failed."
+    )
+
+
+class Fleet:
+    """A fleet's folder.
+
+    Args:
+        folder: Made by `create`.
+        key_folders: Where private keys are looked for beside `keys/`.
+        now: UTC.
+
+    Raises:
+        ConfigError: `fleet.toml` is not there or unsound.
+    """
+
+    def __init__(
+        self, folder: Path, key_folders: Iterable[Path] = (), now: dt.datetime | None = None
+    ) -> None:
+        self.folder = folder
+        self.settings = config.load_as(FleetConfig, folder / SETTINGS)
+        ring = KeyRing((folder / KEYS, *key_folders))
+        self.repository = Repository(folder / REPOSITORY, ring, now or dt.datetime.now(dt.UTC))
+
+    @classmethod
+    def create(cls, folder: Path, groups: tuple[str, ...], name: str = "fleet") -> Self:
+        """Make a fleet: keys, an empty repository, and the root file for its devices.
+
+        Raises:
+            DeploymentError: A group has no usable name, something is in the way, or a file cannot
+                be written.
+        """
+        for group in groups:
+            if not config.is_group(group):
+                raise DeploymentError(
+                    f"{group!r} is no name of a group: letters, digits, - and _, at most 64, and "
+                    "not that of a TUF role"
+                )
+        if (folder / SETTINGS).exists() or (folder / KEYS).exists():
+            raise DeploymentError(f"{folder}: is a fleet already")
+        names = {"root": [f"root-{n + 1}" for n in range(ROOT_KEYS)]}
+        names |= {role: [role] for role in ("targets", "snapshot", "timestamp", *groups)}
+        public = {
+            role: [keys.create(folder / KEYS, each) for each in found]
+            for role, found in names.items()
+        }
+        now = dt.datetime.now(dt.UTC)
+        made = Repository.create(folder / REPOSITORY, KeyRing([folder / KEYS]), public, groups, now)
+        shutil.copy(made.metadata / "1.root.json", folder / ROOT)
+        (folder / SETTINGS).write_text(
+            f'# Settings of the publisher; docs/updates.md explains them.\nname = "{name}"\n\n'
+            '[broker]\nhost = "127.0.0.1"\nport = 1883\n'
+        )
+        return cls(folder, now=now)
+
+    def releases(self, group: str) -> Releases:
+        """Return what a group is offered now.
+
+        Raises:
+            DeploymentError: There is no such group, or its document is damaged.
+        """
+        self._known(group)
+        target = self.repository.load(Targets, group).signed.targets.get(_document(group))
+        if target is None:
+            return Releases(group=group, releases=())
+        path = self._place(target)
+        try:
+            return release.read(path.read_bytes(), str(path))
+        except OSError as failed:
+            raise DeploymentError(f"{path}: cannot be read: {failed.strerror}") from failed
+
+    def drafts(self) -> list[str]:
+        """Return the groups whose draft waits to be signed or published."""
+        return sorted(path.stem for path in (self.folder / _DRAFTS).glob("*.json"))
+
+    def build(self, group: str, deployment: Path, percent: float) -> Release:
+        """Write a draft that releases a deployment folder.
+
+        Args:
+            group: To whom.
+            deployment: A folder as a device loads it.
+            percent: The share of the group's devices that it is for at first.
+
+        Raises:
+            DeploymentError: The folder is unsound, its revision is not above all that the group was
+                offered, or a draft waits.
+        """
+        loaded = load_folder(deployment)
+        section = loaded.manifest.deployment
+        offered = self.releases(group).releases
+        highest = max((each.revision for each in offered), default=0)
+        if section.revision <= highest:
+            raise DeploymentError(
+                f"{deployment}: is revision {section.revision}, and group {group!r} was offered "
+                f"{highest} (raise deployment.revision; old files may come again under a new one)"
+            )
+        made = Release(
+            name=section.name,
+            revision=section.revision,
+            manifest=loaded.digest,
+            manifest_bytes=(loaded.root / pins.MANIFEST).stat().st_size,
+            percent=percent,
+        )
+        draft = self._draft(group)
+        kept = sorted(offered, key=lambda each: each.revision)[-(KEPT - 1) :]
+        for path in _files(loaded):
+            self._add(draft.signed, loaded.root / path, f"{group}/{made.revision}/{path}")
+        self._offer(draft, group, (*kept, made))
+        return made
+
+    def change(
+        self, group: str, revision: int, *, percent: float | None = None, halted: bool | None = None
+    ) -> Release:
+        """Write a draft that widens, narrows, halts or resumes a release.
+
+        Raises:
+            DeploymentError: The group has no such release, or a draft waits.
+        """
+        offered = self.releases(group).releases
+        before = next((each for each in offered if each.revision == revision), None)
+        if before is None:
+            known = ", ".join(str(each.revision) for each in offered) or "none"
+            raise DeploymentError(
+                f"group {group!r} has no release of revision {revision}; it has {known}"
+            )
+        changes: dict[str, float | bool] = {}
+        if percent is not None:
+            changes["percent"] = percent
+        if halted is not None:
+            changes["halted"] = halted
+        after = Release.model_validate({**before.model_dump(), **changes})
+        draft = self._draft(group)
+        self._offer(draft, group, tuple(after if each is before else each for each in offered))
+        return after
+
+    def sign(self, group: str) -> int:
+        """Add the signatures of the keys at hand to a draft; return how many it bears.
+
+        Raises:
+            DeploymentError: No draft waits, or the group's key is not at hand.
+        """
+        draft = self._waiting(group)
+        targets = self.repository.load(Targets, "targets").signed
+        write(self.repository.signed(draft, targets, group), self._draft_path(group))
+        return len(draft.signatures)
+
+    def publish(self) -> list[str]:
+        """Put all signed drafts into place, and make the repository say so; return their groups.
+
+        Without a draft it renews what will soon expire.
+
+        Raises:
+            DeploymentError: A draft lacks signatures, or a key of snapshot or timestamp is missing.
+        """
+        targets = self.repository.load(Targets, "targets").signed
+        waiting = self.drafts()
+        drafts = {group: self._waiting(group) for group in waiting}
+        for group, draft in drafts.items():
+            self.repository.check(draft, targets, group)
+        for group, draft in drafts.items():
+            self.repository.put(group, draft)
+            self._draft_path(group).unlink()
+        self._renew()
+        self.repository.refresh()
+        return waiting
+
+    def discard(self, group: str) -> None:
+        """Drop a draft.
+
+        Raises:
+            DeploymentError: None waits.
+        """
+        self._waiting(group)
+        self._draft_path(group).unlink()
+
+    def _renew(self) -> None:
+        """Sign anew what will soon expire, where the key is at hand."""
+        root = self.repository.load(Root, "root").signed
+        targets = self.repository.load(Targets, "targets").signed
+        delegators: dict[str, Root | Targets] = {
+            "targets": root,
+            **dict.fromkeys(self.repository.groups, targets),
+        }
+        for role, delegator in delegators.items():
+            if self.repository.soon_expires(
+                self.repository.load(Targets, role).signed
+            ) and self.repository.can_sign(delegator, role):
+                fresh = self.repository.next(role)
+                self.repository.put(role, self.repository.signed(fresh, delegator, role))
+
+    def _draft(self, group: str) -> Metadata[Targets]:
+        self._known(group)
+        if self._draft_path(group).exists():
+            raise DeploymentError(
+                f"a draft of group {group!r} waits: publish it (edge fleet publish) or drop it "
+                "(edge fleet discard)"
+            )
+        return self.repository.next(group)
+
+    def _offer(self, draft: Metadata[Targets], group: str, offered: tuple[Release, ...]) -> None:
+        """Make a draft say what the group is offered, and forget the files of what it is not."""
+        assert len(offered) <= MAX_RELEASES
+        revisions = {str(each.revision) for each in offered}
+        for path in list(draft.signed.targets):
+            _, _, rest = path.partition("/")
+            if rest.partition("/")[0] not in revisions:
+                del draft.signed.targets[path]
+        document = Releases(group=group, releases=offered).model_dump_json().encode()
+        target = TargetFile.from_data(_document(group), document, ["sha256"])
+        draft.signed.targets[target.path] = target
+        self._lay(target, document)
+        (self.folder / _DRAFTS).mkdir(exist_ok=True)
+        write(draft, self._draft_path(group))
+
+    def _add(self, signed: Targets, file: Path, path: str) -> None:
+        content = file.read_bytes()
+        target = TargetFile.from_data(path, content, ["sha256"])
+        signed.targets[path] = target
+        self._lay(target, content)
+
+    def _lay(self, target: TargetFile, content: bytes) -> None:
+        place = self._place(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            aside = place.with_name(f".{place.name}")
+            aside.write_bytes(content)
+            aside.replace(place)
+
+    def _place(self, target: TargetFile) -> Path:
+        path = self.repository.targets / target.path
+        return path.with_name(f"{target.hashes['sha256']}.{path.name}")
+
+    def _known(self, group: str) -> None:
+        if group not in self.repository.groups:
+            raise DeploymentError(
+                f"the fleet has no group {group!r}; it has {', '.join(self.repository.groups)}"
+            )
+
+    def _draft_path(self, group: str) -> Path:
+        return self.folder / _DRAFTS / f"{group}.json"
+
+    def _waiting(self, group: str) -> Metadata[Targets]:
+        self._known(group)
+        if not self._draft_path(group).exists():
+            raise DeploymentError(f"no draft of group {group!r} waits (edge fleet build makes one)")
+        return read(Targets, self._draft_path(group))
+
+
+def _document(group: str) -> str:
+    return f"{group}/{release.FILE}"
+
+
+def _files(loaded: LoadedDeployment) -> list[str]:
+    pinned = (*pins.of_manifest(loaded.manifest), *pins.of_cards(loaded.manifest, loaded.cards))
+    return [pins.MANIFEST, *(pin.path for pin in pinned)]
