@@ -10,12 +10,12 @@ Rules:
    IEEE 754 double, and `null` for a number that is not finite. `v` names this encoding.
 2. Nobody has to encode again to check: what is hashed, stored, published and exported are the same
    bytes, and each record carries the head before it (`prev`).
-3. leaf = SHA-256(0x00 || bytes), the leaf hash of RFC 6962, section 2.1, so that a Merkle tree over
-   the same leaves can be laid beside the chain. head = SHA-256(0x01 || head before || leaf);
+3. leaf = SHA-256(0x00 || bytes), the leaf hash of RFC 6962, section 2.1, so that the Merkle
+   tree over the same leaves lies beside the chain. head = SHA-256(0x01 || head before || leaf);
    before the first record the head is 32 zero bytes.
 
-Not here: signatures. A chain shows that records fit each other; that they are the device's own is
-shown by comparing a head with the one that the cloud receipted.
+Not here: signatures (`edge.ledger.checkpoint`). A chain shows that records fit each other, and not
+whose they are.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from edge.contracts.signal import SignalState
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.errors import StorageError
 from edge.ledger import entry as entries
+from edge.ledger import merkle
 from edge.ledger.entry import Correction, Entry, Runtime
 
 VERSION: Final = 1
@@ -35,7 +36,6 @@ GENESIS: Final = bytes(32)
 """The head before the first record."""
 HEAD_BYTES: Final = 32
 
-_LEAF: Final = b"\x00"
 _LINK: Final = b"\x01"
 
 
@@ -155,9 +155,8 @@ _encoder = msgspec.json.Encoder(order="sorted")
 _decoder: Final[msgspec.json.Decoder[Record | Override]] = msgspec.json.Decoder(Record | Override)
 
 
-def leaf_hash(canonical: bytes) -> bytes:
-    """Return the leaf hash of a record's canonical bytes (rule 3)."""
-    return hashlib.sha256(_LEAF + canonical).digest()
+leaf_hash: Final = merkle.leaf_hash
+"""The leaf hash of a record's canonical bytes (rule 3)."""
 
 
 def next_head(head: bytes, canonical: bytes) -> bytes:

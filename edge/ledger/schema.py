@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import StorageError
+from edge.ledger import migration, tree
 from edge.ledger.record import GENESIS
 
 DATABASE: Final = "ledger.db"
 LOCK: Final = "ledger.lock"
 APPLICATION_ID: Final = 0x45444745  # "EDGE"
 SCHEMA_VERSION: Final = 2
+_MIGRATED_VERSION: Final = 1
+"""Brought to `SCHEMA_VERSION` when it is opened to be written (`edge.ledger.migration`)."""
 WAL_PAGES: Final = 1_000
 """Pages of WAL after which a commit carries them into the database: 4 MiB."""
 _WAL_BYTES: Final = 8 << 20
@@ -47,6 +50,7 @@ TABLES: Final = {
     "mark": (
         "CREATE TABLE mark(name TEXT PRIMARY KEY, seq INTEGER NOT NULL, head BLOB NOT NULL) STRICT"
     ),
+    **tree.TABLES,
 }
 """`body` holds the canonical bytes, `head` the chain's head after them; the columns before are
 copies for finding. An override has no frame of its own: there `frame` is empty. `mark` has three
@@ -145,6 +149,8 @@ def connect(folder: Path, device: str, lock: Lock) -> tuple[sqlite3.Connection, 
         _configure(database)
         if not _objects(database):
             _create(database, device)
+        elif version(database) == _MIGRATED_VERSION:
+            migration.migrate(database, TABLES)
         # What a crash left in the WAL may be in the page cache only; now it is on the medium.
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         sync_folder(folder)
@@ -162,22 +168,27 @@ def connect(folder: Path, device: str, lock: Lock) -> tuple[sqlite3.Connection, 
 
 
 def check_schema(database: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that is no ledger, or of another version.
+    """Refuse a file that is no ledger, or of a version that is neither known nor migrated.
 
     Raises:
         StorageError: With what was found.
     """
     application = database.execute("PRAGMA application_id").fetchone()[0]
-    version = database.execute("PRAGMA user_version").fetchone()[0]
+    found = version(database)
     if application != APPLICATION_ID:
         raise StorageError(f"{path}: is not a ledger of this software, and is left as it is")
-    if version != SCHEMA_VERSION:
+    if found not in (SCHEMA_VERSION, _MIGRATED_VERSION):
         raise StorageError(
-            f"{path}: has schema version {version}; this software knows {SCHEMA_VERSION} only "
+            f"{path}: has schema version {found}; this software knows {SCHEMA_VERSION} only "
             "(run the software that wrote it)"
         )
-    if _objects(database) != TABLES:
-        raise StorageError(f"{path}: its tables are not those of schema version {SCHEMA_VERSION}")
+    if _objects(database) != (TABLES if found == SCHEMA_VERSION else migration.TABLES_1):
+        raise StorageError(f"{path}: its tables are not those of schema version {found}")
+
+
+def version(database: sqlite3.Connection) -> int:
+    """Return the version of a database's tables."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 def translated(failed: sqlite3.Error, path: Path) -> StorageError:

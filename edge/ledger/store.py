@@ -9,6 +9,7 @@ Rules:
    anew), and are recorded.
 3. Only what was receipted is pruned, oldest first; the mark `anchor` keeps the head before the
    oldest record, so that what remains can be verified.
+4. The Merkle tree grows in the transaction of the records, and outlives them (`edge.ledger.tree`).
 """
 
 import contextlib
@@ -24,11 +25,15 @@ import msgspec
 from edge.errors import StorageError
 from edge.ledger import lookup, schema
 from edge.ledger import record as records
+from edge.ledger.checkpoint import origin
 from edge.ledger.entry import Correction, Entry
 from edge.ledger.lookup import Given
+from edge.ledger.merkle import leaf_hash
 from edge.ledger.record import Pending
 from edge.ledger.reserve import RESERVE_BYTES
 from edge.ledger.schema import FullError, Lock
+from edge.ledger.signing import NO_KEYS, Kept, Keys, Signing
+from edge.ledger.tree import Tree
 
 TAIL_RECORDS: Final = 256
 """Records whose chain is checked when a ledger is opened; `edge ledger verify` checks all."""
@@ -36,6 +41,8 @@ PRUNE_RECORDS: Final = 500
 """Records pruned in one transaction: 5 to 10 ms, which new records may have to wait."""
 _HIGH_WATER: Final = 0.9
 """Share of the byte quota above which receipted records go, so that new ones find room."""
+_TREE_SHARE: Final = 0.5
+"""Share of the byte quota that leaf hashes may take: at 1 GiB 16 million of them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Store:
         folder: Its folder; made if absent. Locked until `close`.
         device: The device's id.
         retention: What is kept.
+        keys: That sign checkpoints, and those whose cosignatures count.
 
     Attributes:
         ledger: Name of the ledger.
@@ -86,7 +94,9 @@ class Store:
         StorageError: It cannot be opened, or its last records do not fit each other.
     """
 
-    def __init__(self, folder: Path, device: str, retention: Retention) -> None:
+    def __init__(
+        self, folder: Path, device: str, retention: Retention, keys: Keys = NO_KEYS
+    ) -> None:
         self.path = folder / schema.DATABASE
         self._retention = retention
         self._lock = Lock(folder)
@@ -100,6 +110,8 @@ class Store:
                 self._limit()
                 marks = self._marks()
                 self.anchor, self.receipt, self.head = (marks[name] for name in schema.MARKS)
+                self._tree = Tree(self._database, self.head.seq)
+                self._signing = Signing(self._database, origin(device, self.ledger), keys)
                 self._check_tail()
         except BaseException:
             self.close()
@@ -120,21 +132,24 @@ class Store:
         Raises:
             StorageError: Nothing of the batch was written.
         """
-        places = []
+        places, leaves = [], []
         seq, head = self.head.seq, self.head.head
         with self._quota(), self._transaction():
             for prepared in batch:
                 body = records.encode(
                     prepared.entry, prepared.frame.hex(), self.ledger, seq + 1, head
                 )
-                after = records.next_head(head, body)
+                leaf = leaf_hash(body)
+                after = records.linked(head, leaf)
                 if self._insert(_row(seq + 1, prepared, body, after)):
                     seq, head = seq + 1, after
                     places.append(seq)
+                    leaves.append(leaf)
                 else:
                     places.append(self._place(prepared))
+            edge = self._tree.write(leaves)
             self._move_mark("head", Mark(seq, head))
-        self.head = Mark(seq, head)
+        self.head, self._tree.edge = Mark(seq, head), edge
         return places
 
     def override(self, correction: Correction, at_ns: int) -> tuple[str, int]:
@@ -155,16 +170,57 @@ class Store:
         if refusal:
             return refusal, 0
         of, seq = records.decode_verdict(body), self.head.seq + 1
-        said = records.encode_override(
-            correction, of, records.leaf_hash(body), at_ns, seq, self.head.head
-        )
-        after = records.next_head(self.head.head, said)
+        said = records.encode_override(correction, of, leaf_hash(body), at_ns, seq, self.head.head)
+        leaf = leaf_hash(said)
+        after = records.linked(self.head.head, leaf)
         with self._quota(), self._transaction():
             row = (seq, at_ns, of.pipeline, of.frame_id, b"", of.part_id, 0, said, after)
             self._insert(row)
+            edge = self._tree.write([leaf])
             self._move_mark("head", Mark(seq, after))
-        self.head = Mark(seq, after)
+        self.head, self._tree.edge = Mark(seq, after), edge
         return "", seq
+
+    @property
+    def checkpoint(self) -> Kept | None:
+        """The last checkpoint."""
+        return self._signing.latest
+
+    def checkpoint_due(self, now_s: float) -> bool:
+        """Whether the records should be signed now (monotonic seconds)."""
+        return self._signing.due(self.head.seq, now_s)
+
+    def sign(self, at_ns: int) -> Kept | None:
+        """Sign what is committed, where that is not signed yet; return the checkpoint.
+
+        Args:
+            at_ns: UTC, for people; it is not signed.
+
+        Raises:
+            StorageError: It could not be written down; nobody has seen it.
+        """
+        if not self._signing.unsigned(self.head.seq):
+            return None
+        with self._quota(), self._transaction():
+            made = self._signing.sign(self._tree.edge, at_ns)
+        self._signing.accept(made)
+        return made
+
+    def cosign(self, size: int, line: str) -> str:
+        """Add the cloud's cosignature to the checkpoint of `size` records.
+
+        Returns:
+            Why it was refused; empty when it was taken.
+
+        Raises:
+            StorageError: It could not be written down.
+        """
+        with self._errors():
+            refusal, note = self._signing.cosigned(size, line)
+        if not refusal:
+            with self._quota(), self._transaction():
+                self._signing.replace(size, note)
+        return refusal
 
     def pending(self, after: int, limit: int) -> list[Pending]:
         """Return up to `limit` records above `after` that are not receipted, in order."""
@@ -225,6 +281,12 @@ class Store:
                 self._move_mark("anchor", last)
             self.anchor = last
             return removed.rowcount
+
+    def trim(self) -> int:
+        """Drop leaf hashes of pruned records beyond their share; return how many tiles went."""
+        with self._transaction():
+            share = int(_TREE_SHARE * self._retention.max_bytes)
+            return self._tree.drop(self.anchor.seq, share)
 
     def recent(self, pipeline: str, limit: int) -> list[Given]:
         """Return a pipeline's last `limit` verdicts, oldest first (`lookup.recent`)."""
@@ -304,16 +366,22 @@ class Store:
         rows = self._database.execute(
             "SELECT seq, body, head FROM record WHERE seq > ? ORDER BY seq", (first,)
         )
+        leaves = []
         for found, body, stored in rows:
-            seq, head = seq + 1, records.next_head(head, body)
+            leaves.append(leaf_hash(body))
+            seq, head = seq + 1, records.linked(head, leaves[-1])
             if found != seq or stored != head:
                 break
         else:
             if Mark(seq, head) == self.head:
-                return
+                if self._tree.edge.ends_with(leaves):
+                    return
+                raise StorageError(
+                    f"{self.path}: the last records are not the last leaves of the Merkle tree; "
+                    f"nothing is added to it ({_REMEDY})"
+                )
         raise StorageError(
-            f"{self.path}: the chain breaks at record {seq}; nothing is added to it (see "
-            "`edge ledger verify`; restore a backup, or move the folder away to begin anew)"
+            f"{self.path}: the chain breaks at record {seq}; nothing is added to it ({_REMEDY})"
         )
 
     @contextlib.contextmanager
@@ -351,6 +419,9 @@ class Store:
             yield
         except sqlite3.Error as failed:
             raise schema.translated(failed, self.path) from failed
+
+
+_REMEDY: Final = "see `edge ledger verify`; restore a backup, or move the folder away to begin anew"
 
 
 def _row(seq: int, prepared: Prepared, body: bytes, head: bytes) -> tuple[object, ...]:

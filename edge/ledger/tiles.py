@@ -87,6 +87,12 @@ class Edge:
             first, new, level = first // WIDTH, above, level + 1
         return Edge(self.size + len(leaves), rows), Growth(added, filled)
 
+    def ends_with(self, leaves: Sequence[bytes]) -> bool:
+        """Whether these are the last leaves, as far as the last tile of level 0 says."""
+        last = self._rows[0] if self._rows else []
+        shared = min(len(last), len(leaves))
+        return not shared or last[-shared:] == list(leaves[-shared:])
+
     def root(self) -> bytes:
         """Return the root of the tree."""
         below: list[bytes] = []
