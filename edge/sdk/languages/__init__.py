@@ -10,7 +10,7 @@ network while it builds, and each gives the same bytes in any folder.
 
 from typing import Final
 
-from edge.sdk.languages import c, zig
+from edge.sdk.languages import assemblyscript, c, go, rust, zig
 from edge.sdk.languages.language import BuildError, Language, Source, ToolchainMissingError
 
 __all__ = ["TABLE", "BuildError", "Language", "Source", "ToolchainMissingError"]
@@ -20,6 +20,9 @@ TABLE: Final[dict[str, Language]] = {
     for language in (
         c.LANGUAGE,
         zig.LANGUAGE,
+        rust.LANGUAGE,
+        go.LANGUAGE,
+        assemblyscript.LANGUAGE,
     )
 }
 """Name (`--lang`) → language, in the order in which people are shown them."""

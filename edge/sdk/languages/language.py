@@ -68,6 +68,17 @@ class Language(msgspec.Struct, frozen=True):
         return tuple(role for role in abi.ROLES if role in self.memory_mib)
 
 
+def cache_folder(name: str) -> Path:
+    """Where a toolchain keeps what every build needs again; made where it is missing.
+
+    Below `$XDG_CACHE_HOME/edge`, which may be emptied at any time.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base).absolute() / "edge" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def run_compiler(
     command: list[str], source: Path, environment: Mapping[str, str] | None = None
 ) -> None:

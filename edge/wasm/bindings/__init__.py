@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from edge.wasm.bindings import c, zig
+from edge.wasm.bindings import assemblyscript, c, go, rust, zig
 from edge.wasm.bindings.layout import Schema, schema
 
 __all__ = ["LANGUAGES", "SDK", "main", "schema"]
@@ -31,8 +31,11 @@ def render_json(abi_schema: Schema) -> str:
 
 
 LANGUAGES: Final[dict[str, tuple[str, Callable[[Schema], str]]]] = {
+    "assemblyscript": ("assemblyscript/edge/abi.ts", assemblyscript.render),
     "c": ("c/edge_guest.h", c.render),
+    "go": ("go/abi.go", go.render),
     "json": ("abi.json", render_json),
+    "rust": ("rust/abi.rs", rust.render),
     "zig": ("zig/edge_guest.zig", zig.render),
 }
 """Language → its file below `guests/sdk`, and its generator."""

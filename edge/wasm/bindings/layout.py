@@ -6,6 +6,8 @@ No engine is imported.
 import ctypes
 import inspect
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -42,6 +44,15 @@ class StructLayout(msgspec.Struct, frozen=True):
     size: int
     alignment: int
     fields: tuple[Field, ...]
+
+    def counted(self) -> Iterator[tuple[Field, Field]]:
+        """Each address of an array of structs, and the field that says how many there are.
+
+        That is the one behind it, in every struct of the schema.
+        """
+        for field, count in pairwise(self.fields):
+            if field.target and field.target[0].isupper():
+                yield field, count
 
 
 class ExportSignature(msgspec.Struct, frozen=True):
