@@ -24,7 +24,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check static format bench guests deployment schema lock clean
+.PHONY: help setup setup-tests demo test test-postgres check static format bench guests deployment schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,10 @@ demo: setup ## Play camera frames through the real daemon and score its verdicts
 
 test: setup-tests ## Run all tests.
 	$(BIN)/pytest $(ARGS)
+
+test-postgres: setup ## Test the collector's store on PostgreSQL too, installing Debian's where it is missing.
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get -qq install -y --no-install-recommends postgresql
+	$(BIN)/pytest tests/unit/fleet tests/integration/fleet $(ARGS)
 
 # Format, lint, types, import rules, generated files, then the tests.
 check: static test ## Everything that CI holds a change to, tests included.

@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -379,6 +379,9 @@ class DeviceConfig(Section):
     bindings: BindingsSection = Field(default_factory=BindingsSection)
 
 
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
 def load(path: Path, overrides: tuple[str, ...] = ()) -> DeviceConfig:
     """Read a device config and lay `--set key.path=value` overrides over it.
 
@@ -392,18 +395,39 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> DeviceConfig:
     return parse(_read_toml(path), str(path), overrides)
 
 
+def load_as(
+    model: type[ConfigT], path: Path, overrides: tuple[str, ...] = (), remedy: str = ""
+) -> ConfigT:
+    """Read another program's config by the same rules as `load`; `remedy` ends its errors.
+
+    Raises:
+        ConfigError: As in `load`.
+    """
+    return _parse_as(model, _read_toml(path), str(path), overrides, remedy)
+
+
 def parse(document: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> DeviceConfig:
     """Validate a config that is already a dictionary; `where` names it in errors.
 
     Raises:
         ConfigError: A key is unknown, missing or out of range, or an override is not `key=value`.
     """
+    return _parse_as(DeviceConfig, document, where, overrides, _REMEDY)
+
+
+def _parse_as(
+    model: type[ConfigT],
+    document: dict[str, Any],
+    where: str,
+    overrides: tuple[str, ...],
+    remedy: str,
+) -> ConfigT:
     laid_over = copy.deepcopy(document)
     keys = {_lay_over(laid_over, override) for override in overrides}
     try:
-        return DeviceConfig.model_validate(laid_over)
+        return model.model_validate(laid_over)
     except ValidationError as invalid:
-        raise ConfigError(where, explain(invalid, DeviceConfig, keys), _REMEDY) from None
+        raise ConfigError(where, explain(invalid, model, keys), remedy) from None
 
 
 def explain(

@@ -4,11 +4,9 @@ import argparse
 from pathlib import Path
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add `--config` and `--set`."""
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="device config, TOML"
-    )
+def add_config(parser: argparse.ArgumentParser, what: str = "device config") -> None:
+    """Add `--config` and `--set`; `what` names the file in the help."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help=f"{what}, TOML")
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -55,6 +55,8 @@ class Ledger:
             with "".
         reserve_bytes: Set aside for a full disk.
         keeper: Keeps the frames of some records, and is closed with the ledger.
+        keys: Sign checkpoints; without one none is made.
+        on_checkpoint: Given each checkpoint that is made.
 
     Raises:
         StorageError: It cannot be opened, is damaged, or another process has it.
@@ -70,16 +72,18 @@ class Ledger:
         on_trouble: Callable[[str], None] = _ignore,
         reserve_bytes: int = RESERVE_BYTES,
         keeper: Keeper | None = None,
+        keys: Keys = NO_KEYS,
+        on_checkpoint: Callable[[Kept], None] | None = None,
     ) -> None:
         # Each counter, here and in the writer, is written by one thread only: none needs a lock.
         self._accepted = self._accepted_bytes = self._asked = 0
         self._closed = False
         self._inbox: queue.SimpleQueue[Append | Ask | Stop] = queue.SimpleQueue()
         self._keeper = keeper
-        self._writer = Writer(self._inbox, deliver, on_trouble, keeper)
+        self._writer = Writer(self._inbox, deliver, on_trouble, keeper, on_checkpoint)
         try:
             self._thread = self._writer.start(
-                lambda: Store(folder, device, retention or Retention()),
+                lambda: Store(folder, device, retention or Retention(), keys),
                 Reserve(folder, reserve_bytes),
             )
         except BaseException:
@@ -96,6 +100,11 @@ class Ledger:
     def trouble(self) -> str:
         """Why records are not committed, or what soon may keep them from it; else empty."""
         return self._writer.ended or self._writer.trouble
+
+    @property
+    def checkpoint(self) -> Kept | None:
+        """The last checkpoint; None: there is none."""
+        return self._writer.checkpoint
 
     @property
     def standing(self) -> Standing:
@@ -179,7 +188,9 @@ class Ledger:
         none: list[Pending] = []
         self._ask(lambda store: store.pending(after, limit), on_found, none)
 
-    def receive(self, seq: int, head: bytes, on_taken: Callable[[str, int], None]) -> None:
+    def receive(
+        self, seq: int, head: bytes, on_taken: Callable[[str, int], None], *, ledger: str = ""
+    ) -> None:
         """Take a receipt of the cloud: it holds all records up to `seq`, and `head` is theirs.
 
         Args:
@@ -187,18 +198,37 @@ class Ledger:
             head: As received.
             on_taken: Told why the receipt was refused, or "", and up to where the cloud's
                 receipts reach now (0 where storage failed).
+            ledger: Name of the ledger that it is for; empty: it does not say.
 
         Raises:
             StorageError: Too many questions wait, or the ledger has ended.
         """
 
         def act(store: Store) -> tuple[str, int]:
-            refusal = store.receive(seq, head)
+            refusal = (
+                f"it is for ledger {ledger[:32]!r}; this is {store.ledger}"
+                if ledger not in ("", store.ledger)
+                else store.receive(seq, head)
+            )
             self._writer.counts.refused_receipts += bool(refusal)
             return refusal, store.receipt.seq
 
         failed = ("the receipt could not be written down", 0)
         self._ask(act, lambda taken: on_taken(*taken), failed)
+
+    def cosign(self, size: int, line: str, on_taken: Callable[[str], None]) -> None:
+        """Take the cloud's cosignature of a checkpoint.
+
+        Args:
+            size: Of the checkpoint, as received.
+            line: As received.
+            on_taken: Told why it was refused, or "".
+
+        Raises:
+            StorageError: Too many questions wait, or the ledger has ended.
+        """
+        failed = "the cosignature could not be written down"
+        self._ask(lambda store: store.cosign(size, line), on_taken, failed)
 
     def recent(self, pipeline: str, limit: int, on_found: Callable[[list[Given]], None]) -> None:
         """Ask for a pipeline's last verdicts, oldest first.

@@ -16,6 +16,7 @@ from edge.mqtt.brokers import LocalBroker
 
 ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "systemd" / "edge.service"
+COLLECT_UNIT = ROOT / "systemd" / "edge-collect.service"
 WORST_EXPOSURE = 1.5
 
 
@@ -36,10 +37,10 @@ def _exposure(unit: Path) -> float:
     return float(found[1])
 
 
-def _copy(folder: Path, *, with_drop_ins: bool) -> Path:
-    """A copy of the unit whose program exists, so that only real complaints are left."""
-    text = UNIT.read_text().replace("/opt/edge/bin/edge", shutil.which("true") or "/bin/true")
-    unit = folder / UNIT.name
+def _copy(folder: Path, *, with_drop_ins: bool, of: Path = UNIT) -> Path:
+    """A copy of a unit whose program exists, so that only real complaints are left."""
+    text = of.read_text().replace("/opt/edge/bin/edge", shutil.which("true") or "/bin/true")
+    unit = folder / of.name
     unit.write_text(text)
     if with_drop_ins:
         shutil.copytree(UNIT.with_name("edge.service.d"), folder / "edge.service.d")
@@ -54,6 +55,16 @@ def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path, with_drop_ins: 
     about_us = [line for line in done.stderr.splitlines() if "edge.service" in line]
     assert about_us == []
     assert done.returncode == 0, done.stderr
+
+
+def test_the_collectors_unit_is_sound_and_confined_more_tightly(tmp_path: Path) -> None:
+    unit = _copy(tmp_path, with_drop_ins=False, of=COLLECT_UNIT)
+    command = [_tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert [line for line in done.stderr.splitlines() if unit.name in line] == []
+    assert done.returncode == 0, done.stderr
+    assert _exposure(unit) <= _exposure(_copy(tmp_path, with_drop_ins=False))
+    assert "MemoryDenyWriteExecute=yes" in unit.read_text()
 
 
 def test_systemd_complains_about_an_unknown_key(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The publisher's side: releases signed and rolled out, records collected and verified."""

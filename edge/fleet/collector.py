@@ -1,0 +1,258 @@
+"""The collector: records of all devices in, receipts and alarms out. Belongs to the event loop.
+
+Rules:
+
+1. A message is acknowledged when its record is committed, or when it will never be.
+2. A receipt says what is committed, verified and whole, and nothing else. It is sent again whenever
+   a device sends again: a lost receipt heals by itself.
+3. Whatever a device sends costs, at worst, that device its receipts.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from edge import __version__
+from edge.fleet import arrivals
+from edge.fleet.alarms import ALARMS, Alarm
+from edge.fleet.arrivals import RefusedError
+from edge.fleet.config import CollectConfig
+from edge.fleet.keeping import Keeping
+from edge.fleet.store import DeviceRow, Held, Store, Taken
+from edge.fleet.watch import Watch
+from edge.mqtt.messages import Incoming, Will
+from edge.mqtt.session import Session
+
+log = structlog.get_logger("edge.fleet")
+
+COUNTERS: Final = (
+    "records_stored", "records_repeated", "records_left", "records_refused",
+    "records_overflowed", "devices_refused", "topics_refused", "receipts_sent",
+)  # fmt: skip
+_MAX_KEPT_ALARMS: Final = 100_000
+
+
+class Collector:
+    """Everything that the collector consists of, wired.
+
+    Args:
+        config: Its config.
+        store: Prepared; owned by this object's thread until `close`.
+    """
+
+    def __init__(self, config: CollectConfig, store: Store) -> None:
+        collect = config.collect
+        self._config = config
+        self._topic = f"fleet/collectors/{collect.name}/status"
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self._watch = Watch(collect.silent_after_s, collect.gap_after_s, config.store.max_devices)
+        self._receipts: dict[tuple[str, str], Held] = {}
+        self._kept_alarms: set[str] = set()  # topics that the broker keeps
+        self._trouble = ""
+        self._draining = False
+        self.session = Session(
+            config.broker,
+            config.broker.client_id or f"edge-fleet-{collect.name}",
+            will=Will(self._topic, b'{"v":1,"state":"offline"}'),
+            on_connected=self._connected,
+        )
+        self._keeping = Keeping(store, asyncio.get_running_loop().call_soon_threadsafe, self._taken)
+        share = f"$share/{collect.share}/" if collect.share else ""
+        self.session.subscribe(f"{share}edge/+/records", 1, self._record)
+        self.session.subscribe("edge/+/status", 1, self._device_status)
+        self.session.subscribe(f"{ALARMS}/#", 1, self._kept_alarm)
+
+    @property
+    def ready(self) -> bool:
+        """Whether records come in and can be kept."""
+        return self.session.connected and not self._keeping.trouble
+
+    @property
+    def trouble(self) -> str:
+        """Why not; empty where all is well."""
+        if self._keeping.trouble:
+            return self._keeping.trouble
+        return "" if self.session.connected else self.session.last_error
+
+    def start(self) -> None:
+        """Begin to keep; then run `session.run`, `keep_receipting` and `keep_watch` as tasks."""
+        self._keeping.start()
+        self._keeping.ask(Store.devices, self._know)
+
+    async def keep_receipting(self) -> None:
+        """Send receipts, at most one in an interval for each ledger; until cancelled."""
+        while True:
+            await asyncio.sleep(self._config.collect.receipt_interval_s)
+            self._send_receipts()
+
+    async def keep_watch(self, on_look: Callable[[], None]) -> None:
+        """Look for silence and gaps, and say how we are; until cancelled."""
+        while True:
+            self._look()
+            self._say_status()
+            on_look()
+            await asyncio.sleep(self._config.collect.status_interval_s)
+
+    async def close(self, grace_s: float) -> None:
+        """Commit what came, receipt it, and say goodbye."""
+        self._draining = True
+        await asyncio.to_thread(self._keeping.close)
+        await asyncio.sleep(0)  # what the thread delivered last runs now
+        self._send_receipts()
+        if self.session.connected:
+            self.session.publish(self._topic, b'{"v":1,"state":"offline"}', retain=True)
+        await self.session.close(grace_s)
+
+    # What comes ----------------------------------------------------------------------------------
+
+    def _record(self, message: Incoming) -> None:
+        device = self._speaker(message)
+        if not device:
+            return
+        try:
+            arrival = arrivals.record(
+                device, message.payload, self._config.collect.max_record_bytes
+            )
+        except RefusedError as wrong:
+            self.counters["records_refused"] += 1
+            self._watch.refused(device, str(wrong))
+            self.session.acknowledge(message)
+            return
+        if not self._keeping.take(arrival, lambda: self.session.acknowledge(message)):
+            self.counters["records_overflowed"] += 1
+            self.session.acknowledge(message)  # the device keeps it, and sends it again
+
+    def _device_status(self, message: Incoming) -> None:
+        self.session.acknowledge(message)
+        device = arrivals.device_of(message.topic)
+        if not device or not message.payload:  # an empty one clears what the broker kept
+            return
+        try:
+            status = arrivals.status(message.payload)
+        except RefusedError as wrong:
+            self._watch.refused(device, str(wrong))
+            return
+        if not self._watch.said(device, status.state, time.monotonic(), retained=message.retain):
+            self.counters["devices_refused"] += 1
+
+    def _kept_alarm(self, message: Incoming) -> None:
+        """What the broker keeps as alarms, by its own word: ours, or another collector's."""
+        self.session.acknowledge(message)
+        if not message.payload:
+            self._kept_alarms.discard(message.topic)
+        elif len(self._kept_alarms) < _MAX_KEPT_ALARMS:
+            self._kept_alarms.add(message.topic)
+
+    def _speaker(self, message: Incoming) -> str:
+        """Return whose message it is; empty, and acknowledged, where it is nobody's we take."""
+        device = arrivals.device_of(message.topic)
+        if device and self._watch.heard(device, time.monotonic()):
+            return device
+        self.counters["devices_refused" if device else "topics_refused"] += 1
+        self.session.acknowledge(message)
+        return ""
+
+    # What became of it ---------------------------------------------------------------------------
+
+    def _taken(self, taken: Taken) -> None:
+        self.counters["records_stored"] += taken.stored
+        self.counters["records_repeated"] += taken.repeated
+        self.counters["records_left"] += taken.left
+        for held in taken.held:
+            if held.seq:
+                self._receipts[held.device, held.ledger] = held
+        self._announce(taken)
+
+    def _announce(self, taken: Taken) -> None:
+        for alarm in taken.raised:
+            log.error(
+                "alarm", device=alarm.device, kind=alarm.kind.value, ledger=alarm.ledger,
+                seq=alarm.seq, detail=alarm.detail,
+            )  # fmt: skip
+            self._publish_alarm(alarm)
+        for alarm in taken.ended:
+            log.info("alarm_ended", device=alarm.device, kind=alarm.kind.value, ledger=alarm.ledger)
+            self.session.publish(alarm.topic(), b"", retain=True)
+
+    def _publish_alarm(self, alarm: Alarm) -> None:
+        self.session.publish(alarm.topic(), alarm.to_json(), retain=True)
+
+    def _send_receipts(self) -> None:
+        if not self.session.connected:
+            return
+        for name, held in list(self._receipts.items()):
+            body = {"ledger": held.ledger, "seq": held.seq, "head": held.head.hex()}
+            if not self.session.publish(f"edge/{held.device}/receipts", json.dumps(body).encode()):
+                return  # the queue is full: the rest follows
+            del self._receipts[name]
+            self.counters["receipts_sent"] += 1
+
+    # Watching ------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        self._kept_alarms.clear()  # the broker says anew what it keeps
+        self._say_status()
+
+    def _make_true(self, standing: list[Alarm]) -> None:
+        """Have the broker keep the alarms that stand, and no others.
+
+        It may have lost them, and they may have been accepted, or ended by another collector.
+        """
+        if not self.session.connected:
+            return
+        wanted = {alarm.topic(): alarm for alarm in standing}
+        for topic in self._kept_alarms - wanted.keys():
+            self.session.publish(topic, b"", retain=True)
+        for topic in wanted.keys() - self._kept_alarms:
+            self._publish_alarm(wanted[topic])
+
+    def _know(self, devices: list[DeviceRow]) -> None:
+        for row in devices:
+            self._watch.know(row.device, row.state, time.monotonic())
+
+    def _look(self) -> None:
+        if changed := self._watch.take_changed():
+            self._keeping.ask(lambda store: store.note_devices(changed), self._announce)
+        raised, ended = self._watch.alarms(time.monotonic())
+
+        def told(taken: Taken) -> None:
+            self._watch.told(raised, ended)
+            self._announce(taken)
+
+        if raised or ended:
+            self._keeping.ask(lambda store: store.change_alarms(raised, ended), told)
+        self._keeping.ask(Store.alarms, self._make_true)
+        self._keeping.ask(
+            Store.gaps, lambda gaps: self._raise(self._watch.gaps(gaps, time.monotonic()))
+        )
+
+    def _raise(self, alarms: list[Alarm]) -> None:
+        if alarms and not self._draining:
+            self._keeping.ask(lambda store: store.change_alarms(alarms, ()), self._announce)
+
+    def _say_status(self) -> None:
+        if self.trouble != self._trouble:
+            self._trouble = self.trouble
+            if self._trouble:
+                log.error("collector_trouble", detail=self._trouble)
+            else:
+                log.info("collector_well")
+        if self.session.connected and not self._draining:
+            self.session.publish(self._topic, json.dumps(self._status()).encode(), retain=True)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "v": 1,
+            "state": "online",
+            "ready": self.ready,
+            "version": __version__,
+            "time_ns": time.time_ns(),
+            "devices": len(self._watch),
+            "waiting": self._keeping.waiting,
+            "trouble": self._trouble,
+            "counters": dict(self.counters),
+        }
