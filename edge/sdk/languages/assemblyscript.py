@@ -1,6 +1,7 @@
 """AssemblyScript, by its npm package: no imports, no garbage collector, a memory of fixed size."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +24,13 @@ FLAGS: Final = (
 
 
 def find() -> str:
-    """The compiler `asc`: of the nearest `node_modules` from here upwards, or on the path.
+    """The compiler `asc`: in a `node_modules` from here upwards or of this Python, or on the path.
 
     Raises:
         ToolchainMissingError: There is none.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in (here, *here.parents, Path(sys.prefix)):
         if (command := folder / _COMMAND).is_file():
             return str(command)
     if command_on_path := shutil.which("asc"):
