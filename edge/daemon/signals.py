@@ -78,7 +78,7 @@ def read(
     """
     try:
         document = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as broken:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise MalformedSignalError(f"not JSON: {broken}") from None
     samples = document if isinstance(document, list) else [document]
     if not samples:

@@ -249,7 +249,7 @@ class WorkerProcess(asyncio.Protocol):
         """Bytes from the worker; one that speaks nonsense is given up."""
         try:
             messages = [decode_from_worker.decode(head) for head, _ in self._packets.feed(chunk)]
-        except (TransportError, msgspec.DecodeError) as nonsense:
+        except (TransportError, msgspec.DecodeError, UnicodeDecodeError) as nonsense:
             self._lost(f"it sent what is no message: {nonsense}")
             self.kill()
             return

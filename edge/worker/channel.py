@@ -67,7 +67,7 @@ class WorkerEnd:
 
         Raises:
             TransportError: A length is out of bounds.
-            msgspec.DecodeError: The head is no message.
+            msgspec.DecodeError, UnicodeDecodeError: The head is no message.
         """
         lengths = self._read(_LENGTHS.size)
         if lengths is None:

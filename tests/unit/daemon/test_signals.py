@@ -99,6 +99,14 @@ def test_what_is_no_finite_number_is_refused(payload: bytes) -> None:
     assert len(str(refused.value)) < 300
 
 
+@pytest.mark.parametrize(
+    "payload", [b'"\xff"', b'{"\xc3\x28": 1}', b"\x00\xff", b'["\xed\xa0\x80"]']
+)
+def test_text_that_is_no_utf8_is_refused_as_any_other(payload: bytes) -> None:
+    with pytest.raises(MalformedSignalError):
+        sampled(payload)
+
+
 def test_an_array_is_many_samples_and_one_bad_one_spoils_it() -> None:
     assert sampled(b"[1, 2, 3]") == [(NOW, 1.0), (NOW, 2.0), (NOW, 3.0)]
     with pytest.raises(MalformedSignalError):
