@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from edge.contracts.abi import MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
-from edge.deployment.schema import FilePath, Name, Sha256, Strict
+from edge.deployment.rules import Golden, ProbationRule, ShadowRule
+from edge.deployment.schema import Name, Pinned, Strict
 
 MAX_PARAMETER_BYTES: Final = 16 << 10
 """Of one guest, as JSON: a table of settings, not a way to ship data."""
@@ -40,13 +41,6 @@ class DeploymentSection(Strict):
         """Major and minor."""
         major, minor = self.abi.split(".")
         return int(major), int(minor)
-
-
-class Pinned(Strict):
-    """A file of the deployment folder."""
-
-    path: FilePath
-    sha256: Sha256
 
 
 class Image(Strict):
@@ -152,6 +146,9 @@ class Pipeline(Strict):
     decide: Guest
     signals: tuple[SignalGrant, ...] = Field((), strict=False, max_length=32)
     actions: tuple[ActionGrant, ...] = Field((), strict=False, max_length=16)
+    golden: tuple[Golden, ...] = Field(
+        (), strict=False, max_length=64, description="Frames that it must judge right in its trial."
+    )
 
     @property
     def guests(self) -> tuple[tuple[str, Guest], ...]:
@@ -212,6 +209,8 @@ class Manifest(Strict):
     """A whole manifest."""
 
     deployment: DeploymentSection
+    shadow: ShadowRule = Field(default_factory=ShadowRule)
+    probation: ProbationRule = Field(default_factory=ProbationRule)
     pipelines: dict[Name, Pipeline] = Field(min_length=1, max_length=16)
 
 

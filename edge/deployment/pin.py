@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -92,12 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _manifest_without_digests(folder: Path, found: dict[str, Any]) -> Manifest:
     """Read the manifest whatever its digests are: they are what is to be written."""
     blank = copy.deepcopy(found)
-    tables: list[Any] = [blank]
-    for table in tables:  # grows as it goes
-        if isinstance(table, dict):
-            if "path" in table and "sha256" in table:
-                table["sha256"] = "0" * 64
-            tables.extend(table.values())
+    for table in _pins_in(blank):
+        table["sha256"] = "0" * 64
     return validate(blank, Manifest, str(folder / MANIFEST))
 
 
@@ -152,16 +148,27 @@ def _repinned(folder: Path, text: str, found: dict[str, Any], contents: dict[str
         for block in _BLOCKS.split(text)
     )
     expected = copy.deepcopy(found)
-    for pipeline in expected["pipelines"].values():
-        roles = (pipeline[role] for role in ("preprocess", "postprocess", "decide"))
-        for table in (pipeline["model"]["card"], *roles):
-            table["sha256"] = digests[table["path"]]
+    for table in _pins_in(expected):
+        table["sha256"] = digests[table["path"]]
     if document(renewed.encode(), str(folder / MANIFEST)) != expected:
         raise DeploymentError(
             f"{folder / MANIFEST}: cannot be edited line by line; write each pin as two lines, "
             'path = "..." and sha256 = "...", or as one inline table on one line'
         )
     return renewed
+
+
+def _pins_in(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every table of a manifest that pins a file."""
+    values: list[Any] = [found]
+    for value in values:  # grows as it goes
+        if isinstance(value, dict):
+            if "path" in value and "sha256" in value:
+                yield value
+            # A guest's parameters are its own, whatever they look like.
+            values.extend(child for key, child in value.items() if key != "parameters")
+        elif isinstance(value, list):
+            values.extend(value)
 
 
 def _edit(block: str, digests: dict[str, str]) -> str:

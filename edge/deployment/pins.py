@@ -19,6 +19,9 @@ MAX_TEXT_BYTES: Final = 256 << 10
 MAX_GUEST_BYTES: Final = 32 << 20
 """A Python interpreter as a guest takes 18 MB; a C guest 4 KB."""
 
+MAX_IMAGE_BYTES: Final = 8 << 20
+"""A golden frame, encoded as a camera sends it."""
+
 
 class Pin(NamedTuple):
     """One pinned file: path below the folder, SHA-256, and the most bytes of its kind."""
@@ -29,7 +32,7 @@ class Pin(NamedTuple):
 
 
 def of_manifest(manifest: Manifest) -> tuple[Pin, ...]:
-    """Return the guests and cards, each file once.
+    """Return the guests, cards and golden frames, each file once.
 
     Raises:
         DeploymentError: Two tables pin one file to different digests.
@@ -39,6 +42,9 @@ def of_manifest(manifest: Manifest) -> tuple[Pin, ...]:
         found += (Pin(each.path, each.sha256, MAX_GUEST_BYTES) for _, each in pipeline.guests)
         card = pipeline.model.card
         found.append(Pin(card.path, card.sha256, MAX_TEXT_BYTES))
+        for golden in pipeline.golden:
+            images = (golden.frame, golden.reference) if golden.reference else (golden.frame,)
+            found += (Pin(each.path, each.sha256, MAX_IMAGE_BYTES) for each in images)
     return _each_once(found)
 
 

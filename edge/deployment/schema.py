@@ -29,6 +29,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Pinned(Strict):
+    """A file of the deployment folder."""
+
+    path: FilePath
+    sha256: Sha256
+
+
 T = TypeVar("T", bound=Strict)
 
 

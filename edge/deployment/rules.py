@@ -1,0 +1,58 @@
+"""What a deployment asks of itself before it is committed: golden frames, shadow, probation.
+
+Tables of the manifest. Their defaults suit a line with twenty parts a second; each deployment may
+be stricter or looser, and what it asks is signed with it.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edge.deployment.schema import Pinned, Strict
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class ShadowRule(Strict):
+    """How a candidate must judge beside the active deployment."""
+
+    frames: int = Field(
+        20, ge=0, le=100_000, description="Compared before it may become active; 0: no shadow."
+    )
+    min_agreement: Share = Field(0.9, description="Share of them with the same verdict.")
+    max_latency_ratio: float = Field(
+        2.0, ge=0.1, le=100, description="Median time of its stages over the active one's."
+    )
+    max_wait_s: int = Field(
+        600, ge=1, le=604_800, description="A line without frames for so long is not waited for."
+    )
+
+
+class ProbationRule(Strict):
+    """How a candidate must do while it is active and watched."""
+
+    frames: int = Field(200, ge=0, le=1_000_000, description="Verdicts that probation lasts.")
+    max_s: int = Field(3_600, ge=1, le=604_800, description="Seconds that it lasts at the most.")
+    max_overrun_share: Share = Field(0.01, description="Verdicts for which it may be late.")
+    max_fault_share: Share = Field(
+        0.01, description="Verdicts that a trap, a budget, the model or a lost worker may cost."
+    )
+    max_reject_change: Share = Field(
+        0.1, description="How far the share of rejects and reviews may move from its predecessor's."
+    )
+    max_score_shift: Share = Field(
+        0.3,
+        description="Distance of the score's distribution from its predecessor's, by Kolmogorov "
+        "and Smirnov.",
+    )
+
+
+class Golden(Strict):
+    """A frame whose verdict is known, judged on the device before anything else."""
+
+    frame: Pinned
+    reference: Pinned | None = None
+    verdict: Literal["pass", "reject", "review"]
+    score: Share | None = Field(None, description="The verdict's score; absent: any.")
+    score_tolerance: Share = Field(0.02, description="How far it may differ on this provider.")
+    defects: int | None = Field(None, ge=0, le=300, description="Number of findings; absent: any.")

@@ -1,0 +1,240 @@
+"""Whether a candidate is as good as what it replaces: rules over verdicts, without clock or I/O.
+
+Two watches. In *shadow* each frame has two verdicts, the active deployment's and the candidate's,
+and they are compared one by one. On *probation* the candidate's verdicts alone go out, and their
+rates are compared with its predecessor's. A rate is held against it only when it is beyond chance:
+its Wilson interval must lie wholly beyond the limit, so that three rejects in a row do not revert a
+good deployment, and three hundred do.
+"""
+
+import math
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+from edge.contracts.verdict import Kind, Reason
+from edge.deployment.rules import ProbationRule, ShadowRule
+
+FAULTS: Final = frozenset(
+    {Reason.GUEST_TRAP, Reason.GUEST_BUDGET, Reason.INFERENCE_ERROR, Reason.WORKER_LOST}
+)
+"""Reasons that lie with guests, model or worker, and with no camera."""
+_Z: Final = 2.576
+"""99 % of a normal distribution, both sides."""
+_BINS: Final = 20
+
+
+class Finding(NamedTuple):
+    """What a watch came to: `reason` is empty where the candidate did well."""
+
+    reason: str
+    detail: str
+    evidence: dict[str, Any]
+
+
+class Shadow:
+    """Compares a candidate's judgements with the active deployment's."""
+
+    def __init__(self, rule: ShadowRule) -> None:
+        self._rule = rule
+        self._same = 0
+        self._compared = 0
+        self._faults: Counter[str] = Counter()
+        self._active_ms: list[float] = []
+        self._candidate_ms: list[float] = []
+        self._differences: list[str] = []
+
+    @property
+    def compared(self) -> int:
+        """Frames that both have judged, or failed to."""
+        return self._compared
+
+    def add(
+        self, frame_id: str, active: Kind, active_ms: float, candidate: Kind, candidate_ms: float
+    ) -> Finding | None:
+        """Take a frame that both judged; return what it comes to once there are enough."""
+        self._compared += 1
+        self._same += active == candidate
+        self._active_ms.append(active_ms)
+        self._candidate_ms.append(candidate_ms)
+        if active != candidate and len(self._differences) < 5:  # noqa: PLR2004 - as examples
+            self._differences.append(f"{frame_id}: {active} became {candidate}")
+        return self._judge() if self._compared >= self._rule.frames else None
+
+    def fault(self, reason: str, detail: str) -> Finding:
+        """Take a frame that the candidate failed at, and the active one did not: once is enough."""
+        self._faults[reason] += 1
+        return Finding(reason, f"in shadow: {detail}", self.evidence())
+
+    def evidence(self) -> dict[str, Any]:
+        """Return the figures so far."""
+        return {
+            "frames": self._compared,
+            "same": self._same,
+            "differences": list(self._differences),
+            "active_ms": _median(self._active_ms),
+            "candidate_ms": _median(self._candidate_ms),
+            "faults": dict(self._faults),
+        }
+
+    def _judge(self) -> Finding:
+        evidence, rule = self.evidence(), self._rule
+        ratio = evidence["candidate_ms"] / max(evidence["active_ms"], 0.1)
+        if _beyond(self._compared - self._same, self._compared, 1 - rule.min_agreement):
+            return Finding(
+                "disagreement",
+                f"{self._compared - self._same} of {self._compared} verdicts differ from those of "
+                f"the active deployment; {1 - rule.min_agreement:.0%} may",
+                evidence,
+            )
+        if ratio > rule.max_latency_ratio:
+            return Finding(
+                "latency",
+                f"it takes {evidence['candidate_ms']:.1f} ms a frame, the active deployment "
+                f"{evidence['active_ms']:.1f}; {rule.max_latency_ratio:g} times as much may be",
+                evidence,
+            )
+        return Finding("", f"{self._same} of {self._compared} verdicts are the same", evidence)
+
+
+class Rates:
+    """How the verdicts of one deployment are distributed; of its newest `window` frames or all."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.rejects = 0
+        self.overruns = 0
+        self.faults: Counter[str] = Counter()
+        self._scores = [0] * _BINS
+
+    def add(self, kind: Kind, reason: str, score: float) -> None:
+        """Take a verdict."""
+        self.frames += 1
+        self.overruns += reason == Reason.OVERRUN
+        if reason in FAULTS:
+            self.faults[reason] += 1
+        if reason not in FAULTS and reason != Reason.OVERRUN:
+            self.rejects += kind is not Kind.PASS
+            self._scores[min(int(score * _BINS), _BINS - 1)] += 1
+
+    @property
+    def judged(self) -> int:
+        """Frames that were judged, and not answered by the fail-safe."""
+        return sum(self._scores)
+
+    def shift(self, other: "Rates") -> float:
+        """Kolmogorov and Smirnov's statistic of the two distributions of the score, 0..1."""
+        if not self.judged or not other.judged:
+            return 0.0
+        distance = mine = theirs = 0.0
+        for own, others in zip(self._scores, other._scores, strict=True):
+            mine += own / self.judged
+            theirs += others / other.judged
+            distance = max(distance, abs(mine - theirs))
+        return distance
+
+
+class Probation:
+    """Watches the verdicts of a candidate that is active.
+
+    Args:
+        rule: What it must keep to.
+        before: The predecessor's verdicts; None where there was none.
+    """
+
+    def __init__(self, rule: ProbationRule, before: Rates | None) -> None:
+        self._rule = rule
+        self._before = before
+        self.now = Rates()
+
+    def add(self, kind: Kind, reason: str, score: float) -> Finding | None:
+        """Take a verdict; return what it comes to: at once where it is bad, else at the end."""
+        self.now.add(kind, reason, score)
+        bad = self._bad()
+        if bad is not None:
+            return bad
+        return self.over() if self.now.frames >= self._rule.frames else None
+
+    def over(self) -> Finding:
+        """Return what it comes to when the time is up."""
+        return self._bad() or Finding(
+            "", f"{self.now.frames} verdicts kept to the rules", self.evidence()
+        )
+
+    def evidence(self) -> dict[str, Any]:
+        """Return the figures so far."""
+        before = self._before
+        return {
+            "frames": self.now.frames,
+            "overruns": self.now.overruns,
+            "faults": dict(self.now.faults),
+            "rejects": self.now.rejects,
+            "rejects_before": [before.rejects, before.judged] if before else None,
+            "score_shift": round(self.now.shift(before), 3) if before else None,
+        }
+
+    def _bad(self) -> Finding | None:
+        rule, now = self._rule, self.now
+        faults = sum(now.faults.values())
+        for reason, count, limit, what in (
+            (Reason.OVERRUN.value, now.overruns, rule.max_overrun_share, "came too late"),
+            (_commonest(now.faults), faults, rule.max_fault_share, "failed"),
+        ):
+            if count > limit * rule.frames:
+                return Finding(
+                    reason,
+                    f"{count} of {now.frames} judgements {what}; {limit:.1%} may",
+                    self.evidence(),
+                )
+        return self._changed()
+
+    def _changed(self) -> Finding | None:
+        before, now, rule = self._before, self.now, self._rule
+        if before is None or not before.judged or not now.judged:
+            return None
+        was = before.rejects / before.judged
+        low, high = interval(now.rejects, now.judged)
+        if low > was + rule.max_reject_change or high < was - rule.max_reject_change:
+            return Finding(
+                "reject-rate",
+                f"{now.rejects} of {now.judged} parts do not pass; under its predecessor "
+                f"{before.rejects} of {before.judged} did not",
+                self.evidence(),
+            )
+        # The distance that two samples of one distribution exceed once in a hundred pairs.
+        chance = 1.63 * math.sqrt((now.judged + before.judged) / (now.judged * before.judged))
+        shift = now.shift(before)
+        if shift > rule.max_score_shift + chance:
+            return Finding(
+                "score-shift",
+                f"scores are distributed otherwise than under its predecessor: distance "
+                f"{shift:.2f}, {rule.max_score_shift:g} may be",
+                self.evidence(),
+            )
+        return None
+
+
+def interval(count: int, total: int) -> tuple[float, float]:
+    """Wilson's interval of a share, 99 %."""
+    if total == 0:
+        return 0.0, 1.0
+    share, squared = count / total, _Z * _Z
+    middle = (share + squared / (2 * total)) / (1 + squared / total)
+    spread = (_Z / (1 + squared / total)) * math.sqrt(
+        share * (1 - share) / total + squared / (4 * total * total)
+    )
+    return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+def _beyond(count: int, total: int, limit: float) -> bool:
+    """Whether a share is above its limit beyond chance."""
+    return interval(count, total)[0] > limit
+
+
+def _commonest(faults: Counter[str]) -> str:
+    return faults.most_common(1)[0][0] if faults else ""
+
+
+def _median(values: list[float]) -> float:
+    if not values:
+        return 0.0
+    return round(sorted(values)[len(values) // 2], 2)
