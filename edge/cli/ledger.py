@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from edge.cli import override
 from edge.errors import StorageError
 from edge.ledger import reading
 from edge.ledger import record as records
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="jsonl: the hashed bytes, one record a line; csv: a table for people",
     )
+    override.add(commands)
     for command in (verifying, showing, exporting):
         command.add_argument(
             "folder", type=Path, metavar="DIR", help="state directory, or a copy of its ledger"
@@ -85,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen one."""
+    if arguments.ledger_command == "override":
+        return override.run(arguments)
     path = reading.find(arguments.folder)
     if path is None:
         print(

@@ -58,6 +58,7 @@ async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: 
             tasks.create_task(supervisor.session.run(), name="session"),
             tasks.create_task(supervisor.keep_status(), name="status"),
             tasks.create_task(supervisor.keep_sending(), name="records"),
+            tasks.create_task(supervisor.keep_control(), name="control"),
             *(
                 tasks.create_task(
                     pipeline.keep_worker(config.storage.path / "guests"),

@@ -16,6 +16,8 @@ from edge.contracts.frame import parse_content_type
 from edge.contracts.plan import PipelinePlan
 from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
+from edge.daemon.checkpoints import keys_of
+from edge.daemon.control import Control
 from edge.daemon.recording import Recording
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.throttle import Throttle
@@ -86,6 +88,11 @@ class Supervisor:
         """Recall what the ledger knows, before the first frame comes."""
         for pipeline in self.pipelines:
             await pipeline.recall()
+
+    async def keep_control(self) -> None:
+        """Answer on the control socket; until cancelled."""
+        if self._recording is not None:
+            await Control(self._config.storage.path, self._recording.override).serve()
 
     async def keep_sending(self) -> None:
         """Send records to the cloud until it has receipted them; until cancelled."""
@@ -188,6 +195,7 @@ class Supervisor:
                 self.session,
                 self._counters,
                 self._changed.set,
+                keys_of(self._config.ledger, self._config.storage.path),
             )
         except StorageError as unusable:
             raise ConfigError(

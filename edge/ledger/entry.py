@@ -10,6 +10,10 @@ from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Kind, Verdict
 
+MAX_BY_CHARS: Final = 64
+MAX_REASON_CHARS: Final = 500
+MAX_ID_CHARS: Final = 128
+
 _canonical: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -98,6 +102,19 @@ class Correction(msgspec.Struct, frozen=True):
     seq: int = 0
     pipeline: str = ""
     via: str = ""
+
+    def problem(self) -> str:
+        """Say what is wrong with it; empty: nothing."""
+        if bool(self.part_id) == bool(self.seq) or self.seq < 0:
+            return "name either a part or the place of a record"
+        for name, text, longest in (
+            ("by", self.by, MAX_BY_CHARS),
+            ("reason", self.reason, MAX_REASON_CHARS),
+            ("part", self.part_id or "-", MAX_ID_CHARS),
+        ):
+            if not text.strip() or len(text) > longest or not text.isprintable():
+                return f"{name}: expected 1 to {longest} printable characters"
+        return ""
 
 
 def digest(content: bytes) -> str:

@@ -1,0 +1,171 @@
+"""The control socket: how a person on this box has something written into the ledger.
+
+Rules:
+
+1. A Unix socket in the storage folder, mode 0600 in a folder of mode 0700: who may not read the
+   ledger may not speak here either, and nothing of it can be reached from the network. The kernel
+   says who connected; what they call themselves is kept beside it.
+2. One request a connection: a line of JSON, and a line of JSON back, of bounded size and time.
+3. Requests can add records. They can change no verdict, deployment or setting.
+"""
+
+import asyncio
+import contextlib
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from edge.errors import StorageError, TransportError
+from edge.ledger.entry import Correction
+
+log = structlog.get_logger("edge.daemon")
+
+SOCKET: Final = "control.sock"
+MAX_LINE_BYTES: Final = 16 << 10
+PATIENCE_S: Final = 10.0
+"""To say a request, and for the answer to it: a slow disk takes a second or two."""
+_MAX_CONNECTIONS: Final = 8
+_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+
+class Said(msgspec.Struct, frozen=True):
+    """The answer to a request.
+
+    Attributes:
+        refusal: Why it was refused; empty: it was done.
+        seq: Place of the record that was made; 0: none was.
+    """
+
+    refusal: str = ""
+    seq: int = 0
+
+
+Override = Callable[[Correction], Awaitable[tuple[str, int]]]
+
+
+class Control:
+    """The daemon's end.
+
+    Args:
+        folder: The storage folder.
+        override: Records a correction; tells why it was refused, or "", and the record's place.
+    """
+
+    def __init__(self, folder: Path, override: Override) -> None:
+        self._folder = folder
+        self._override = override
+        self._connections = 0
+
+    async def serve(self) -> None:
+        """Answer until cancelled. Where no socket can be made it is logged, and frames go on."""
+        try:
+            listening = _bound(self._folder)
+        except OSError as failed:
+            log.error("control_closed", detail=f"{self._folder / SOCKET}: {failed.strerror}")
+            return
+        server = await asyncio.start_unix_server(
+            self._converse, sock=listening, limit=MAX_LINE_BYTES
+        )
+        try:
+            await server.serve_forever()
+        finally:
+            with contextlib.suppress(OSError):
+                (self._folder / SOCKET).unlink()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            # One that says nothing, or does not listen, is let go.
+            async with asyncio.timeout(PATIENCE_S):
+                said = Said("too many speak at once: try again")
+                if self._connections <= _MAX_CONNECTIONS:
+                    said = await self._answer(await reader.readline(), _peer(writer))
+                writer.write(msgspec.json.encode(said) + b"\n")
+                await writer.drain()
+        except (TimeoutError, OSError):
+            log.warning("control_unanswered")
+        except ValueError:
+            log.warning("control_refused", detail=f"a request of more than {MAX_LINE_BYTES} bytes")
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _answer(self, line: bytes, peer: str) -> Said:
+        try:
+            correction = msgspec.json.decode(line, type=Correction)
+        except (msgspec.DecodeError, RecursionError) as wrong:
+            return Said(f"not a request: {wrong}")
+        if problem := correction.problem():
+            return Said(problem)
+        return Said(*await self._override(msgspec.structs.replace(correction, via=peer)))
+
+
+def ask(folder: Path, correction: Correction) -> Said:
+    """Have the daemon that owns a storage folder record a correction. Blocks for seconds at most.
+
+    Raises:
+        StorageError: No daemon listens there, or this user may not speak to it.
+        TransportError: It gave no answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE_S)
+        try:
+            with _named(folder) as name:
+                connection.connect(name)
+        except (FileNotFoundError, ConnectionRefusedError) as absent:
+            raise StorageError(
+                f"{folder}: no daemon runs on this folder, and only it writes the ledger (start it)"
+            ) from absent
+        except OSError as refused:
+            raise StorageError(
+                f"{folder / SOCKET}: {refused.strerror} (speak as the daemon's user or as root)"
+            ) from refused
+        try:
+            connection.sendall(msgspec.json.encode(correction) + b"\n")
+            with connection.makefile("rb") as answers:
+                return msgspec.json.decode(answers.readline(MAX_LINE_BYTES), type=Said)
+        except (OSError, msgspec.DecodeError) as silent:
+            raise TransportError(
+                f"{folder / SOCKET}: the daemon gave no answer: {silent} (whether it was recorded, "
+                "`edge ledger show` says)"
+            ) from silent
+
+
+def _bound(folder: Path) -> socket.socket:
+    (folder / SOCKET).unlink(missing_ok=True)  # of a daemon that was killed; the folder is ours
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _named(folder) as name:
+            listening.bind(name)
+        (folder / SOCKET).chmod(0o600)  # nobody can connect before it listens
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[str]:
+    """Yield a short name of the socket: the kernel takes 107 bytes, and folders lie deep."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    """Say who is at the other end, by the kernel's word."""
+    connection = writer.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(credentials)
+    with contextlib.suppress(KeyError):  # a user without a name, as in a container
+        return f"uid {user} ({pwd.getpwuid(user).pw_name})"
+    return f"uid {user}"
