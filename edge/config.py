@@ -33,6 +33,7 @@ File = Annotated[Path, Field(strict=False)]
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LogicalName = Annotated[str, Field(pattern=_NAME)]
+_TUF_ROLES: Final = ("root", "targets", "snapshot", "timestamp")
 _POINTER: Final = r"^(/.*)?$"
 """RFC 6901: empty, or parts that each begin with a slash."""
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
@@ -112,7 +113,6 @@ class StorageSection(Section):
     )
 
 
-class LedgerSection(Section):
 class KeptFramesSection(Section):
     """Frames kept on disk, so that their verdicts can be computed again."""
 
@@ -132,6 +132,7 @@ class KeptFramesSection(Section):
     )
 
 
+class LedgerSection(Section):
     """The durable, chained list of verdicts, and what the cloud has not receipted of it."""
 
     enabled: bool = Field(
@@ -144,8 +145,23 @@ class KeptFramesSection(Section):
     max_bytes: int = Field(
         1 << 30, ge=1 << 20, le=1 << 40, description="Size the ledger's database may reach, bytes."
     )
-
+    key: File | None = Field(
+        None,
+        description="Ed25519 private key (PKCS #8, PEM) that signs checkpoints; default: "
+        "ledger.key in storage.path, made at the first start.",
+    )
+    retiring_key: File | None = Field(
+        None, description="The key before it: signs too, until all who verify know the new one."
+    )
+    cosigners: Annotated[tuple[str, ...], Field(strict=False, max_length=16)] = Field(
+        (), description="Verifier keys (vkey) of the clouds whose cosignatures are kept."
+    )
     frames: KeptFramesSection = Field(default_factory=KeptFramesSection)
+
+
+def is_group(name: str) -> bool:
+    """Whether a name may be a group's: a delegated role of the repository."""
+    return re.fullmatch(_NAME, name) is not None and name not in _TUF_ROLES
 
 
 class UpdateSection(Section):
@@ -180,9 +196,10 @@ class UpdateSection(Section):
             return self
         if self.root_file is None or not self.group:
             raise ValueError("a repository needs root_file and group beside it")
-        if self.group in _TUF_ROLES or not re.fullmatch(_NAME, self.group):
+        if not is_group(self.group):
             raise ValueError(f"group {self.group!r} is no name of a group")
         return self
+
 
 class InferenceSection(Section):
     """Where models run."""
@@ -370,6 +387,7 @@ class DeviceConfig(Section):
     broker: BrokerSection = Field(default_factory=BrokerSection)
     storage: StorageSection = Field(default_factory=StorageSection)
     ledger: LedgerSection = Field(default_factory=LedgerSection)
+    updates: UpdateSection = Field(default_factory=UpdateSection)
     inference: InferenceSection = Field(default_factory=InferenceSection)
     clock: ClockSection = Field(default_factory=ClockSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)

@@ -20,6 +20,7 @@ import structlog
 from edge.config import LedgerSection
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Verdict
+from edge.daemon.checkpoints import Checkpoints
 from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen
 from edge.errors import StorageError
@@ -29,6 +30,7 @@ from edge.ledger.ledger import Ledger
 from edge.ledger.lookup import Given
 from edge.ledger.outbox import Outbox
 from edge.ledger.record import HEAD_BYTES
+from edge.ledger.signing import NO_KEYS, Keys
 from edge.ledger.store import Retention
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
@@ -48,12 +50,15 @@ _ASKED_A_TICK: Final = 64
 class Receipt(msgspec.Struct, frozen=True):
     """The cloud's word: it holds all records up to `seq`, and `head` (hex) is their chain's.
 
-    `ledger` names the ledger that it is for; empty where the cloud does not say.
+    `ledger` names the ledger that it is for; empty where the cloud does not say. `cosignature` is a
+    line (C2SP tlog-cosignature) over the checkpoint of `checkpoint` records; empty: there is none.
     """
 
     seq: int
     head: str
     ledger: str = ""
+    checkpoint: int = 0
+    cosignature: str = ""
 
 
 class Recording:
@@ -66,6 +71,7 @@ class Recording:
         session: Carries records out and receipts in.
         counters: The daemon's.
         on_change: Called when storage begins to fail, and when it works again.
+        keys: Sign the ledger's checkpoints.
 
     Raises:
         StorageError: The ledger cannot be opened.
@@ -79,6 +85,7 @@ class Recording:
         session: Session,
         counters: Counters,
         on_change: Callable[[], None],
+        keys: Keys = NO_KEYS,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._topic = f"edge/{device_id}/records"
@@ -91,6 +98,7 @@ class Recording:
         self._section = section
         self._keeper = _keeper(section, folder, loop, self._frames_troubled)
         self._kept = KeptCounts()
+        self._checkpoints = Checkpoints(device_id, session, counters)
         self._ledger = Ledger(
             folder,
             device_id,
@@ -102,6 +110,8 @@ class Recording:
                 max_bytes=section.max_bytes,
             ),
             on_trouble=self._troubled,
+            keys=keys,
+            on_checkpoint=self._checkpoints.made,
         )
         self._outbox = Outbox(self._ledger.receipted, self)
         self._outbox.committed(self._ledger.committed)
@@ -129,6 +139,7 @@ class Recording:
             "stuck": self.stuck,
             "trouble": self._ledger.trouble,
             "refused_receipt": self._refused_receipt,
+            "signed": self._ledger.checkpoint.size if self._ledger.checkpoint else 0,
             "bytes": standing.used_bytes,
             "max_bytes": self._section.max_bytes,
             "reserve": standing.reserve,
@@ -233,6 +244,7 @@ class Recording:
     def connected(self) -> None:
         """The broker is there."""
         self._outbox.connected()
+        self._checkpoints.publish(self._ledger.checkpoint)
 
     def disconnected(self) -> None:
         """The broker is gone."""
@@ -287,6 +299,8 @@ class Recording:
             if receipt.seq < 0 or len(head) != HEAD_BYTES:
                 raise ValueError(f"seq {receipt.seq}, head of {len(head)} bytes")
             self._ledger.receive(receipt.seq, head, self._taken, ledger=receipt.ledger)
+            if receipt.cosignature:
+                self._checkpoints.cosign(self._ledger, receipt.checkpoint, receipt.cosignature)
         except (ValueError, msgspec.DecodeError, RecursionError) as wrong:
             self._counters.count("receipts_refused")
             log.warning("receipt_refused", topic=message.topic, detail=str(wrong))

@@ -26,6 +26,7 @@ from edge.ledger.kept import Keeper
 from edge.ledger.lookup import Given
 from edge.ledger.record import Pending
 from edge.ledger.reserve import RESERVE_BYTES, Reserve
+from edge.ledger.signing import NO_KEYS, Kept, Keys
 from edge.ledger.store import Retention, Store
 from edge.ledger.writer import STUCK_FAILURES, Append, Ask, Counts, Deliver, Standing, Stop, Writer
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import StorageError
-from edge.ledger import schema
+from edge.ledger import schema, tree
+from edge.ledger.signing import Kept
 from edge.ledger.verify import Origin, Place, Row
 
 FOLDER: Final = "ledger"
@@ -66,9 +67,63 @@ class Reading:
         """Yield the last records, oldest first."""
         return self._select("WHERE seq > (SELECT max(seq) FROM record) - ? ORDER BY seq", (count,))
 
+    def record(self, seq: int) -> Row | None:
+        """Return the record at a place, or None."""
+        return next(self._select("WHERE seq=?", (seq,)), None)
+
+    def size(self) -> int:
+        """Return how many records were committed, the pruned among them."""
+        return self.marks["head"].seq
+
+    def tile(self, level: int, n: int) -> bytes:
+        """Return the hashes of a tile of the tree, full or not; empty where there are none.
+
+        Raises:
+            StorageError: The file is damaged.
+        """
+        with self._errors():
+            return tree.read_tile(self._database, level, n)
+
+    def tiles(self, level: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the full tiles of a level, with their numbers, in order."""
+        with self._errors():
+            yield from self._database.execute(
+                "SELECT n, hashes FROM tile WHERE level=? ORDER BY n", (level,)
+            )
+
+    def edge(self) -> list[tuple[int, int, bytes]]:
+        """Return the hashes of the tiles that are not full: level, number among its level, hash."""
+        with self._errors():
+            rows = self._database.execute("SELECT level, n, hash FROM edge ORDER BY level, n")
+            return [(level, n, one) for level, n, one in rows]
+
+    def checkpoint(self, size: int = 0) -> Kept | None:
+        """Return the checkpoint of so many records, or the last one; None where there is none."""
+        with self._errors():
+            row = self._database.execute(
+                "SELECT size, note FROM checkpoint WHERE ? IN (0, size) ORDER BY size DESC LIMIT 1",
+                (size,),
+            ).fetchone()
+        return Kept(*row) if row else None
+
+    def checkpoints(self, *, newest_first: bool = False) -> Iterator[Kept]:
+        """Yield the checkpoints, by size."""
+        with self._errors():
+            order = "DESC" if newest_first else "ASC"
+            for row in self._database.execute(
+                f"SELECT size, note FROM checkpoint ORDER BY size {order}"  # noqa: S608 - ours
+            ):
+                yield Kept(*row)
+
+    def signers(self) -> list[tuple[str, int]]:
+        """Return the keys that signed, as the ledger says: vkey, and the size it began after."""
+        with self._errors():
+            rows = self._database.execute("SELECT vkey, since FROM signer ORDER BY since, vkey")
+            return [(vkey, since) for vkey, since in rows]
+
     def _select(self, clause: str, values: tuple[object, ...]) -> Iterator[Row]:
         with self._errors():
-            # The clauses are the four above; values are bound.
+            # The clauses are those above; values are bound.
             for row in self._database.execute(f"SELECT {_COLUMNS} FROM record {clause}", values):  # noqa: S608
                 yield Row(*row)
 

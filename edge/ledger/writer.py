@@ -27,6 +27,7 @@ from edge.ledger.entry import Entry
 from edge.ledger.kept import Keeper
 from edge.ledger.reserve import Reserve
 from edge.ledger.schema import FullError
+from edge.ledger.signing import Kept
 from edge.ledger.store import PRUNE_RECORDS, Prepared, Store
 
 MAX_BATCH: Final = 64
@@ -47,6 +48,7 @@ class Counts(msgspec.Struct):
 
     committed: int = 0
     batches: int = 0
+    checkpoints: int = 0
     pruned: int = 0
     failures: int = 0
     refused_receipts: int = 0
@@ -102,9 +104,11 @@ class Writer:
         deliver: Brings answers to the loop's thread.
         on_trouble: Told there of each change of `trouble`.
         keeper: Keeps the frames of some records; None: none are kept.
+        on_checkpoint: Given each checkpoint there, once it is committed.
 
     Attributes:
         standing: As of the last look.
+        checkpoint: The last one; None: there is none.
         failing: Commits that failed since the last one that did not.
         settled: Records committed and answered.
         committed: Place of the last one.
@@ -121,8 +125,10 @@ class Writer:
         deliver: Deliver,
         on_trouble: Callable[[str], None],
         keeper: Keeper | None = None,
+        on_checkpoint: Callable[[Kept], None] | None = None,
     ) -> None:
         self.counts = Counts()
+        self.checkpoint: Kept | None = None
         self.standing = Standing()
         self.failing = 0
         self.settled = 0
@@ -136,6 +142,7 @@ class Writer:
         self._deliver_on = deliver
         self._on_trouble = on_trouble
         self._keeper = keeper
+        self._on_checkpoint = on_checkpoint
         self._backlog: deque[tuple[Prepared, Callable[[int], None]]] = deque()
         self._asks: deque[Ask] = deque()
         self._stop: Stop | None = None
@@ -173,9 +180,11 @@ class Writer:
             opened.put(failed)
             return
         self.committed, self.receipted = store.head.seq, store.receipt.seq
+        self.checkpoint = store.checkpoint
         opened.put(None)
         try:
             self._serve(store, reserve)
+            self._sign(store)
         except BaseException as bug:  # noqa: BLE001 - raised again on the loop's thread
             self.ended = f"the ledger ended by a bug: {bug!r}"
             self._deliver(partial(_raise, bug))
@@ -250,6 +259,22 @@ class Writer:
         self.counts.batches += 1
         self._deliver(partial(_tell, [tell for _, tell in batch], places))
         self._note("" if reserve.lies else _NO_RESERVE)
+        if store.checkpoint_due(time.monotonic()):
+            self._sign(store)
+
+    def _sign(self, store: Store) -> None:
+        try:
+            made = store.sign(time.time_ns())
+        except StorageError as failed:  # tried again with the next commit, or in a second
+            self.counts.failures += 1
+            self._note(str(failed))
+            return
+        if made is None:
+            return
+        self.checkpoint = made
+        self.counts.checkpoints += 1
+        if self._on_checkpoint is not None:
+            self._deliver(partial(self._on_checkpoint, made))
 
     def _answer(self, store: Store) -> None:
         for _ in range(len(self._asks)):
@@ -261,6 +286,7 @@ class Writer:
                 self._note(str(failed))
                 answer = ask.otherwise
             self.committed, self.receipted = store.head.seq, store.receipt.seq
+            self.checkpoint = store.checkpoint
             self.answered += 1
             self._deliver(answer)
 
@@ -268,6 +294,7 @@ class Writer:
         pruned = 0
         try:
             pruned = store.prune(time.time_ns(), full=self._full)
+            store.trim()
         except StorageError as failed:
             self.counts.failures += 1
             self._note(str(failed))
@@ -279,6 +306,8 @@ class Writer:
                 self._note("")
         elif not self.trouble:
             self._note(_NO_RESERVE)
+        if store.checkpoint_due(time.monotonic()):
+            self._sign(store)
         with contextlib.suppress(StorageError):
             self.standing = Standing(store.used_bytes(), store.owed_since_ns(), reserve.lies)
         # While there is more to prune, it goes on between commits.

@@ -66,6 +66,10 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "frames_not_kept": Meaning("Frames that were to be kept and found no room or time."),
         "kept_files_evicted": Meaning("Kept files that went, by age, quota or for want of room."),
         "receipts_refused": Meaning("Receipts of the cloud that do not fit the ledger."),
+        "checkpoints_signed": Meaning("Checkpoints of the ledger that were signed."),
+        "cosignatures_refused": Meaning(
+            "Cosignatures in receipts that are false, of nobody known, or of no checkpoint."
+        ),
         # Time and topics
         "deadlines_missed": Meaning("Verdicts that went out after the budget.", ("pipeline",)),
         "messages_refused": Meaning("Wishes of a message that were not granted.", ("cause",)),
