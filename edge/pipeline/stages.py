@@ -12,9 +12,10 @@ from edge.contracts.messages import GuestLine
 from edge.contracts.plan import GuestPlan, PipelinePlan
 from edge.errors import IncompatibleError
 from edge.inference.model import OnnxModel
-from edge.wasm.engine import GuestModule
+from edge.wasm.engine import GuestModule, PolicyModule
 from edge.wasm.guest import Guest
-from edge.wasm.roles import Decider, Postprocessor, Preprocessor
+from edge.wasm.policy import Names, Policy, PolicyGuest, new_policy
+from edge.wasm.roles import Postprocessor, Preprocessor
 
 FRAME_SLOTS: Final = 2
 """One frame being judged, one decoded ahead of it."""
@@ -25,7 +26,7 @@ class Modules(msgspec.Struct, frozen=True):
 
     preprocess: GuestModule
     postprocess: GuestModule
-    decide: GuestModule
+    decide: PolicyModule
 
 
 class Stages:
@@ -38,8 +39,8 @@ class Stages:
     def __init__(self, plan: PipelinePlan, modules: Modules, model: OnnxModel) -> None:
         self._plan = plan
         self._modules = modules
-        self._guests: dict[bytes, Guest] = {}
-        self._speakers: dict[Guest, str] = {}
+        self._guests: dict[bytes, PolicyGuest] = {}
+        self._speakers: dict[PolicyGuest, str] = {}
         self.preprocess = Preprocessor(
             self._guest("preprocess", modules.preprocess, plan.preprocess),
             plan.image,
@@ -96,12 +97,25 @@ class Stages:
             for line in guest.log_lines()
         )
 
-    def _decider(self) -> Decider:
-        guest = self._guest("decide", self._modules.decide, self._plan.decide)
-        return Decider(guest, len(self._plan.signals), len(self._plan.actions))
+    def _decider(self) -> Policy:
+        plan = self._plan
+        guest = self._instance("decide", self._modules.decide, plan.decide)
+        return new_policy(
+            guest,
+            Names(
+                plan.model.classes,
+                tuple(signal.name for signal in plan.signals),
+                tuple(action.name for action in plan.actions),
+            ),
+        )
 
     def _guest(self, role: str, module: GuestModule, grant: GuestPlan) -> Guest:
-        """Return the guest of a role; roles of one module with equal parameters share it."""
+        guest = self._instance(role, module, grant)
+        assert isinstance(guest, Guest), "a script serves decide alone"
+        return guest
+
+    def _instance(self, role: str, module: PolicyModule, grant: GuestPlan) -> PolicyGuest:
+        """Return the instance of a role; roles of one module with equal parameters share it."""
         if role not in module.roles:
             raise IncompatibleError(
                 f"{grant.path}: the manifest uses it as {role}, but it exports only "

@@ -11,7 +11,7 @@ import msgspec
 
 from edge.sdk import vectors
 from edge.sdk.session import Session
-from edge.wasm.engine import GuestEngine, GuestModule
+from edge.wasm.engine import GuestEngine, PolicyModule
 
 _SECONDS: Final = 0.3
 """Measured for each vector, at most; enough for a median that repeats."""
@@ -36,13 +36,13 @@ class Timing(msgspec.Struct, frozen=True):
     calls: int
 
 
-def load(engine: GuestEngine, file: Path, memory_mib: int) -> GuestModule:
+def load(engine: GuestEngine, file: Path, memory_mib: int) -> PolicyModule:
     """Load a guest as what it is: its author trusts the file.
 
     Raises:
         EdgeError: The host refuses it, or it cannot be read.
     """
-    return engine.load(file, hashlib.sha256(file.read_bytes()).hexdigest(), memory_mib)
+    return engine.load_policy(file, hashlib.sha256(file.read_bytes()).hexdigest(), memory_mib)
 
 
 def timings(

@@ -7,10 +7,12 @@ import numpy as np
 
 from edge.contracts import abi
 from edge.contracts.plan import ImagePlan
+from edge.errors import IncompatibleError
 from edge.sdk.vectors import Array, Call, ImageRule, Vector, VectorError, digest
-from edge.wasm.engine import GuestModule
+from edge.wasm.engine import PolicyModule
 from edge.wasm.guest import Guest
-from edge.wasm.roles import DEFECT, Decider, Decision, ImageSlot, Postprocessor, Preprocessor
+from edge.wasm.policy import Names, PolicyGuest, new_policy
+from edge.wasm.roles import DEFECT, Decision, ImageSlot, Postprocessor, Preprocessor
 
 _STATES: Final = {
     "absent": abi.SIGNAL_ABSENT,
@@ -53,9 +55,9 @@ class Session:
         VectorError: The vector's images or tensors cannot be made.
     """
 
-    def __init__(self, module: GuestModule, vector: Vector, call_ms: int) -> None:
+    def __init__(self, module: PolicyModule, vector: Vector, call_ms: int) -> None:
         self.vector = vector
-        self.guest: Guest = module.instantiate(call_ms)
+        self.guest: PolicyGuest = module.instantiate(call_ms)
         self.guest.configure(msgspec.to_builtins(vector.document))
         self.frame_index = 0
         self._images: dict[ImageRule, Any] = {}
@@ -64,10 +66,20 @@ class Session:
             self._preprocessor = self._make_preprocessor()
         elif vector.role == "postprocess":
             self._postprocessor = Postprocessor(
-                self.guest, tuple(document.outputs), class_count=max(1, len(document.classes))
+                self._core_guest(),
+                tuple(document.outputs),
+                class_count=max(1, len(document.classes)),
             )
         else:
-            self._decider = Decider(self.guest, len(document.signals), len(document.actions))
+            names = (document.classes, document.signals, document.actions)
+            self._decider = new_policy(self.guest, Names(*map(tuple, names)))
+
+    def _core_guest(self) -> Guest:
+        if isinstance(self.guest, Guest):
+            return self.guest
+        raise IncompatibleError(
+            f"guest {self.guest.name}: a script serves decide, not {self.vector.role}"
+        )
 
     def _make_preprocessor(self) -> Preprocessor:
         rules = [rule for call in self.vector.calls for rule in (call.frame, call.reference)]
@@ -76,7 +88,7 @@ class Session:
         plan = ImagePlan(
             self.vector.format, max(shape[1] for shape in shapes), max(shape[0] for shape in shapes)
         )
-        return Preprocessor(self.guest, plan, 1, 1, tuple(self.vector.document.inputs))
+        return Preprocessor(self._core_guest(), plan, 1, 1, tuple(self.vector.document.inputs))
 
     def run(self, call: Call) -> Answer:
         """Make one call and copy what it gave.

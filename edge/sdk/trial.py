@@ -10,9 +10,10 @@ it: the frame would be lost.
 import ctypes
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, overload
 
 import msgspec
 import numpy as np
@@ -22,12 +23,16 @@ from edge.errors import EdgeError, GuestError, IncompatibleError
 from edge.sdk import measure, vectors
 from edge.sdk.session import Session, differences
 from edge.sdk.vectors import Call, TensorRule, Vector
-from edge.wasm.engine import GuestModule
+from edge.wasm.engine import GuestModule, PolicyModule
 from edge.wasm.guest import Guest
 from edge.wasm.placement import STRUCT_ALIGNMENT, CallStruct
+from edge.wasm.policy import PolicyGuest
+from edge.wasm.script import ScriptModule
 
 _CUTS: Final = 16
 """Places at which a document is cut short."""
+_SHOWN: Final = 60
+_DEEP: Final = b"[" * 2000
 _TIMED_SECONDS: Final = 0.02
 _CALLS: Final[dict[str, type[abi.Struct]]] = {
     "preprocess": abi.PreprocessCall,
@@ -54,7 +59,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return not self.problems
 
 
-def outcomes(module: GuestModule, folder: Path, call_ms: int) -> Iterator[Outcome]:
+def outcomes(module: PolicyModule, folder: Path, call_ms: int) -> Iterator[Outcome]:
     """Try a guest; one outcome at a time, in the order of the vectors' names.
 
     Raises:
@@ -77,7 +82,7 @@ def outcomes(module: GuestModule, folder: Path, call_ms: int) -> Iterator[Outcom
             yield from _checks(module, vector, call_ms)
 
 
-def _try_vector(module: GuestModule, vector: Vector, call_ms: int) -> Outcome:
+def _try_vector(module: PolicyModule, vector: Vector, call_ms: int) -> Outcome:
     if vector.refused:
         return Outcome(vector.name, tuple(_refusal(module, vector, call_ms)))
     session, again = (Session(module, vector, call_ms) for _ in range(2))
@@ -130,7 +135,7 @@ def _run(session: Session, call: Call) -> tuple[list[str], bytes]:
 
 
 def _heir(
-    module: GuestModule, session: Session, call_ms: int
+    module: PolicyModule, session: Session, call_ms: int
 ) -> tuple[Session | None, tuple[str, ...]]:
     """An instance that goes on from the session's state; `None` where there is none."""
     guest = session.guest
@@ -149,7 +154,7 @@ def _heir(
     return heir, ()
 
 
-def _refusal(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[str]:
+def _refusal(module: PolicyModule, vector: Vector, call_ms: int) -> Iterator[str]:
     guest = module.instantiate(call_ms)
     try:
         guest.configure(msgspec.to_builtins(vector.document))
@@ -160,41 +165,84 @@ def _refusal(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[str]
     yield f"edge_configure took its parameters; expected it to refuse with {vector.refused!r}"
 
 
-def _checks(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[Outcome]:
+def _checks(module: PolicyModule, vector: Vector, call_ms: int) -> Iterator[Outcome]:
     """What every guest must stand, tried with a vector's configuration."""
-    checks: list[tuple[str, Callable[[GuestModule, Vector, int], Iterator[str]]]] = [
-        ("broken documents are refused", _broken_documents),
-        ("cut-short arguments are refused", _cut_arguments),
-        ("broken states are survived", _broken_states),
+    checks: list[tuple[str, Callable[[], Iterator[str]]]] = [
+        ("broken states are survived", partial(_broken_states, module, vector, call_ms)),
     ]
-    if vector.role == "postprocess":
-        checks.append(("outputs that are not finite are refused", _not_finite))
+    if isinstance(module, GuestModule):
+        core = (module, vector, call_ms)
+        checks += [
+            ("broken documents are refused", partial(_broken_documents, *core)),
+            ("cut-short arguments are refused", partial(_cut_arguments, *core)),
+        ]
+        if vector.role == "postprocess":
+            checks.append(("outputs that are not finite are refused", partial(_not_finite, *core)))
+    else:
+        checks += [
+            ("broken documents are refused", partial(_broken_texts, module, vector, call_ms)),
+            ("broken records are refused", partial(_broken_records, module, vector, call_ms)),
+        ]
     for name, check in checks:
         try:
-            problems = tuple(check(module, vector, call_ms))
+            problems = tuple(check())
         except EdgeError as wrong:
             problems = (str(wrong),)
         yield Outcome(f"{vector.role}: {name}", problems)
 
 
-def _broken_documents(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[str]:
+def _broken_texts(module: ScriptModule, vector: Vector, call_ms: int) -> Iterator[str]:
+    """Documents that a script must refuse; the host sends valid UTF-8 alone, and nothing deep."""
+    for text in _documents(vector):
+        if text == _DEEP:
+            continue
+        shown = text.decode(errors="replace")
+        script = module.instantiate(call_ms)
+        try:
+            script.configure_text(shown)
+        except IncompatibleError as refused:
+            if script.broken:
+                yield f"{shown[:_SHOWN]!r}: {refused}"
+        else:
+            yield f"{shown[:_SHOWN]!r}: configure took it"
+
+
+def _broken_records(module: ScriptModule, vector: Vector, call_ms: int) -> Iterator[str]:
+    """Records that the host would never send: an error, and no trap."""
+    for text in ("", "{", "[]", "{}", '"text"', "[" * 100):
+        script = module.instantiate(call_ms)
+        script.configure(msgspec.to_builtins(vector.document))
+        try:
+            script.call("decide", text)
+        except GuestError as refused:
+            if script.broken:
+                yield f"{text[:_SHOWN]!r}: {refused}"
+        else:
+            yield f"{text[:_SHOWN]!r}: decide took it"
+
+
+def _documents(vector: Vector) -> tuple[bytes, ...]:
+    """A vector's document, cut short and broken in other ways."""
     document = msgspec.to_builtins(vector.document)
     whole = json.dumps(document, separators=(",", ":")).encode()
     document["parameters"]["no-such-parameter"] = 1
-    steps = range(0, len(whole), max(1, len(whole) // _CUTS))
-    for text in (
-        *(whole[:end] for end in steps),
+    return (
+        *(whole[:end] for end in range(0, len(whole), max(1, len(whole) // _CUTS))),
         whole + b"}",
         b"[]",
         b'"text"',
         b"\xff\xfe{}",
-        b"[" * 2000,
+        _DEEP,
         json.dumps(document).encode(),
-    ):
+    )
+
+
+def _broken_documents(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[str]:
+    for text in _documents(vector):
         guest = module.instantiate(call_ms)
         address = guest.alloc(max(len(text), 1), 8)
         guest.view(address, (len(text),), np.uint8)[:] = np.frombuffer(text, np.uint8)
-        shown = text if len(text) <= 60 else text[:20] + b" ... " + text[-30:]  # noqa: PLR2004
+        shown = text if len(text) <= _SHOWN else text[:20] + b" ... " + text[-30:]
         try:
             result = guest.call("edge_configure", address, len(text))
         except GuestError as trapped:
@@ -240,7 +288,7 @@ def _cut_arguments(module: GuestModule, vector: Vector, call_ms: int) -> Iterato
         yield f"one tensor of one element: {vector.role} answered {result}, expected an error"
 
 
-def _broken_states(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[str]:
+def _broken_states(module: PolicyModule, vector: Vector, call_ms: int) -> Iterator[str]:
     """Whatever state it meets, it answers; that it takes one of the wrong length is wrong."""
     donor = _configured(module, vector, call_ms)
     if not donor.exports("edge_state_restore"):
@@ -278,7 +326,15 @@ def _not_finite(module: GuestModule, vector: Vector, call_ms: int) -> Iterator[s
     yield f"NaN in all outputs gave {found} defects; expected an error, or the part would pass"
 
 
-def _configured(module: GuestModule, vector: Vector, call_ms: int) -> Guest:
+@overload
+def _configured(module: GuestModule, vector: Vector, call_ms: int) -> Guest: ...
+
+
+@overload
+def _configured(module: PolicyModule, vector: Vector, call_ms: int) -> PolicyGuest: ...
+
+
+def _configured(module: PolicyModule, vector: Vector, call_ms: int) -> PolicyGuest:
     guest = module.instantiate(call_ms)
     guest.configure(msgspec.to_builtins(vector.document))
     return guest

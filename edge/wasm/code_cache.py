@@ -23,7 +23,7 @@ from typing import Final
 
 from edge.errors import IncompatibleError, StorageError, UntrustedError
 from edge.wasm.compile import EXIT_REFUSED, MAX_SENTENCE
-from edge.wasm.sandbox import fingerprint
+from edge.wasm.sandbox import Code, fingerprint
 
 _PRIVATE_FOLDER: Final = 0o700
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
@@ -54,7 +54,7 @@ class CodeCache:
         folder: Made if absent, mode 0700.
         limits: Of one compilation.
         max_bytes: Beyond these the entries that were not used for longest are removed.
-        metered: Whether the code counts fuel: other code of the same module.
+        code: How modules are compiled: other code of the same module.
 
     Raises:
         UntrustedError: The folder is another user's, or others may write to it.
@@ -67,13 +67,13 @@ class CodeCache:
         limits: CompileLimits | None = None,
         max_bytes: int = 512 << 20,
         *,
-        metered: bool = False,
+        code: Code = Code.PLAIN,
     ) -> None:
         self._folder = folder
         self._limits = limits or CompileLimits()
         self._max_bytes = max_bytes
-        self._suffix = f"-{version('wasmtime')}-{fingerprint(metered=metered)}"
-        self._metered = metered
+        self._suffix = f"-{version('wasmtime')}-{fingerprint(code)}"
+        self._code = code
         try:
             folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         except OSError as error:
@@ -159,7 +159,7 @@ class CodeCache:
 
     def _run_compiler(self, wasm: bytes, output: int, name: str) -> None:
         limits = self._limits
-        numbers = (limits.cpu_s, limits.memory_mib, limits.output_mib, int(self._metered))
+        numbers = (limits.cpu_s, limits.memory_mib, limits.output_mib, self._code)
         # -I: neither the working folder nor the environment decides what is imported.
         command = [sys.executable, "-I", "-m", "edge.wasm.compile", *map(str, numbers)]
         try:

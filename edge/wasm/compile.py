@@ -14,9 +14,10 @@ import sys
 from typing import Final
 
 from wasmtime import Module, WasmtimeError
+from wasmtime.component import Component
 
 from edge.wasm import wasi
-from edge.wasm.sandbox import MAX_WASM_BYTES, new_engine
+from edge.wasm.sandbox import MAX_SCRIPT_BYTES, Code, new_engine
 
 EXIT_REFUSED: Final = 3
 """The module is at fault; the last line on stderr says how."""
@@ -26,6 +27,8 @@ MAX_EXPORTS: Final = 256
 
 MAX_SENTENCE: Final = 2000
 _NICENESS: Final = 10
+_LIMITS: Final = 3
+"""Numbers on the command line."""
 
 
 def limit(cpu_s: int, memory_mib: int, output_mib: int) -> None:
@@ -43,18 +46,27 @@ def limit(cpu_s: int, memory_mib: int, output_mib: int) -> None:
         resource.setrlimit(what, (min(soft, most), most))
 
 
-def compile_module(wasm: bytes, *, metered: bool = False) -> bytes:
+def compile_module(wasm: bytes, code: Code) -> bytes:
     """Compile, and refuse what would be costly to look at afterwards.
 
     Raises:
         WasmtimeError: The bytes are no module, or one of another kind than guests may be.
     """
-    module = Module(new_engine(metered=metered), wasi.link(wasm))
+    module = Module(new_engine(code), wasi.link(wasm))
     if len(module.imports) > 0:
         raise WasmtimeError(_foreign(module))
     if len(module.exports) > MAX_EXPORTS:
         raise WasmtimeError(f"it has {len(module.exports)} exports; at most {MAX_EXPORTS} may be")
     return bytes(module.serialize())
+
+
+def compile_script(wasm: bytes) -> bytes:
+    """Compile a component; what it imports and exports is looked at by the host.
+
+    Raises:
+        WasmtimeError: The bytes are no component.
+    """
+    return bytes(Component(new_engine(Code.SCRIPT), wasm).serialize())
 
 
 def _foreign(module: Module) -> str:
@@ -70,12 +82,13 @@ def _foreign(module: Module) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Compile stdin to stdout within the limits given: seconds of CPU, MiB, MiB, 1 for fuel."""
-    cpu_s, memory_mib, output_mib, *metered = (int(argument) for argument in arguments)
+    """Compile stdin to stdout within the limits given: seconds of CPU, MiB, MiB; kind of code."""
+    code = Code(arguments[3]) if len(arguments) > _LIMITS else Code.PLAIN
+    cpu_s, memory_mib, output_mib = (int(argument) for argument in arguments[:_LIMITS])
     limit(cpu_s, memory_mib, output_mib)
-    wasm = sys.stdin.buffer.read(MAX_WASM_BYTES + 1)
+    wasm = sys.stdin.buffer.read(MAX_SCRIPT_BYTES + 1)
     try:
-        native = compile_module(wasm, metered=any(metered))
+        native = compile_script(wasm) if code is Code.SCRIPT else compile_module(wasm, code)
     except WasmtimeError as error:
         sentence = " ".join(str(error).split())[:MAX_SENTENCE]
         sys.stderr.write(sentence + "\n")

@@ -25,7 +25,8 @@ from edge.wasm.calls import (
 from edge.wasm.code_cache import CodeCache, CompileLimits
 from edge.wasm.guest import Guest, failure_of, printable
 from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
-from edge.wasm.sandbox import MAX_WASM_BYTES, new_engine
+from edge.wasm.sandbox import MAX_SCRIPT_BYTES, MAX_WASM_BYTES, Code, new_engine
+from edge.wasm.script import COMPONENT_HEAD, ScriptEngine, ScriptModule
 from edge.wasm.shape import Shape
 
 _MAGIC: Final = b"\0asm"
@@ -40,8 +41,9 @@ class _Core:
     """An engine with its alarm and its cache: code that counts fuel needs its own three."""
 
     def __init__(self, cache_dir: Path, limits: CompileLimits | None, *, metered: bool) -> None:
-        self.cache = CodeCache(cache_dir, limits, metered=metered)
-        self.engine = new_engine(metered=metered)
+        code = Code.METERED if metered else Code.PLAIN
+        self.cache = CodeCache(cache_dir, limits, code=code)
+        self.engine = new_engine(code)
         self.alarm: Alarm = new_alarm(self.engine)
         self.metered = metered
 
@@ -69,6 +71,7 @@ class GuestEngine:
         self.interruption = "native" if self._cores[0].alarm.native else "thread"
         self.checked = checked or not unchecked_is_known()
         self._thread: int | None = None
+        self._scripts: ScriptEngine | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +88,8 @@ class GuestEngine:
         """Release the alarms. Guests may not be called any more; views of them stay valid."""
         for core in self._cores:
             core.alarm.close()
+        if self._scripts is not None:
+            self._scripts.close()
 
     def load(
         self, path: Path, sha256: str, memory_mib: int, *, metered: bool = False
@@ -103,7 +108,39 @@ class GuestEngine:
             StorageError: The file cannot be read, or the cache not written.
         """
         wasm = _read_pinned(path, sha256)
-        name = f"{printable(path.name, 80)} ({sha256[:8]})"
+        if wasm.startswith(COMPONENT_HEAD):
+            raise IncompatibleError(
+                f"guest {_name(path, sha256)}: a component, so a script policy: it serves decide, "
+                "and no other role"
+            )
+        return self._load_core(wasm, sha256, _name(path, sha256), memory_mib, metered=metered)
+
+    def load_policy(
+        self, path: Path, sha256: str, memory_mib: int, *, metered: bool = False
+    ) -> "PolicyModule":
+        """Load a guest for the role `decide`: a core module, or a script; the file tells which.
+
+        Args:
+            path: The Wasm file.
+            sha256: What its digest must be, in hex.
+            memory_mib: The most memory that it may declare, or grow to where it is a script.
+            metered: Whether its calls count fuel; a script's are not counted.
+
+        Raises:
+            UntrustedError: The file is not the pinned one, or the cache is not ours alone.
+            IncompatibleError: It is no guest that this host can run; the sentence says why.
+            StorageError: The file cannot be read, or the cache not written.
+        """
+        wasm = _read_pinned(path, sha256)
+        name = _name(path, sha256)
+        if not wasm.startswith(COMPONENT_HEAD):
+            return self._load_core(wasm, sha256, name, memory_mib, metered=metered)
+        self._scripts = self._scripts or ScriptEngine(self._cache_dir)
+        return self._scripts.load(wasm, sha256, name, memory_mib)
+
+    def _load_core(
+        self, wasm: bytes, sha256: str, name: str, memory_mib: int, *, metered: bool
+    ) -> "GuestModule":
         core = self._core(metered=metered)
         module = self._native_module(core, wasm, sha256, name)
         return GuestModule(self, core, module, name, sha256, Shape(module, name, memory_mib))
@@ -243,15 +280,24 @@ class GuestModule:
         )
 
 
+PolicyModule = GuestModule | ScriptModule
+"""What serves the role `decide`; which of them, no caller needs to know (`edge.wasm.policy`)."""
+
+
+def _name(path: Path, sha256: str) -> str:
+    return f"{printable(path.name, 80)} ({sha256[:8]})"
+
+
 def _read_pinned(path: Path, sha256: str) -> bytes:
     """Read a guest's file once, bounded, and hold it to its digest; what is run is these bytes."""
     try:
         with path.open("rb") as file:
-            wasm = file.read(MAX_WASM_BYTES + 1)
+            wasm = file.read(MAX_SCRIPT_BYTES + 1)
     except OSError as error:
         raise StorageError(f"{path}: cannot read the guest: {error.strerror}") from error
-    if len(wasm) > MAX_WASM_BYTES:
-        raise IncompatibleError(f"{path}: larger than {MAX_WASM_BYTES >> 20} MiB")
+    most = MAX_SCRIPT_BYTES if wasm.startswith(COMPONENT_HEAD) else MAX_WASM_BYTES
+    if len(wasm) > most:
+        raise IncompatibleError(f"{path}: larger than {most >> 20} MiB")
     found = hashlib.sha256(wasm).hexdigest()
     if found != sha256:
         raise UntrustedError(f"{path}: sha256 is {found}, expected {sha256}")

@@ -7,6 +7,7 @@ here, so that the one accepts what the other wrote.
 import hashlib
 import platform
 import sys
+from enum import StrEnum
 from typing import Final
 
 from wasmtime import Config, Engine
@@ -15,6 +16,8 @@ from edge.wasm import wasi
 
 MAX_WASM_BYTES: Final = 16 << 20
 """The largest module that is looked at; C guests have 4 KB, Go guests 2 MB."""
+MAX_SCRIPT_BYTES: Final = 32 << 20
+"""The largest component; a Python interpreter has 18 MB."""
 
 _SETTINGS: Final[tuple[tuple[str, bool | int | str], ...]] = (
     # What LLVM emits by default for wasm32, and SIMD, without which vision is 2 to 5 times slower.
@@ -54,8 +57,26 @@ _SETTINGS: Final[tuple[tuple[str, bool | int | str], ...]] = (
 )
 
 
-def new_engine(*, metered: bool = False) -> Engine:
-    """Build an engine with the narrowed configuration; `metered`: its code counts fuel.
+class Code(StrEnum):
+    """What is compiled, and how: each kind has code, and an engine, of its own."""
+
+    PLAIN = "plain"
+    METERED = "metered"
+    """A core guest that counts fuel."""
+    SCRIPT = "script"
+    """A component."""
+
+
+_OWN_SETTINGS: Final[dict[Code, dict[str, bool]]] = {
+    Code.PLAIN: {},
+    Code.METERED: {"consume_fuel": True},
+    # The copies between the parts of a component go through code with two memories.
+    Code.SCRIPT: {"wasm_component_model": True, "wasm_multi_memory": True},
+}
+
+
+def new_engine(code: Code = Code.PLAIN) -> Engine:
+    """Build an engine with the narrowed configuration.
 
     Installs wasmtime's signal handlers for SIGSEGV and its like in this process. Whoever wants
     `faulthandler` enables it before: the later one wins, and would end the process at a trap.
@@ -63,11 +84,14 @@ def new_engine(*, metered: bool = False) -> Engine:
     config = Config()
     for name, value in _SETTINGS:
         setattr(config, name, value)
-    config.consume_fuel = metered
+    for name, value in _OWN_SETTINGS[code].items():
+        setattr(config, name, value)
     return Engine(config)
 
 
-def fingerprint(*, metered: bool = False) -> str:
+def fingerprint(code: Code = Code.PLAIN) -> str:
     """Name target, configuration and WASI shim in 16 hex digits: compiled code depends on all."""
-    text = repr((_SETTINGS, metered, wasi.SOURCE, sys.platform, platform.machine()))
+    text = repr(
+        (_SETTINGS, code, _OWN_SETTINGS[code], wasi.SOURCE, sys.platform, platform.machine())
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,12 +5,13 @@ for each role that it serves, and a section of docs/guests.md. All templates of 
 vectors in `guests/templates/vectors/<role>`.
 
 A toolchain is a development tool: nothing that runs guests needs one. None of them may use the
-network while it builds, and each gives the same bytes in any folder.
+network while it builds, and each gives the same bytes in any folder,
+save those of scripts (`script`).
 """
 
 from typing import Final
 
-from edge.sdk.languages import assemblyscript, c, go, rust, zig
+from edge.sdk.languages import assemblyscript, c, go, rust, script, zig
 from edge.sdk.languages.language import BuildError, Language, Source, ToolchainMissingError
 
 __all__ = ["TABLE", "BuildError", "Language", "Source", "ToolchainMissingError"]
@@ -23,6 +24,8 @@ TABLE: Final[dict[str, Language]] = {
         rust.LANGUAGE,
         go.LANGUAGE,
         assemblyscript.LANGUAGE,
+        script.PYTHON,
+        script.JAVASCRIPT,
     )
 }
 """Name (`--lang`) → language, in the order in which people are shown them."""

@@ -52,6 +52,7 @@ class Language(msgspec.Struct, frozen=True):
         compile: Compiles a source into a file; raises `BuildError`. Whatever it writes beside the
             target lies in the target's folder, which is the build's own.
         memory_mib: The memory that a new project starts with, for each role that it serves.
+        reproducible: Whether a build gives the same bytes in any folder.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Language(msgspec.Struct, frozen=True):
     find: Callable[[], object]
     compile: Callable[[Source, Path], None]
     memory_mib: Mapping[str, int]
+    reproducible: bool = True
 
     @property
     def roles(self) -> tuple[str, ...]:
