@@ -1,4 +1,4 @@
-"""`edge fleet`: the side that many devices report to.
+"""`edge fleet`: the side that many devices report to, and get their deployments from.
 
 Exit status 0 done, 1 alarms stand or it failed, 2 usage, 78 configuration.
 """
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edge.cli import publish
 from edge.cli.arguments import add_config
 from edge.fleet import config
 from edge.fleet.alarms import Alarm
@@ -48,10 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for command in (collecting, listing, accepting, exporting):
         add_config(command, "the collector's config")
+    publish.add_commands(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen subcommand."""
+    if "publish" in arguments:
+        return publish.run(arguments)
     settings = config.load(arguments.config, tuple(arguments.overrides))
     status: int = arguments.run_fleet(settings, arguments)
     return status

@@ -19,7 +19,7 @@ from edge.config import BrokerSection, Section
 from edge.deployment import pins, release
 from edge.deployment.folder import LoadedDeployment, load_folder
 from edge.deployment.release import MAX_RELEASES, Release, Releases
-from edge.errors import DeploymentError
+from edge.errors import ConfigError, DeploymentError
 from edge.fleet.publisher import keys
 from edge.fleet.publisher.keys import KeyRing
 from edge.fleet.publisher.repository import ROOT_KEYS, Repository, read, write
@@ -61,6 +61,8 @@ class Fleet:
         self, folder: Path, key_folders: Iterable[Path] = (), now: dt.datetime | None = None
     ) -> None:
         self.folder = folder
+        if not (folder / SETTINGS).is_file():
+            raise ConfigError(folder, "is no fleet: it has no fleet.toml", "edge fleet init")
         self.settings = config.load_as(FleetConfig, folder / SETTINGS)
         ring = KeyRing((folder / KEYS, *key_folders))
         self.repository = Repository(folder / REPOSITORY, ring, now or dt.datetime.now(dt.UTC))

@@ -1,0 +1,183 @@
+"""A release widened ring by ring, while the devices say how they fare; halted when too many fail.
+
+It needs the keys of group, snapshot and timestamp at hand, because each ring is a signed change. It
+may be stopped at any time and started again: what was published stays, and nothing else is state.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import structlog
+
+from edge.config import BrokerSection
+from edge.deployment import report as reports
+from edge.deployment.release import Release
+from edge.deployment.report import Report
+from edge.errors import DeploymentError, TransportError
+from edge.fleet.publisher.releases import Fleet
+from edge.fleet.publisher.rings import Tally, tally
+from edge.mqtt.messages import Incoming
+from edge.mqtt.session import Session
+
+log = structlog.get_logger("edge.fleet")
+
+CONNECT_S: Final = 15.0
+_GOODBYE_S: Final = 1.0
+MAX_DEVICES: Final = 100_000
+
+
+class Reports:
+    """What the devices report, as it comes. All methods on the event loop's thread.
+
+    Attributes:
+        by_device: The newest report of each device.
+        changed: Set when there is a new one; cleared by whoever waits.
+    """
+
+    def __init__(self, broker: BrokerSection) -> None:
+        self.by_device: dict[str, Report] = {}
+        self.changed = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._session = Session(
+            broker, f"edge-publisher-{os.getpid()}", on_connected=self._connected.set
+        )
+        self._session.subscribe(reports.TOPIC.format(device="+"), 1, self._take)
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen while the block lasts.
+
+        Raises:
+            TransportError: The broker cannot be reached.
+        """
+        running = asyncio.create_task(self._session.run(), name="session")
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_S):
+                    await self._connected.wait()
+            if not self._connected.is_set():
+                raise TransportError(
+                    f"the fleet's broker gave no answer in {CONNECT_S:g} s: "
+                    f"{self._session.last_error} (broker in fleet.toml)"
+                )
+            yield
+            await self._session.close(_GOODBYE_S)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    def hint(self, group: str) -> int:
+        """Tell the devices of a group to look now; return how many."""
+        told = [each.device for each in self.by_device.values() if each.group == group]
+        for device in told:
+            self._session.publish(
+                reports.DESIRED.format(device=device),
+                str(time.time_ns()).encode(),
+                retain=True,
+            )
+        return len(told)
+
+    async def news(self, within_s: float) -> None:
+        """Return when a device reports, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.changed.wait()
+        self.changed.clear()
+
+    def _take(self, message: Incoming) -> None:
+        device = message.topic.split("/")[1]
+        try:
+            found = reports.decode(message.payload, message.topic)
+            if found.device != device:
+                raise DeploymentError(f"{message.topic}: speaks of device {found.device!r}")
+            if device in self.by_device or len(self.by_device) < MAX_DEVICES:
+                self.by_device[device] = found
+                self.changed.set()
+        except DeploymentError as wrong:
+            if message.payload:  # an empty one takes a retained report away
+                log.warning("report_refused", detail=str(wrong))
+        self._session.acknowledge(message)
+
+
+class End(StrEnum):
+    """How a rollout ended."""
+
+    REACHED = "reached"
+    HALTED = "halted"
+    TIMED_OUT = "timed out"
+
+
+class Ring(NamedTuple):
+    """Where a rollout stands."""
+
+    release: Release
+    tally: Tally
+
+
+async def widen(
+    fleet: Fleet,
+    heard: Reports,
+    group: str,
+    revision: int,
+    percents: Sequence[float],
+    ring_s: float,
+    say: Callable[[Ring], None],
+) -> End:
+    """Offer a release to more and more of its group.
+
+    Each ring is waited for until every device in it has committed the release or given it up.
+
+    Args:
+        fleet: With the keys at hand.
+        heard: What the devices report; listening.
+        group: The group.
+        revision: Of the release.
+        percents: Shares, each above the one before.
+        ring_s: How long a ring may take; devices that are away hold it up for no longer.
+        say: Takes each change.
+
+    Raises:
+        DeploymentError: There is no such release, or a key is not at hand.
+    """
+    for percent in percents:
+        release = fleet.change(group, revision, percent=percent, halted=False)
+        _publish(fleet, group)
+        heard.hint(group)
+        end = time.monotonic() + ring_s
+        last: Tally | None = None
+        while True:
+            found = tally(heard.by_device.values(), group, release)
+            if found != last:
+                last = found
+                say(Ring(release, found))
+            if found.too_many_failed(fleet.settings.max_failed_percent):
+                halt(fleet, group, revision)
+                return End.HALTED
+            if found.done or found.included == 0:
+                break
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return End.TIMED_OUT
+            await heard.news(left_s)
+    return End.REACHED
+
+
+def halt(fleet: Fleet, group: str, revision: int) -> Release:
+    """Offer a release to no further device.
+
+    Raises:
+        DeploymentError: There is no such release, or a key is not at hand.
+    """
+    release = fleet.change(group, revision, halted=True)
+    _publish(fleet, group)
+    return release
+
+
+def _publish(fleet: Fleet, group: str) -> None:
+    fleet.sign(group)
+    fleet.publish()
