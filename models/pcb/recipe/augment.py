@@ -77,9 +77,11 @@ def graft(pair: Pair, donor: Pair, count: int, rng: np.random.Generator) -> Pair
 def reorient(images: Images, boxes: Boxes, symmetry: int) -> Pair:
     """One of the eight symmetries of a square image, 0..7; 0 leaves it as it is.
 
-    Bit 0 mirrors left and right, bit 1 top and bottom, bit 2 then swaps rows and columns.
+    Bit 0 mirrors left and right, bit 1 top and bottom, bit 2 then swaps rows and columns. The
+    annotation counts pixels from their middles: a mirror maps column x to side - 1 - x. (Mapped to
+    side - x, every predicted side came out half a pixel too far right and down.)
     """
-    side = images.shape[-1]
+    side = images.shape[-1] - 1
     boxes = boxes.copy()
     if symmetry & 1:
         images = images[:, :, ::-1]
@@ -140,16 +142,23 @@ def grain(image: Images, sigma: float, rng: np.random.Generator) -> Images:
     return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
 
 
-def augment(pair: Pair, donor: Callable[[], Pair], rng: np.random.Generator) -> Pair:
+def augment(
+    pair: Pair,
+    donor: Callable[[], Pair],
+    rng: np.random.Generator,
+    symmetry: int | None = None,
+) -> Pair:
     """One training sample from one pair; probabilities as used for the published weights.
 
     Args:
         pair: images uint8 [2, 640, 640] and boxes float32 [n, 5].
         donor: another pair, fetched only when defects are grafted.
         rng: all chance of this sample.
+        symmetry: of `reorient`; None draws one, all eight alike.
     """
     images, boxes = _vary_defects(pair, donor, rng)
-    images, boxes = reorient(images, boxes, int(rng.integers(8)))
+    drawn = int(rng.integers(8))
+    images, boxes = reorient(images, boxes, drawn if symmetry is None else symmetry)
     images, boxes = _vary_pose(images, boxes, rng)
     if rng.random() < 0.45:
         images = _vary_camera(images, rng)
@@ -180,9 +189,10 @@ def _vary_pose(images: Images, boxes: Boxes, rng: np.random.Generator) -> Pair:
     elif rng.random() < 0.2:
         dx_px, dy_px = rng.uniform(-2, 2, 2)
         images = misregister(images, dx_px, dy_px, rng.uniform(-0.2, 0.2))
-    if rng.random() < 0.3:
+    if rng.random() < 0.35:
         dx_px, dy_px = rng.uniform(-60, 60, 2)
-        images, boxes = zoom(images, boxes, rng.uniform(0.85, 1.2), dx_px, dy_px)
+        # Wide: the next board's traces may be thinner or broader than any of the training boards'.
+        images, boxes = zoom(images, boxes, rng.uniform(0.75, 1.35), dx_px, dy_px)
         if rng.random() < 0.5:  # a binarising camera has no greys, whatever its magnification
             images = np.where(images > 127, np.uint8(255), np.uint8(0))
     return images, boxes

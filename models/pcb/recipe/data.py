@@ -6,24 +6,35 @@ nothing. Training reads `trainval/` alone; the official test pairs are only ever
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from edge.contracts.frame import PixelFormat
+from edge.contracts.plan import TensorSpec
+from models.recipe.folder import dataset_folder, rows
+from models.recipe.frames import FrameContract
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 SIDE = 640
 """Height and width of every image, in pixels."""
-
-_PROJECT_ROOT = Path(__file__).resolve().parents[3]
+CONTRACT = FrameContract(
+    guest="pair",
+    pixels=PixelFormat.GRAY8,
+    max_side_px=1280,
+    input=TensorSpec("input", "uint8", (1, 2, SIDE, SIDE)),
+    reference=True,
+)
+"""What the deployment pins. At this size the guest copies bytes: arrays of decoded images are what
+the model gets, and no frame needs to pass through the guest to be trained on. A test holds it."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,12 @@ class PairSet:
 
 
 def deeppcb_folder(data: str | Path | None = None) -> Path:
-    """The folder of the data set: `data`, else `EDGE_DATA`, else ../shared/data, plus `deeppcb`.
+    """The folder of the data set.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    root = Path(data or os.environ.get("EDGE_DATA") or _PROJECT_ROOT.parent / "shared" / "data")
-    folder = root / "deeppcb"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no DeepPCB data in {folder}: pass --data or set EDGE_DATA")
-    return folder
+    return dataset_folder("deeppcb", data)
 
 
 def load_training(folder: Path) -> PairSet:
@@ -71,12 +78,12 @@ def load_test(folder: Path) -> PairSet:
 
 def _load(folder: Path, official_split: str | None) -> PairSet:
     boxes_of: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for row in _rows(folder / "boxes.csv"):
+    for row in rows(folder / "boxes.csv"):
         corners = (float(row[key]) for key in ("x1", "y1", "x2", "y2"))
         boxes_of[row["image"]].append((*corners, float(CLASSES.index(row["class"]))))
     parts = [
         row
-        for row in _rows(folder / "parts.csv")
+        for row in rows(folder / "parts.csv")
         if official_split is None or row["official_split"] == official_split
     ]
     images = np.empty((len(parts), 2, SIDE, SIDE), np.uint8)
@@ -89,11 +96,6 @@ def _load(folder: Path, official_split: str | None) -> PairSet:
         boxes=tuple(np.array(boxes_of[r["image"]], np.float32).reshape(-1, 5) for r in parts),
         residual_px=np.array([int(row.get("residual_px") or -1) for row in parts], np.int64),
     )
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def _grey(path: Path) -> NDArray[np.uint8]:

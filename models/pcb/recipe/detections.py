@@ -7,7 +7,6 @@ reference deployment's postprocess guest must do.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -160,14 +159,3 @@ def official_average_precision(detections: Sequence[Rows], truths: Sequence[Rows
     ranked = np.array(hits)[np.argsort(-np.array(scores), kind="stable")]
     precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
     return float(precision[ranked].sum() / sum(len(truth) for truth in truths))
-
-
-def wilson(events: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a rate (Wilson 1927): honest where events are few or none."""
-    if not trials:
-        return 0.0, 1.0
-    rate = events / trials
-    denominator = 1 + z * z / trials
-    centre = (rate + z * z / (2 * trials)) / denominator
-    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials**2)) / denominator
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -4,37 +4,37 @@
 
 The decision threshold comes from training pairs alone, seen through the augmentation (so that they
 are as new to the network as they can be), or is given with `--score`, as for another variant of the
-same weights. Test pairs are then judged once. `--report` keeps the figures as JSON for `card`.
+same weights. Test pairs are then judged once. `--report` keeps the figures as JSON for `card`;
+`--check REPORT` compares with one instead, and fails where a figure differs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 
 from models.pcb.recipe.augment import augment
-from models.pcb.recipe.data import CLASSES, deeppcb_folder, load_test, load_training
+from models.pcb.recipe.data import CLASSES, SIDE, deeppcb_folder, load_test, load_training
 from models.pcb.recipe.detections import (
     FLOOR,
     match,
     official_average_precision,
     overlaps,
     suppress,
-    wilson,
 )
 from models.pcb.recipe.parts import bad_parts, good_parts
+from models.recipe.figures import rate
+from models.recipe.report import add_report_arguments, finish
+from models.recipe.session import measure_latency, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import onnxruntime as ort
     from numpy.typing import NDArray
 
     from models.pcb.recipe.data import PairSet
@@ -48,14 +48,6 @@ OTHER_SCORES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """What another threshold would have given: for the reader to see, never to choose from."""
 PART_SEED = 7
 VIEW_SEED = 2026
-
-
-def open_session(model: Path, threads: int) -> ort.InferenceSession:
-    """A session on the CPU that does not spin between frames."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def detector(session: ort.InferenceSession) -> Detect:
@@ -122,63 +114,30 @@ def judge_verdicts(detect: Detect, pairs: PairSet, score: float) -> dict[str, An
     passed = np.array(bad) < score
     return {
         "good": len(good),
-        "overkill": _rate(good >= score),
+        "overkill": rate(good >= score),
         "bad": len(bad),
-        "escape": _rate(passed),
+        "escape": rate(passed),
         "escaped_of_class": dict(Counter(np.array(classes)[passed].tolist())),
         # Stricter than a verdict: a rejection for another reason than the defect does not count.
-        "defect_missed": _rate(np.array(at_defect) < score),
+        "defect_missed": rate(np.array(at_defect) < score),
         "at_other_scores": [
             {
                 "score": other,
-                "escape": _rate(np.array(bad) < other),
-                "overkill": _rate(good >= other),
+                "escape": rate(np.array(bad) < other),
+                "overkill": rate(good >= other),
             }
             for other in OTHER_SCORES
         ],
     }
 
 
-def measure_latency(model: Path, runs: int = 200) -> dict[str, Any]:
-    """Milliseconds of one inference on one thread, the input made anew each time."""
-    session = open_session(model, threads=1)
+def _latency_pairs() -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
-    pairs = rng.integers(0, 2, (4, 1, 2, 640, 640), np.uint8) * np.uint8(255)
-    taken = []
-    for run in range(runs + 10):
-        started = time.perf_counter_ns()
-        session.run(["boxes", "scores"], {"input": pairs[run % 4]})
-        taken.append((time.perf_counter_ns() - started) / 1e6)
-    taken = taken[10:]
-    return {
-        "threads": 1,
-        "p50_ms": round(float(np.percentile(taken, 50)), 1),
-        "p95_ms": round(float(np.percentile(taken, 95)), 1),
-        "min_ms": round(min(taken), 1),
-        "machine": _machine(),
-    }
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    vnni = ", VNNI" if any("avx512_vnni" in line or "avx_vnni" in line for line in lines) else ""
-    return f"{names[0] if names else platform.machine()}, {max(len(names), 1)} virtual CPUs{vnni}"
+    return list(rng.integers(0, 2, (4, 1, 2, SIDE, SIDE), np.uint8) * np.uint8(255))
 
 
 def _best(found: NDArray[np.float32]) -> float:
     return float(found[:, 4].max(initial=0.0))
-
-
-def _rate(events: NDArray[np.bool_]) -> dict[str, Any]:
-    count = int(events.sum())
-    low, high = wilson(count, len(events))
-    return {
-        "events": count,
-        "rate": round(count / max(len(events), 1), 4),
-        "interval": [round(low, 4), round(high, 4)],
-    }
 
 
 def _mean(per_class: dict[str, float]) -> float:
@@ -191,13 +150,13 @@ def main() -> None:
     parser.add_argument("--data", help="folder that holds deeppcb/; default EDGE_DATA")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--score", type=float, help="threshold chosen before, of these weights")
-    parser.add_argument("--report", type=Path, help="JSON file to write")
+    add_report_arguments(parser)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     folder = deeppcb_folder(arguments.data)
     detect = detector(open_session(arguments.model, arguments.threads))
     report: dict[str, Any] = {"file": arguments.model.name, "floor": FLOOR}
-    report["latency"] = measure_latency(arguments.model)
+    report["latency"] = measure_latency(arguments.model, _latency_pairs())
     if arguments.score is None:
         report["threshold"] = choose_threshold(detect, load_training(folder))
     else:
@@ -207,10 +166,7 @@ def main() -> None:
     report["test_pairs"] = len(test)
     report["detections"] = judge_detections(detect, test, score)
     report["verdicts"] = judge_verdicts(detect, test, score)
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.report:
-        arguments.report.write_text(text + "\n")
+    finish(report, arguments)
 
 
 if __name__ == "__main__":

@@ -12,34 +12,12 @@ from torch import Tensor, nn
 
 from models.pcb.recipe.data import CLASSES
 from models.pcb.recipe.targets import GRID, STRIDE, cell_centres
+from models.recipe.layers import Bottleneck, bottlenecks, conv_bn_relu
 
 MAX_LOG_REACH = 4.0
 """Reach of a box side from its cell, in strides, is exp of at most this: 437 px."""
-
-
-def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution with "same" padding, batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Bottleneck(nn.Module):
-    """Residual block, 1x1 then 3x3; starts as the identity."""
-
-    def __init__(self, channels: int, hidden: int | None = None) -> None:
-        super().__init__()
-        hidden = hidden or channels // 2
-        self.reduce = conv_bn_relu(channels, hidden, kernel=1)
-        self.expand = nn.Conv2d(hidden, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, H, W] to the same shape."""
-        return F.relu(x + self.norm(self.expand(self.reduce(x))))
+BOX_WEIGHT = 2.0
+"""Of the box loss, beside the class loss."""
 
 
 class Detector(nn.Module):
@@ -56,9 +34,9 @@ class Detector(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.stage4 = Bottleneck(w4)
-        self.stage8 = nn.Sequential(conv_bn_relu(w4, w8, stride=2), *_bottlenecks(w8, 2))
-        self.stage16 = nn.Sequential(conv_bn_relu(w8, w16, stride=2), *_bottlenecks(w16, 3))
-        self.stage32 = nn.Sequential(conv_bn_relu(w16, w32, stride=2), *_bottlenecks(w32, 2))
+        self.stage8 = nn.Sequential(conv_bn_relu(w4, w8, stride=2), *bottlenecks(w8, 2))
+        self.stage16 = nn.Sequential(conv_bn_relu(w8, w16, stride=2), *bottlenecks(w16, 3))
+        self.stage32 = nn.Sequential(conv_bn_relu(w16, w32, stride=2), *bottlenecks(w32, 2))
         self.lateral32 = conv_bn_relu(w32, w16, kernel=1)
         self.lateral16 = conv_bn_relu(w16, w16, kernel=1)
         self.merge16 = Bottleneck(w16)
@@ -133,9 +111,9 @@ def generalised_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def detection_loss(
-    outputs: tuple[Tensor, Tensor], cells: Tensor, boxes: Tensor, group: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Classification and box loss of a batch.
+    outputs: tuple[Tensor, Tensor], cells: Tensor, boxes: Tensor, group: Tensor, trust: Tensor
+) -> dict[str, Tensor]:
+    """Classification and box loss of a batch, weighed as they are to be minimised.
 
     Scores learn the IoU of their own box, relative to the best cell of the same defect, with the
     varifocal weighting (Zhang et al. 2021); boxes learn generalised IoU where scores matter.
@@ -145,10 +123,11 @@ def detection_loss(
         cells: int64 [P], indices of answering cells in the N * 6400 cells of the batch.
         boxes: float [P, 5], the box and class that each of them answers for.
         group: int64 [P], equal for cells of the same defect, 0..P-1.
+        trust: float [P], 0..1, how much each box teaches the box head; scores learn from all.
     """
     logits = outputs[0].permute(0, 2, 3, 1).reshape(-1, len(CLASSES))
     reaches = outputs[1].permute(0, 2, 3, 1).reshape(-1, 4)[cells]
-    centres = torch.from_numpy(cell_centres())[cells % (GRID * GRID)]
+    centres = torch.from_numpy(cell_centres()).to(cells.device)[cells % (GRID * GRID)]
     iou, giou = generalised_iou(decode(reaches, centres), boxes[:, :4])
     quality = iou.detach().clamp(min=0.05)
     best = torch.zeros_like(quality).scatter_reduce(0, group, quality, "amax")[group]
@@ -159,10 +138,6 @@ def detection_loss(
     weights = torch.where(targets > 0, targets + (targets - scores).abs(), 0.75 * scores.square())
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     class_loss = (entropy * weights).sum() / targets.sum().clamp(min=1)
-    box_weights = quality + 0.1
+    box_weights = (quality + 0.1) * trust
     box_loss = ((1 - giou) * box_weights).sum() / box_weights.sum().clamp(min=1)
-    return class_loss, box_loss
-
-
-def _bottlenecks(channels: int, count: int) -> list[Bottleneck]:
-    return [Bottleneck(channels) for _ in range(count)]
+    return {"class": class_loss, "box": BOX_WEIGHT * box_loss}

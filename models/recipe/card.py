@@ -1,0 +1,108 @@
+"""What every model card is made of; a recipe's own card adds what only it knows.
+
+A card is written by a command, never by hand: every figure in it comes from a report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+VARIANTS = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
+"""The first is what a deployment should take unless it has a reason."""
+
+
+def head(recipe: str, model: dict[str, Any]) -> str:
+    """The first section: who the model is."""
+    return (
+        f"# Written by `python -m {recipe}.card`: change the recipe, not this file.\n"
+        f"[model]\n{lines(model)}"
+    )
+
+
+def variants(models: Path) -> str:
+    """The files of the model, with digests."""
+    return tables("model.variants", (_variant(models, name) for name in VARIANTS))
+
+
+def tables(name: str, rows: Iterable[dict[str, Any]]) -> str:
+    """An array of tables."""
+    return "".join(f"\n[[{name}]]\n{lines(row)}" for row in rows)
+
+
+def section(name: str, values: dict[str, Any]) -> str:
+    """One table."""
+    return f"\n[{name}]\n{lines(values)}"
+
+
+def latency(reports: dict[str, dict[str, Any]]) -> str:
+    """How long each variant took, from reports that hold what `measure_latency` gave."""
+    return tables(
+        "latency",
+        (
+            {
+                "variant": name,
+                "provider": "cpu",
+                "threads": report["latency"]["threads"],
+                "p50_ms": report["latency"]["p50_ms"],
+                "machine": f"{report['latency']['machine']}, shared with other work",
+            }
+            for name, report in reports.items()
+        ),
+    )
+
+
+def verdicts(variant: str, parts: str, found: dict[str, Any], threshold: float) -> dict[str, Any]:
+    """One row of verdict-level figures; `found` holds `escape` and `overkill` as rates."""
+    return {
+        "variant": variant,
+        "parts": parts,
+        "escape": found["escape"]["rate"],
+        "escape_interval": found["escape"]["interval"],
+        "overkill": found["overkill"]["rate"],
+        "overkill_interval": found["overkill"]["interval"],
+        "threshold": threshold,
+    }
+
+
+def lines(values: dict[str, Any]) -> str:
+    """Keys and values, one a line."""
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def count_parameters(model: onnx.ModelProto) -> int:
+    """Weights and biases of the convolutions and products in a file, whatever their type."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    sizes = {item.name: onnx.numpy_helper.to_array(item).size for item in model.graph.initializer}
+    total = 0
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            for name in node.input[1:]:
+                # A quantised weight reaches its convolution through DequantizeLinear.
+                stored = producers[name].input[0] if name in producers else name
+                total += sizes[stored]
+    return total
+
+
+def _variant(models: Path, name: str) -> dict[str, Any]:
+    content = (models / VARIANTS[name]).read_bytes()
+    return {
+        "name": name,
+        "file": VARIANTS[name],
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "parameters": count_parameters(onnx.load_model_from_string(content)),
+    }
+
+
+def _toml(value: object) -> str:
+    """A TOML value; strings, numbers and lists are written as JSON writes them."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)

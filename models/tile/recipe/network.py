@@ -1,0 +1,106 @@
+"""The segmenter: a small pyramid over one tile, a heat map at a quarter of its size.
+
+Two heads learn together: where a defect is (pixels), and whether there is one (the whole frame,
+from the same features). The heat map that leaves the network is their geometric mean, so that a
+spot counts less on a tile that as a whole looks good: one map, one meaning, and its peak is the
+score.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.recipe.layers import Bottleneck, bottlenecks, conv_bn_relu
+
+STRIDE = 4
+DROPPED = 0.2
+
+
+class Segmenter(nn.Module):
+    """Pixel and frame logits of tiles scaled to 0..1."""
+
+    def __init__(
+        self, widths: tuple[int, ...] = (16, 32, 64, 96, 128), merged: int = 64, fine: int = 32
+    ) -> None:
+        super().__init__()
+        w2, w4, w8, w16, w32 = widths
+        self.stem = conv_bn_relu(3, w2, stride=2)
+        self.stage4 = nn.Sequential(conv_bn_relu(w2, w4, stride=2), *bottlenecks(w4, 1))
+        self.stage8 = nn.Sequential(conv_bn_relu(w4, w8, stride=2), *bottlenecks(w8, 2))
+        self.stage16 = nn.Sequential(conv_bn_relu(w8, w16, stride=2), *bottlenecks(w16, 2))
+        self.stage32 = nn.Sequential(conv_bn_relu(w16, w32, stride=2), *bottlenecks(w32, 2))
+        self.lateral32 = conv_bn_relu(w32, merged, kernel=1)
+        self.lateral16 = conv_bn_relu(w16, merged, kernel=1)
+        self.merge16 = Bottleneck(merged)
+        self.lateral8 = conv_bn_relu(w8, merged, kernel=1)
+        self.merge8 = Bottleneck(merged, merged)
+        self.down8 = conv_bn_relu(merged, fine, kernel=1)
+        self.lateral4 = conv_bn_relu(w4, fine, kernel=1)
+        self.merge4 = Bottleneck(fine, fine)
+        self.pixels = nn.Sequential(conv_bn_relu(fine, fine), nn.Conv2d(fine, 1, 1))
+        self.frame_features = conv_bn_relu(merged, merged, stride=2)
+        self.frame = nn.Linear(2 * merged, 1)
+        nn.init.constant_(self.pixels[-1].bias, -4.0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Float [N, 3, 320, 320], 0..1, to pixel logits [N, 1, 80, 80] and frame logits [N, 1]."""
+        p4 = self.stage4(self.stem(x))
+        p8 = self.stage8(p4)
+        p16 = self.stage16(p8)
+        p32 = self.stage32(p16)
+        merged16 = self.merge16(self.lateral16(p16) + _up(self.lateral32(p32)))
+        merged8 = self.merge8(self.lateral8(p8) + _up(merged16))
+        merged4 = self.merge4(self.lateral4(p4) + _up(self.down8(merged8)))
+        seen = self.frame_features(merged8)
+        # Mean and peak: unevenness is everywhere a little, a blowhole in one place.
+        pooled = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], dim=1)
+        return self.pixels(merged4), self.frame(F.dropout(pooled, DROPPED, self.training))
+
+
+class ExportedSegmenter(nn.Module):
+    """As the runtime sees it: bytes in, a heat map 0..1 out. Takes over `segmenter`."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        with torch.no_grad():
+            segmenter.stem[0].weight.mul_(1 / 255)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """uint8 [1, 3, 320, 320] to heat [1, 1, 80, 80]."""
+        pixels, frame = self.segmenter(x.float())
+        return (torch.sqrt(torch.sigmoid(pixels) * torch.sigmoid(frame)[:, :, None, None]),)
+
+
+def segmentation_loss(
+    outputs: tuple[Tensor, Tensor], masks: Tensor, bad: Tensor
+) -> dict[str, Tensor]:
+    """What both heads should have said.
+
+    Args:
+        outputs: of `Segmenter`.
+        masks: float [N, 1, 320, 320], 1 where the defect is.
+        bad: float [N, 1], 1 of a frame with a defect.
+    """
+    pixels, frame = outputs
+    coarse = F.avg_pool2d(masks, STRIDE)
+    # A thin crack covers a small part of its cells; they count as hit from a quarter on.
+    target = (coarse * 4).clamp(max=1)
+    entropy = F.binary_cross_entropy_with_logits(pixels, target, reduction="none")
+    found = torch.sigmoid(pixels)
+    focus = (target - found).abs().detach()
+    pixel_loss = (entropy * focus * (1 + 4 * target)).sum() / target.sum().clamp(min=50)
+    overlap = (found * target).sum((1, 2, 3))
+    dice = 1 - (2 * overlap + 1) / (found.sum((1, 2, 3)) + target.sum((1, 2, 3)) + 1)
+    return {
+        "pixel": pixel_loss.clamp(max=20),
+        "dice": (dice * bad[:, 0]).sum() / bad.sum().clamp(min=1),
+        "frame": F.binary_cross_entropy_with_logits(frame, bad * 0.95 + 0.025),
+    }
+
+
+def _up(x: Tensor) -> Tensor:
+    # A scale factor, not a size: exported as a constant that ONNX Runtime can quantise through.
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
