@@ -86,7 +86,7 @@ class Thresholds(Strict):
     """Where the model's scores were cut."""
 
     score: Share
-    iou: Share
+    iou: Share | None = Field(None, description="Of suppression; detectors alone have one.")
     chosen_on: Text = Field(description="The data that they were chosen on; never the test data.")
 
 
@@ -99,6 +99,16 @@ class Accuracy(Strict):
     map: Share = Field(description="Mean average precision.")
     f: Share = Field(description="F score at the thresholds.")
     per_class: dict[str, Share] = Field(description="Average precision of each class.")
+
+
+class Figure(Strict):
+    """One measured number that is no average precision."""
+
+    variant: Name
+    dataset: Text
+    name: str = Field(min_length=1, max_length=64, description="Such as accuracy or frame-auroc.")
+    value: float = Field(ge=-1, le=1, allow_inf_nan=False)
+    interval: Interval | None = Field(None, description="95 %, where it is a share of counts.")
 
 
 class Verdicts(Strict):
@@ -132,6 +142,7 @@ class Card(Strict):
     preprocessing: Preprocessing
     thresholds: Thresholds
     accuracy: tuple[Accuracy, ...] = Field((), strict=False)
+    figures: tuple[Figure, ...] = Field((), strict=False)
     verdicts: tuple[Verdicts, ...] = Field((), strict=False)
     latency: tuple[Latency, ...] = Field((), strict=False)
 
@@ -142,8 +153,8 @@ class Card(Strict):
         _unique("model.classes", self.model.classes)
         _unique("inputs", [tensor.name for tensor in self.inputs])
         _unique("outputs", [tensor.name for tensor in self.outputs])
-        for table in ("accuracy", "verdicts", "latency"):
-            rows: tuple[Accuracy | Verdicts | Latency, ...] = getattr(self, table)
+        for table in ("accuracy", "figures", "verdicts", "latency"):
+            rows: tuple[Accuracy | Figure | Verdicts | Latency, ...] = getattr(self, table)
             for row in rows:
                 if row.variant not in variants:
                     raise ValueError(
