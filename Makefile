@@ -72,9 +72,9 @@ guests: setup ## Build the Wasm guests from source, byte for byte reproducible.
 	$(BIN)/python -m edge.wasm.bindings
 	$(BIN)/python guests/build.py
 
-guests-all: setup-tests ## Build and try the templates of every guest language, AssemblyScript too.
-	npm install --silent --no-save --prefix $(VENV) $$($(BIN)/python -c \
-	  "from edge.sdk.languages import assemblyscript; print(assemblyscript.REQUIREMENT)")
+guests-all: setup-tests ## Build and try the templates of every guest language, those of npm too.
+	npm install --silent --no-save --prefix $(VENV) $$($(BIN)/python -c "from edge.sdk.languages \
+	  import assemblyscript as a, script as s; print(a.REQUIREMENT, s.REQUIREMENT_JAVASCRIPT)")
 	$(BIN)/pytest tests/conformance/test_templates.py $(ARGS)
 
 deployment: setup ## Renew models/pcb/deployment from the built guests and the model.

@@ -5,8 +5,8 @@ for each role that it serves, and a section of docs/guests.md. All templates of 
 vectors in `guests/templates/vectors/<role>`.
 
 A toolchain is a development tool: nothing that runs guests needs one. None of them may use the
-network while it builds, and each gives the same bytes in any folder,
-save those of scripts (`script`).
+network while it builds, and each gives the same bytes in any folder, save where the row says
+otherwise (`reproducible`).
 """
 
 from typing import Final

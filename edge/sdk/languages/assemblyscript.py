@@ -1,17 +1,14 @@
 """AssemblyScript, by its npm package: no imports, no garbage collector, a memory of fixed size."""
 
-import shutil
-import sys
 from pathlib import Path
 from typing import Final
 
 from edge import shipped
-from edge.sdk.languages.language import Language, Source, ToolchainMissingError, run_compiler
+from edge.sdk.languages.language import Language, Source, npm_command, run_compiler
 from edge.wasm.shape import PAGE_BYTES
 
 REQUIREMENT: Final = "assemblyscript@0.28.20"
 INSTALL: Final = f"npm install {REQUIREMENT}"
-_COMMAND: Final = "node_modules/.bin/asc"
 FLAGS: Final = (
     "--optimizeLevel=3",
     "--converge",
@@ -24,18 +21,12 @@ FLAGS: Final = (
 
 
 def find() -> str:
-    """The compiler `asc`: in a `node_modules` from here upwards or of this Python, or on the path.
+    """The compiler `asc`.
 
     Raises:
-        ToolchainMissingError: There is none.
+        ToolchainMissingError: It is not installed.
     """
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(sys.prefix)):
-        if (command := folder / _COMMAND).is_file():
-            return str(command)
-    if command_on_path := shutil.which("asc"):
-        return command_on_path
-    raise ToolchainMissingError(f"the AssemblyScript compiler is not installed: {INSTALL}")
+    return npm_command("asc", INSTALL)
 
 
 def compile_source(source: Source, target: Path) -> None:

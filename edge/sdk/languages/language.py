@@ -1,7 +1,9 @@
 """What a language is to the SDK, and how its compiler is run."""
 
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -79,6 +81,28 @@ def cache_folder(name: str) -> Path:
     folder = Path(base).absolute() / "edge" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def npm_command(name: str, install: str) -> str:
+    """A command of an npm package.
+
+    It is looked for in each `node_modules` from here upwards, in that of this Python's environment
+    (`npm install --prefix .venv`), and on the path.
+
+    Args:
+        name: The command.
+        install: How to install it, for the error.
+
+    Raises:
+        ToolchainMissingError: There is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(sys.prefix)):
+        if (command := folder / "node_modules/.bin" / name).is_file():
+            return str(command)
+    if command_on_path := shutil.which(name):
+        return command_on_path
+    raise ToolchainMissingError(f"{name} is not installed: {install}")
 
 
 def run_compiler(

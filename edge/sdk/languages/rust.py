@@ -26,6 +26,8 @@ from edge.sdk.languages.language import (
     run_compiler,
 )
 
+DEBIAN: Final = "/usr/bin"
+"""Where a distribution's Rust lies, perhaps behind another in the path."""
 TARGET: Final = "wasm32-unknown-unknown"
 INSTALL: Final = (
     f"rustup target add {TARGET}, or on Debian: apt-get install rustc-web rust-web-src"
@@ -83,7 +85,7 @@ def find() -> Toolchain:
         ToolchainMissingError: There is none, or the linker is missing.
     """
     ziglang.find()
-    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/bin"]
+    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), DEBIAN]
     commands = dict.fromkeys(filter(None, (shutil.which("rustc", path=f) for f in folders)))
     sysroots = {command: _sysroot(command) for command in commands}
     for command, sysroot in sysroots.items():

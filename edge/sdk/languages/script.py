@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from edge import shipped
-from edge.sdk.languages.language import Language, Source, ToolchainMissingError, run_compiler
+from edge.sdk.languages.language import (
+    Language,
+    Source,
+    ToolchainMissingError,
+    npm_command,
+    run_compiler,
+)
 
 _WIT: Final = "guests/sdk/script/policy.wit"
 _WORLD: Final = "stateful-script"
 _PYTHON: Final = "pip install componentize-py==0.25.1"
-_JAVASCRIPT: Final = "npm install --global componentize-qjs@0.4.5"
+REQUIREMENT_JAVASCRIPT: Final = "componentize-qjs@0.4.5"
+_JAVASCRIPT: Final = f"npm install {REQUIREMENT_JAVASCRIPT}"
 
 
 def find_python() -> list[str]:
@@ -33,16 +40,12 @@ def find_python() -> list[str]:
 
 
 def find_javascript() -> list[str]:
-    """The command that runs componentize-qjs: in the PATH, or in node_modules of this folder.
+    """The command that runs componentize-qjs.
 
     Raises:
-        ToolchainMissingError: It is in neither.
+        ToolchainMissingError: It is not installed.
     """
-    near = Path("node_modules/.bin/componentize-qjs")
-    found = shutil.which("componentize-qjs") or (str(near.absolute()) if near.is_file() else None)
-    if found is None:
-        raise ToolchainMissingError(f"componentize-qjs is not installed: {_JAVASCRIPT}")
-    return [found]
+    return [npm_command("componentize-qjs", _JAVASCRIPT)]
 
 
 def compile_python(source: Source, target: Path) -> None:
