@@ -1,6 +1,7 @@
 """Builds the reference guests: C to Wasm, byte-identical wherever and whenever it is done.
 
-`python guests/build.py` builds all, or those named, and writes `guests/SHA256SUMS`.
+`python guests/build.py` builds all, or those named, and writes `guests/SHA256SUMS`. Into each
+module goes the schema of its parameters, and out of that the table of its README.
 `--check` builds aside and compares with what is checked in; 1 where something differs.
 
 The compiler is Zig's, from its Python wheel, at the version that pyproject.toml pins: another
@@ -9,6 +10,7 @@ version may give other bytes.
 
 import argparse
 import hashlib
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -16,11 +18,21 @@ from typing import Final
 
 from edge.sdk.languages import BuildError, Source
 from edge.sdk.languages.c import compile_against
+from edge.sdk.parameters import insert_table
+from edge.wasm.section import embed
 
 GUESTS: Final = Path(__file__).resolve().parent
 SDK: Final = GUESTS / "sdk" / "c"
 SUMS: Final = GUESTS / "SHA256SUMS"
-MEMORY_MIB: Final = {"boxes": 16, "letterbox": 64, "pair": 64, "policy": 1}
+MEMORY_MIB: Final = {
+    "boxes": 16,
+    "heat": 16,
+    "letterbox": 64,
+    "pair": 64,
+    "policy": 1,
+    "tile": 128,
+    "topk": 1,
+}
 """Each guest and the whole of its memory, minimum and maximum at once, in MiB."""
 
 
@@ -37,6 +49,19 @@ def compile_guest(source: Path, target: Path, memory_mib: int) -> None:
         sys.exit(f"{source}: the compiler refused it")
 
 
+def with_schema(wasm: bytes, schema: Path) -> bytes:
+    """The module with its schema, whose layout does not count."""
+    document = json.loads(schema.read_text(encoding="utf-8"))
+    return embed(wasm, json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def readme_of(name: str) -> str:
+    """A guest's README with the table of its parameters as its schema says."""
+    text = (GUESTS / name / "README.md").read_text(encoding="utf-8")
+    schema = json.loads((GUESTS / name / "parameters.json").read_text(encoding="utf-8"))
+    return insert_table(text, schema)
+
+
 def sha256(file: Path) -> str:
     """Digest of a file, in hex; empty where it is missing."""
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
@@ -50,10 +75,15 @@ def build(names: list[str], *, check: bool) -> list[str]:
             module = GUESTS / name / f"{name}.wasm"
             built = Path(aside) / module.name
             compile_guest(GUESTS / name / f"{name}.c", built, MEMORY_MIB[name])
-            if not check:
-                module.write_bytes(built.read_bytes())
-            elif sha256(built) != sha256(module):
-                differing.append(str(module.relative_to(GUESTS)))
+            content = with_schema(built.read_bytes(), GUESTS / name / "parameters.json")
+            for file, expected in (
+                (module, content),
+                (GUESTS / name / "README.md", readme_of(name).encode()),
+            ):
+                if not check:
+                    file.write_bytes(expected)
+                elif not file.is_file() or file.read_bytes() != expected:
+                    differing.append(str(file.relative_to(GUESTS)))
     return differing
 
 

@@ -119,22 +119,33 @@ def findings(schema: Schema, parameters: dict[str, Any], names: Names) -> tuple[
 def expected(schema: Schema) -> str:
     """What a value should be, in words: `a number 0..1`."""
     if "oneOf" in schema:
-        return " or ".join(expected(branch) for branch in schema["oneOf"])
+        words = list(dict.fromkeys(expected(branch) for branch in schema["oneOf"]))
+        return " or ".join(words)
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(json.dumps(value) for value in schema["enum"])
     if "x-name-of" in schema:
         kind = schema["x-name-of"]
-        return "a reason of 1..31 a-z, 0-9, '-'" if kind == "reason" else f"the name of a {kind}"
-    kind = str(schema.get("type", "value"))
-    low, high = schema.get("minimum"), schema.get("maximum")
-    span = "" if low is None and high is None else f" {_number(low)}..{_number(high)}"
+        if kind == "reason":
+            return "a reason of 1..31 a-z, 0-9, '-'"
+        return f"the name of {'a' if kind in ('class', 'signal') else 'an'} {kind}"
+    return _expected_type(schema, str(schema.get("type", "value")))
+
+
+def _expected_type(schema: Schema, kind: str) -> str:
     if kind == "array":
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         span = f" of {_number(least)}" if least == most else f" of at most {most}" if most else ""
         items = schema.get("items", {})
         return f"a list{span}" + (f", each {expected(items)}" if items.get("type") else "")
+    each = schema.get("additionalProperties")
+    if isinstance(each, dict):
+        named = schema.get("propertyNames")
+        keys = f" under {expected(named)}" if named else ""
+        return f"an object with {expected(each)}{keys}"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    span = "" if low is None and high is None else f" {_number(low)}..{_number(high)}"
     words = {"integer": "a whole number", "boolean": "true or false", "null": "null"}
     return words.get(kind, f"an {kind}" if kind == "object" else f"a {kind}") + span
 
@@ -214,7 +225,6 @@ class _Check:
             place = f"{path}.{key[:_SHOWN]}" if path else key[:_SHOWN]
             if key in properties:
                 yield from self.value(properties[key], member, place)
-                yield from self._not_above(properties, value, key, place)
                 continue
             named = schema.get("propertyNames")
             wrong = list(self.value(named, key, place)) if named is not None else []
@@ -225,6 +235,7 @@ class _Check:
                 yield Finding(place, _shown(member), what, remedy)
             elif isinstance(others, dict):
                 yield from self.value(others, member, place)
+        yield from self._not_above(properties, value, path)
         needed = dict.fromkeys(schema.get("required", ()), "")
         for key, partners in schema.get("dependentRequired", {}).items():
             if key in value:
@@ -235,13 +246,17 @@ class _Check:
                 what = expected(properties.get(key, {}))
                 yield Finding(place, "nothing", what, why or "it is required")
 
-    def _not_above(
-        self, properties: Schema, value: dict[str, Any], key: str, place: str
-    ) -> Iterator[Finding]:
-        other = properties[key].get("x-not-above")
-        low, high = value[key], value.get(other)
-        if other and _is_of(low, "number") and _is_of(high, "number") and low > high:
-            yield Finding(place, _shown(low), f"at most {other}, which is {_shown(high)}")
+    def _not_above(self, properties: Schema, value: dict[str, Any], path: str) -> Iterator[Finding]:
+        """Compare what is given with what is given or, where it is not, with its default."""
+        for key, schema in properties.items():
+            other = schema.get("x-not-above")
+            if other is None or not {key, other} & value.keys():
+                continue
+            low = value.get(key, schema.get("default"))
+            high = value.get(other, properties.get(other, {}).get("default"))
+            if _is_of(low, "number") and _is_of(high, "number") and low > high:
+                place = f"{path}.{key}" if path else key
+                yield Finding(place, _shown(low), f"at most {other}, which is {_shown(high)}")
 
 
 def _is_of(value: Any, kind: str) -> bool:

@@ -6,34 +6,26 @@
  */
 #include <wasm_simd128.h>
 
-#include "edge_config.h"
+#include "edge_tiles.h"
+#include "outputs.h"
 
 #define MAX_CANDIDATES 1024
 #define BLOCK_CELLS 256 /* of the planar scan: a block's row is 1 KiB, and stays in the cache */
 
-enum { LAYOUT_XYXY_SCORES, LAYOUT_YOLOV8 };
-static const char *const LAYOUTS[] = {"xyxy+scores", "yolov8"};
-
 static struct {
     uint32_t layout, max, candidates;
-    uint32_t boxes_output, scores_output; /* places among the model's outputs */
-    uint32_t classes;                     /* 0: the document names none */
-    float iou;
+    places outputs;
+    uint32_t classes; /* 0: the document names none */
+    float iou;        /* above 1: nothing is suppressed */
     bool class_agnostic;
+    bool tiled;
+    edge_grid grid;
     float score[EDGE_MAX_CLASSES];
 } parameters;
 
-/* The outputs of one frame, whatever their layout. Strides count floats. */
-typedef struct {
-    const float *scores, *boxes;
-    uint32_t cells, classes;
-    uint32_t cell_stride, class_stride; /* of scores */
-    uint32_t box_stride, corner_stride; /* of boxes */
-} view;
-
 typedef struct {
     float score;
-    uint32_t cell;
+    uint32_t tile, cell;
     int32_t label;
 } candidate;
 
@@ -47,32 +39,35 @@ static uint32_t heap_size;
 static box kept[MAX_CANDIDATES];
 static float interleaved_scores[4 * EDGE_MAX_CLASSES]; /* thresholds of four cells in a row */
 
-static uint32_t output_named(const edge_json *outputs, const char *name, uint32_t fallback) {
-    for (edge_json *output = outputs ? outputs->child : NULL; output; output = output->next) {
-        if (edge_string_is(edge_json_string(output, "name"), name)) return output->index;
-    }
-    return fallback;
-}
+static view views[EDGE_MAX_TILES];
+static uint32_t tile_count;
 
 int32_t edge_configure(const char *document, uint32_t bytes) {
     edge_config config = edge_config_open(document, bytes);
     edge_json *given = config.parameters;
-    parameters.layout = edge_json_choice(given, "layout", LAYOUT_XYXY_SCORES, LAYOUTS, 2);
+    parameters.layout = edge_json_choice(given, "layout", LAYOUT_XYXY_SCORES, LAYOUTS, LAYOUTS_COUNT);
+    edge_json *tiles = edge_json_object(given, "tiles");
+    parameters.tiled = tiles;
+    parameters.grid = edge_grid_read(tiles);
+    edge_json_refuse_unknown(tiles);
+    /* What the graph has suppressed, only tiles can give twice. */
+    bool suppressed = parameters.layout == LAYOUT_NMS || parameters.layout == LAYOUT_END2END;
     parameters.iou = (float)edge_json_number(given, "iou", 0.5, 0, 1);
+    if (suppressed && !tiles && !edge_json_member(given, "iou")) parameters.iou = 2;
     parameters.class_agnostic = edge_json_bool(given, "class_agnostic", false);
     parameters.max = edge_json_whole(given, "max", EDGE_MAX_DEFECTS, 1, EDGE_MAX_DEFECTS);
     parameters.candidates = edge_json_whole(given, "candidates", 300, 1, MAX_CANDIDATES);
     edge_config_per_class(&config, "score", 0.25f, 0, 1, NULL, parameters.score);
     parameters.classes = edge_config_count(config.classes);
-    parameters.boxes_output = output_named(config.outputs, "boxes", 0);
-    parameters.scores_output = output_named(config.outputs, "scores", 1);
+    parameters.outputs = find_outputs(config.outputs, parameters.layout);
     return edge_config_close(&config);
 }
 
 /* --- the strongest candidates --------------------------------------------------------------- */
 
 static bool weaker(const candidate *a, const candidate *b) {
-    return a->score < b->score || (a->score == b->score && a->cell > b->cell);
+    if (a->score != b->score) return a->score < b->score;
+    return a->tile > b->tile || (a->tile == b->tile && a->cell > b->cell);
 }
 
 static void sift_down(uint32_t at, uint32_t size) {
@@ -125,18 +120,45 @@ static int32_t not_a_number(const char *output, uint32_t cell) {
 
 /* A cell speaks for the strongest class that reaches its own threshold. */
 static int32_t examine(const view *v, uint32_t cell) {
-    candidate best = {.score = -1, .cell = cell};
-    const float *score = v->scores + (size_t)cell * v->cell_stride;
-    for (uint32_t label = 0; label < v->classes; label++, score += v->class_stride) {
-        if (*score != *score) return not_a_number("scores", cell);
-        if (*score >= parameters.score[label] && *score > best.score) {
-            best.score = *score;
+    candidate best = {.score = -1, .tile = (uint32_t)(v - views), .cell = cell};
+    const float *given = v->scores + (size_t)cell * v->cell_stride;
+    float objectness = v->objectness ? v->objectness[(size_t)cell * v->cell_stride] : 1;
+    for (uint32_t label = 0; label < v->classes; label++, given += v->class_stride) {
+        float score = *given * objectness;
+        if (score != score) return not_a_number("scores", cell);
+        if (score >= parameters.score[label] && score > best.score) {
+            best.score = score;
             best.label = (int32_t)label;
         }
     }
     if (best.score > 1) best.score = 1;
     if (best.score >= 0) offer(best);
     return EDGE_OK;
+}
+
+/* The model has chosen the class; rows behind the last finding have the score 0. */
+static int32_t examine_labelled(const view *v, uint32_t cell) {
+    candidate only = {.score = v->scores[(size_t)cell * v->cell_stride], .tile = (uint32_t)(v - views),
+                      .cell = cell};
+    if (only.score != only.score) return not_a_number("scores", cell);
+    if (only.score <= 0) return EDGE_OK;
+    only.label = whole_at(v->labels, v->label_dtype, (size_t)cell * v->label_stride);
+    uint32_t classes = parameters.classes ? parameters.classes : EDGE_MAX_CLASSES;
+    if (only.label < 0 || (uint32_t)only.label >= classes) {
+        edge_fail(EDGE_ERROR_INPUT, "the model's label is none of the classes at cell ");
+        edge_say_integer(cell);
+        return EDGE_ERROR_INPUT;
+    }
+    if (only.score < parameters.score[only.label]) return EDGE_OK;
+    if (only.score > 1) only.score = 1;
+    offer(only);
+    return EDGE_OK;
+}
+
+static int32_t scan_labelled(const view *v) {
+    int32_t failed = EDGE_OK;
+    for (uint32_t cell = 0; cell < v->cells && !failed; cell++) failed = examine_labelled(v, cell);
+    return failed;
 }
 
 static int32_t examine_from(const view *v, uint32_t cell, uint32_t end) {
@@ -195,20 +217,69 @@ static int32_t scan_planar(const view *v) {
     return EDGE_OK;
 }
 
+static bool any_nan(const float *numbers, uint32_t count) {
+    v128_t odd = wasm_i32x4_splat(0);
+    uint32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        v128_t four = wasm_v128_load(numbers + i);
+        odd = wasm_v128_or(odd, wasm_f32x4_ne(four, four));
+    }
+    for (; i < count; i++) {
+        if (numbers[i] != numbers[i]) return true;
+    }
+    return wasm_v128_any_true(odd);
+}
+
+/* A cell is no better than its objectness; where that is low its classes need not be weighed. A class
+ * score above 1, which a model should not give, counts as 1 there. */
+static int32_t scan_objects(const view *v) {
+    float lowest = parameters.score[0];
+    for (uint32_t i = 1; i < v->classes; i++) {
+        if (parameters.score[i] < lowest) lowest = parameters.score[i];
+    }
+    for (uint32_t cell = 0; cell < v->cells; cell++) {
+        const float *row = v->objectness + (size_t)cell * v->cell_stride;
+        if (row[0] < lowest) {
+            if (any_nan(row + 1, v->classes)) return not_a_number("scores", cell);
+            continue;
+        }
+        int32_t failed = examine(v, cell);
+        if (failed) return failed;
+    }
+    return EDGE_OK;
+}
+
+static int32_t scan(const view *v) {
+    if (v->labels) return scan_labelled(v);
+    if (v->objectness) return scan_objects(v);
+    return v->cell_stride == 1 && v->class_stride != 1 ? scan_planar(v) : scan_interleaved(v);
+}
+
 /* --- suppression ---------------------------------------------------------------------------- */
 
 static float smaller(float a, float b) { return a < b ? a : b; }
 static float larger(float a, float b) { return a > b ? a : b; }
 static float clip(float value, float end) { return smaller(larger(value, 0), end); }
 
-static box box_of(const view *v, const candidate *c) {
+/* Of all tiles in one system: pixels of the first tile's model input. */
+static box box_of(const edge_postprocess_call *call, const candidate *c) {
+    const view *v = &views[c->tile];
     const float *at = v->boxes + (size_t)c->cell * v->box_stride;
     uint32_t step = v->corner_stride;
     box b = {at[0], at[step], at[2 * step], at[3 * step], 0, c->label};
-    if (parameters.layout == LAYOUT_YOLOV8) {
+    if (v->centred) {
         float half_width = b.x1 / 2, half_height = b.y1 / 2, x = b.x0, y = b.y0;
         b.x0 = x - half_width, b.x1 = x + half_width;
         b.y0 = y - half_height, b.y1 = y + half_height;
+    }
+    if (c->tile > 0) {
+        edge_rectangle first = edge_grid_tile(&parameters.grid, call->frame_width, call->frame_height, 0);
+        edge_rectangle own =
+            edge_grid_tile(&parameters.grid, call->frame_width, call->frame_height, c->tile);
+        float right = (float)(own.x - first.x) / call->transform.scale_x;
+        float down = (float)(own.y - first.y) / call->transform.scale_y;
+        b.x0 += right, b.x1 += right;
+        b.y0 += down, b.y1 += down;
     }
     b.area = larger(b.x1 - b.x0, 0) * larger(b.y1 - b.y0, 0);
     return b;
@@ -237,11 +308,11 @@ static bool in_frame(const edge_postprocess_call *call, const box *b, edge_defec
     return defect->x0 < defect->x1 && defect->y0 < defect->y1;
 }
 
-static int32_t suppress(const edge_postprocess_call *call, const view *v) {
+static int32_t suppress(const edge_postprocess_call *call) {
     uint32_t room = call->defect_capacity < parameters.max ? call->defect_capacity : parameters.max;
     uint32_t kept_count = 0, found = 0;
     for (uint32_t i = 0; i < heap_size && found < room; i++) {
-        box b = box_of(v, &heap[i]);
+        box b = box_of(call, &heap[i]);
         float sum = b.x0 + b.y0 + b.x1 + b.y1 + b.area;
         if (!(sum - sum == 0)) return not_a_number("boxes", heap[i].cell);
         if (overlapped(&b, kept_count)) continue;
@@ -257,53 +328,32 @@ static int32_t suppress(const edge_postprocess_call *call, const view *v) {
 
 /* --- the outputs ---------------------------------------------------------------------------- */
 
-static bool is_float3(const edge_tensor *t) {
-    return t->dtype == EDGE_DTYPE_FLOAT32 && t->rank == 3 && t->dims[0] == 1 &&
-           t->bytes == 4ull * t->dims[1] * t->dims[2];
+static int32_t refuse_classes(uint32_t found) {
+    edge_fail(EDGE_ERROR_INPUT, "the model scores ");
+    edge_say_integer(found);
+    edge_say(" classes, the configuration names ");
+    edge_say_integer(parameters.classes);
+    return EDGE_ERROR_INPUT;
 }
 
-static int32_t view_outputs(const edge_postprocess_call *call, view *v) {
-    if (parameters.layout == LAYOUT_YOLOV8) {
-        const edge_tensor *t = call->outputs;
-        if (call->output_count < 1 || !is_float3(t) || t->dims[1] < 5) {
-            return edge_fail(EDGE_ERROR_INPUT,
-                             "yolov8 needs one float32 output [1, 4 + classes, cells]");
-        }
-        *v = (view){.boxes = t->data, .cells = t->dims[2], .classes = t->dims[1] - 4,
-                    .cell_stride = 1, .class_stride = t->dims[2],
-                    .box_stride = 1, .corner_stride = t->dims[2]};
-        v->scores = v->boxes + (size_t)4 * v->cells;
-    } else {
-        uint32_t at = parameters.boxes_output, of = parameters.scores_output;
-        const edge_tensor *boxes = call->outputs + at, *scores = call->outputs + of;
-        if (at >= call->output_count || of >= call->output_count || !is_float3(boxes) ||
-            !is_float3(scores) || boxes->dims[2] != 4 || boxes->dims[1] != scores->dims[1] ||
-            scores->dims[2] == 0) {
-            return edge_fail(EDGE_ERROR_INPUT, "xyxy+scores needs float32 outputs boxes [1, cells, 4] "
-                                               "and scores [1, cells, classes]");
-        }
-        *v = (view){.scores = scores->data, .boxes = boxes->data, .cells = scores->dims[1],
-                    .classes = scores->dims[2], .cell_stride = scores->dims[2], .class_stride = 1,
-                    .box_stride = 4, .corner_stride = 1};
-    }
-    if (v->classes > EDGE_MAX_CLASSES || (parameters.classes && v->classes != parameters.classes)) {
-        edge_fail(EDGE_ERROR_INPUT, "the model scores ");
-        edge_say_integer(v->classes);
-        edge_say(" classes, the configuration names ");
-        edge_say_integer(parameters.classes);
-        return EDGE_ERROR_INPUT;
+static int32_t view_all(const edge_postprocess_call *call) {
+    tile_count = parameters.tiled ? edge_grid_count(&parameters.grid) : 1;
+    for (uint32_t n = 0; n < tile_count; n++) {
+        view *v = &views[n];
+        int32_t failed = view_outputs(call, parameters.layout, parameters.outputs, tile_count, n, v);
+        if (failed) return failed;
+        bool known = v->labels || !parameters.classes || v->classes == parameters.classes;
+        if (v->classes > EDGE_MAX_CLASSES || !known) return refuse_classes(v->classes);
     }
     return EDGE_OK;
 }
 
 int32_t postprocess(edge_postprocess_call *call) {
-    view v;
     edge_error_clear();
-    int32_t failed = view_outputs(call, &v);
-    if (failed) return failed;
+    int32_t failed = view_all(call);
     heap_size = 0;
-    failed = parameters.layout == LAYOUT_YOLOV8 ? scan_planar(&v) : scan_interleaved(&v);
+    for (uint32_t n = 0; n < tile_count && !failed; n++) failed = scan(&views[n]);
     if (failed) return failed;
     sort_candidates();
-    return suppress(call, &v);
+    return suppress(call);
 }

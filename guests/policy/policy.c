@@ -1,13 +1,15 @@
 /* policy: from findings and signals to a verdict and actions.
  *
  * See README.md for the parameters. The worst rule decides: reject before review before pass; among
- * equals findings before signals, and signals in their order. The one thing it remembers from frame
- * to frame is the number of rejects in a row.
+ * equals findings before signals, signals in their order, drift last. What it remembers from frame to
+ * frame: the rejects in a row, the parts that it saw last (burst.h), the level of the scores (drift.h).
  */
-#include "edge_config.h"
+#define EDGE_NEEDS_MINOR 1 /* DecideCall.part */
+#include "burst.h"
+#include "drift.h"
 
 #define MAX_RULES 32
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 /* Above every score: a class that never leads to the verdict. */
 static const float NEVER = __builtin_inff();
@@ -33,23 +35,28 @@ static struct {
     float reject[EDGE_MAX_CLASSES], review[EDGE_MAX_CLASSES], min_area_px[EDGE_MAX_CLASSES];
     uint32_t classes;
     uint32_t line_stop_after; /* 0: never */
-    wish reject_action, line_stop_action;
+    wish reject_action, line_stop_action, drift_action;
     uint32_t rule_count;
     rule rules[MAX_RULES];
 } parameters;
 
 typedef struct {
     uint32_t version;
-    uint32_t rejects_in_a_row;
+    uint32_t rejects_in_a_row; /* version 1 ends here */
+    burst_memory burst;
+    uint32_t reserved;
+    drift_memory drift;
 } memory;
 
-static memory state = {STATE_VERSION, 0};
+_Static_assert(sizeof(memory) == 8 + 132 + 4 + 24, "the state has no padding");
+
+static memory state = {.version = STATE_VERSION};
 
 /* --- parameters ----------------------------------------------------------------------------- */
 
-static wish read_wish(const edge_config *config, const char *key) {
+static wish read_wish(const edge_config *config, edge_json *object, const char *key) {
     wish w = {0};
-    edge_json *given = edge_json_object(config->parameters, key);
+    edge_json *given = edge_json_object(object, key);
     if (!given) return w;
     int32_t index = edge_config_name(given, "name", config->actions, "no such action is granted");
     w.given = true;
@@ -107,12 +114,15 @@ int32_t edge_configure(const char *document, uint32_t bytes) {
     edge_config_per_class(&config, "review", 0.25f, 0, 1, &NEVER, parameters.review);
     edge_config_per_class(&config, "min_area_px", 0, 0, 1e9, NULL, parameters.min_area_px);
     parameters.classes = edge_config_count(config.classes);
-    parameters.reject_action = read_wish(&config, "reject_action");
-    parameters.line_stop_action = read_wish(&config, "line_stop_action");
+    parameters.reject_action = read_wish(&config, given, "reject_action");
+    parameters.line_stop_action = read_wish(&config, given, "line_stop_action");
     parameters.line_stop_after = edge_json_whole(given, "line_stop_after", 0, 0, 1000000);
-    if (parameters.line_stop_after && !parameters.line_stop_action.given) {
-        edge_json_refuse(edge_json_member(given, "line_stop_after"), "needs line_stop_action");
-    }
+    edge_json *after = edge_json_member(given, "line_stop_after");
+    if (after && !parameters.line_stop_action.given) edge_json_refuse(after, "needs line_stop_action");
+    burst_read(given);
+    edge_json *drift_given = drift_read(given);
+    parameters.drift_action = read_wish(&config, drift_given, "action");
+    edge_json_refuse_unknown(drift_given);
     edge_json *rules = edge_json_array(given, "signals");
     if (edge_config_count(rules) > MAX_RULES) edge_json_refuse(rules, "more than 32 rules");
     parameters.rule_count = 0;
@@ -186,12 +196,38 @@ static void wish_for(edge_decide_call *call, const wish *w) {
     if (w->given) call->actions[call->action_count++] = w->action;
 }
 
-/* The stop is asked for once; then the count begins anew. */
-static void count_rejects(edge_decide_call *call) {
+/* What the findings say of the whole part, as far as its frames have come. NULL: it is unknown. */
+static part_record *judge_part(edge_decide_call *call) {
+    if (!burst.given || !call->part) return NULL;
+    if (burst_good_part_ended(&state.burst, call->part)) state.rejects_in_a_row = 0;
+    bool rejects = call->verdict == EDGE_VERDICT_REJECT;
+    part_record *record = burst_part(&state.burst, call->part);
+    record->seen = ++state.burst.turn;
+    if (burst_count(record, rejects) >= burst.reject) {
+        rise(call, EDGE_VERDICT_REJECT, "burst"); /* where this frame alone would not */
+    } else if (rejects) {
+        call->verdict = burst.until;
+        set_reason(call, burst.until == EDGE_VERDICT_PASS ? "ok" : "unconfirmed");
+    }
+    return record;
+}
+
+static void judge_drift(edge_decide_call *call, bool findings_pass) {
+    if (!drift.given) return;
+    bool begins = findings_pass && drift_follow(&state.drift, call->score);
+    if (state.drift.alarm) rise(call, drift.verdict, "drift");
+    if (begins) wish_for(call, &parameters.drift_action);
+}
+
+/* A part is counted once, however many frames reject it. The stop is asked for once; then the count
+ * begins anew. */
+static void count_rejects(edge_decide_call *call, part_record *record) {
     if (call->verdict != EDGE_VERDICT_REJECT) {
-        state.rejects_in_a_row = 0;
+        if (!record) state.rejects_in_a_row = 0; /* of a part more frames may come */
         return;
     }
+    if (record && record->rejected) return;
+    if (record) record->rejected = true;
     wish_for(call, &parameters.reject_action);
     if (parameters.line_stop_after && ++state.rejects_in_a_row >= parameters.line_stop_after) {
         wish_for(call, &parameters.line_stop_action);
@@ -206,27 +242,35 @@ int32_t decide(edge_decide_call *call) {
     call->action_count = 0;
     set_reason(call, "ok");
     int32_t failed = judge_defects(call);
-    if (!failed) failed = judge_signals(call);
     if (failed) return failed;
-    count_rejects(call);
+    bool findings_pass = call->verdict == EDGE_VERDICT_PASS;
+    part_record *record = judge_part(call);
+    failed = judge_signals(call);
+    if (failed) return failed;
+    judge_drift(call, findings_pass);
+    count_rejects(call, record);
     return EDGE_OK;
 }
 
 /* --- state ---------------------------------------------------------------------------------- */
 
 int32_t edge_state_save(void *blob, uint32_t capacity) {
-    if (capacity < sizeof state) return edge_fail(EDGE_ERROR_MEMORY, "the state takes 8 bytes");
+    if (capacity < sizeof state) return edge_fail(EDGE_ERROR_MEMORY, "the state takes 168 bytes");
     __builtin_memcpy(blob, &state, sizeof state);
     return sizeof state;
 }
 
+/* Reads its own state, and that of version 1, which is its beginning. */
 int32_t edge_state_restore(void *blob, uint32_t bytes) {
-    memory found = {0};
-    if (bytes == sizeof found) __builtin_memcpy(&found, blob, sizeof found);
-    state.rejects_in_a_row = 0;
-    if (found.version != STATE_VERSION) {
-        return edge_fail(EDGE_ERROR_INPUT, "the state is not of this policy's version 1");
+    static const uint32_t SIZES[] = {0, 2 * sizeof(uint32_t), sizeof(memory)}; /* by version */
+    uint32_t version = 0;
+    edge_error_clear();
+    if (bytes >= sizeof version) __builtin_memcpy(&version, blob, sizeof version);
+    state = (memory){.version = STATE_VERSION};
+    if (version < 1 || version > STATE_VERSION || bytes != SIZES[version]) {
+        return edge_fail(EDGE_ERROR_INPUT, "the state is not of this policy's versions 1 and 2");
     }
-    state.rejects_in_a_row = found.rejects_in_a_row;
+    __builtin_memcpy(&state, blob, bytes);
+    state.version = STATE_VERSION;
     return EDGE_OK;
 }

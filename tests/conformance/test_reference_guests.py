@@ -1,5 +1,6 @@
 """The reference guests as artefacts: built from their sources, and shaped as the ABI says."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,15 +10,28 @@ import pytest
 from wasmtime import Config, Engine, FuncType, MemoryType, Module
 
 from edge.contracts import abi
+from edge.sdk.parameters import rows
+from edge.wasm.section import parameter_schema
 
 GUESTS = Path(__file__).parents[2] / "guests"
-MEMORY_MIB = {"boxes": 16, "letterbox": 64, "pair": 64, "policy": 1}
+MEMORY_MIB = {
+    "boxes": 16,
+    "heat": 16,
+    "letterbox": 64,
+    "pair": 64,
+    "policy": 1,
+    "tile": 128,
+    "topk": 1,
+}
 ALWAYS = {"memory", "edge_abi", "edge_alloc", "edge_configure", "edge_error"}
 ROLE = {
     "boxes": {"postprocess"},
+    "heat": {"postprocess"},
     "letterbox": {"preprocess"},
     "pair": {"preprocess"},
     "policy": {"decide", "edge_state_save", "edge_state_restore"},
+    "tile": {"preprocess"},
+    "topk": {"postprocess"},
 }
 
 
@@ -45,7 +59,11 @@ def test_a_build_in_another_folder_gives_the_same_bytes_and_a_change_is_found(
     tmp_path: Path,
 ) -> None:
     elsewhere = tmp_path / "a longer path, with blanks" / "guests"
-    for source in (*GUESTS.glob("*/*.c"), *GUESTS.glob("sdk/c/*.h"), GUESTS / "build.py"):
+    for source in (
+        *(file for name in ROLE for file in (GUESTS / name).glob("*.[chjRm]*")),
+        *GUESTS.glob("sdk/c/*.h"),
+        GUESTS / "build.py",
+    ):
         copy = elsewhere / source.relative_to(GUESTS)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(source.read_bytes())
@@ -86,22 +104,20 @@ def test_their_memory_is_fixed(modules: dict[str, Module], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROLE)
-def test_their_readme_lists_the_parameters_that_they_read(name: str) -> None:
-    source = (GUESTS / name / f"{name}.c").read_text()
+def test_they_carry_their_schema_and_it_names_every_parameter_that_they_read(name: str) -> None:
+    schema = parameter_schema((GUESTS / name / f"{name}.wasm").read_bytes(), name)
+    assert schema == json.loads((GUESTS / name / "parameters.json").read_text())
+    source = "".join(file.read_text() for file in (GUESTS / name).glob("*.[ch]"))
     readers = r"edge_json_\w+|edge_config_per_class|read_wish"
-    read = re.findall(rf'(?:{readers})\(\s*(?:given|&config|rule_given), "(\w+)"', source)
-    readme = (GUESTS / name / "README.md").read_text()
-    listed = {
-        parameter
-        for cell in re.findall(r"^\| (`[^|]+) \|", readme, re.MULTILINE)
-        for parameter in re.findall(r"`(\w+)`", cell)
-    }
-    assert len(read) >= 2
-    assert set(read) - {"action"} <= listed
+    given = r"given|&config|&config, given|parameters|drift_given"
+    read = re.findall(rf'(?:{readers})\(\s*(?:{given}), "(\w+)"', source)
+    listed = {part for row, *_ in rows(schema) for part in re.split(r"\W+", row)}
+    assert read or name in ("letterbox", "tile")  # theirs are read in the SDK
+    assert set(read) <= listed
 
 
 @pytest.mark.parametrize("name", ROLE)
 def test_they_carry_no_names_or_paths(name: str) -> None:
     wasm = (GUESTS / name / f"{name}.wasm").read_bytes()
-    for trace in (b".c\0", b"/work", b"/home", b"/tmp", b"producers", b"clang"):
+    for trace in (b".c\0", b"/work", b"/home/", b"/tmp", b"producers", b"clang"):
         assert trace not in wasm

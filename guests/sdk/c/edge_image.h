@@ -29,6 +29,23 @@ static inline uint32_t edge_scaled_side(uint32_t side, uint32_t target, uint32_t
     return scaled ? scaled : 1;
 }
 
+static inline edge_transform edge_fit_transform(const edge_fit *fit, uint32_t width, uint32_t height) {
+    return (edge_transform){
+        .scale_x = (float)((double)width / fit->width),
+        .scale_y = (float)((double)height / fit->height),
+        .offset_x = (float)fit->left,
+        .offset_y = (float)fit->top,
+    };
+}
+
+/* The whole of the model input, whatever becomes of the aspect ratio. */
+static inline edge_fit edge_stretch_image(uint32_t width, uint32_t height, uint32_t into_width,
+                                          uint32_t into_height) {
+    edge_fit fit = {.width = into_width, .height = into_height};
+    fit.transform = edge_fit_transform(&fit, width, height);
+    return fit;
+}
+
 /* The largest centred rectangle of the image's aspect ratio. */
 static inline edge_fit edge_fit_image(uint32_t width, uint32_t height, uint32_t into_width,
                                       uint32_t into_height) {
@@ -40,12 +57,7 @@ static inline edge_fit edge_fit_image(uint32_t width, uint32_t height, uint32_t 
     }
     fit.left = (into_width - fit.width) / 2;
     fit.top = (into_height - fit.height) / 2;
-    fit.transform = (edge_transform){
-        .scale_x = (float)((double)width / fit.width),
-        .scale_y = (float)((double)height / fit.height),
-        .offset_x = (float)fit.left,
-        .offset_y = (float)fit.top,
-    };
+    fit.transform = edge_fit_transform(&fit, width, height);
     return fit;
 }
 
@@ -225,22 +237,27 @@ static inline int32_t edge_image_check(const edge_image *image, const char *name
     return EDGE_ERROR_INPUT;
 }
 
-/* 0, or an error with its sentence, for a model input that is not [1, channels, height, width] of
+/* 0, or an error with its sentence, for a model input that is not [count, channels, height, width] of
  * bytes or floats. */
-static inline int32_t edge_input_check(const edge_tensor *input, uint32_t channels, const char *shape) {
-    if (input->rank != 4 || input->dims[0] != 1 || input->dims[1] != channels || input->dims[2] == 0 ||
+static inline int32_t edge_inputs_check(const edge_tensor *input, uint32_t count, uint32_t channels,
+                                        const char *shape) {
+    if (input->rank != 4 || input->dims[0] != count || input->dims[1] != channels || input->dims[2] == 0 ||
         input->dims[3] == 0 || input->dims[2] > EDGE_MAX_TARGET || input->dims[3] > EDGE_MAX_TARGET) {
         return edge_fail(EDGE_ERROR_INPUT, shape);
     }
     if (input->dtype != EDGE_DTYPE_UINT8 && input->dtype != EDGE_DTYPE_FLOAT32) {
         return edge_fail(EDGE_ERROR_INPUT, "the model input must be uint8 or float32");
     }
-    uint64_t elements = (uint64_t)channels * input->dims[2] * input->dims[3];
+    uint64_t elements = (uint64_t)count * channels * input->dims[2] * input->dims[3];
     if (input->bytes != elements * (input->dtype == EDGE_DTYPE_UINT8 ? 1 : 4)) {
         return edge_fail(EDGE_ERROR_INPUT,
                          "the model input's size in bytes does not follow from its shape");
     }
     return EDGE_OK;
+}
+
+static inline int32_t edge_input_check(const edge_tensor *input, uint32_t channels, const char *shape) {
+    return edge_inputs_check(input, 1, channels, shape);
 }
 
 #endif

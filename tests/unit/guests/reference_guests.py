@@ -14,8 +14,16 @@ from edge.wasm.guest import Guest
 from edge.wasm.roles import ImageSlot, Preprocessor, Transform
 
 GUESTS = Path(__file__).parents[3] / "guests"
-NAMES = ("boxes", "letterbox", "pair", "policy")
-MEMORY_MIB = {"boxes": 16, "letterbox": 64, "pair": 64, "policy": 1}
+MEMORY_MIB = {
+    "boxes": 16,
+    "heat": 16,
+    "letterbox": 64,
+    "pair": 64,
+    "policy": 1,
+    "tile": 128,
+    "topk": 1,
+}
+NAMES = tuple(MEMORY_MIB)
 CALL_MS = 5_000
 
 Pixels = npt.NDArray[np.uint8]
