@@ -29,6 +29,15 @@ import msgspec
 from edge.config import TlsSection
 from edge.deployment import folder, pins, release
 from edge.deployment.card import Card
+from edge.deployment.fetch_messages import (
+    Fetched,
+    Line,
+    Nothing,
+    Outcome,
+    Progress,
+    Refused,
+    Request,
+)
 from edge.deployment.manifest import Manifest
 from edge.deployment.pins import MANIFEST, MAX_TEXT_BYTES, Pin
 from edge.deployment.schema import parse
@@ -42,81 +51,6 @@ MAX_SENTENCE: Final = 1_000
 _NICENESS: Final = 10
 _CPU_S: Final = 600
 _MEMORY_BYTES: Final = 1 << 30
-
-
-class Known(msgspec.Struct, frozen=True):
-    """A revision that this device knows, and the manifest that it stands for."""
-
-    revision: int
-    manifest: str
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What to look for.
-
-    Attributes:
-        repository: Address, as `Transport` takes it.
-        root: The root metadata that was installed with the device.
-        folder: Of trust and store.
-        deadline_s: For all of it.
-        known: What this device has run or tried; the first is the one that it runs.
-        barred: Revisions that are not to be offered again.
-    """
-
-    repository: str
-    root: bytes
-    group: str
-    device: str
-    folder: str
-    deadline_s: float
-    least_bytes_per_s: int
-    store_bytes: int
-    ca_file: str = ""
-    certificate_file: str = ""
-    key_file: str = ""
-    known: tuple[Known, ...] = ()
-    barred: tuple[int, ...] = ()
-
-
-class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """A file is here: bytes of the deployment that are, of how many."""
-
-    path: str
-    held_bytes: int
-    total_bytes: int
-
-
-class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
-    """A deployment is here, whole."""
-
-    name: str
-    revision: int
-    manifest: str
-    received_bytes: int
-
-
-class Nothing(msgspec.Struct, frozen=True, tag="nothing"):
-    """There is nothing to do, and why."""
-
-    detail: str
-    received_bytes: int
-
-
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """It failed.
-
-    Attributes:
-        error: Class of the error: `UntrustedError`, `TransportError`, `StorageError`, ...
-        revision: Of the release at fault; 0 where none was chosen yet.
-    """
-
-    error: str
-    detail: str
-    revision: int = 0
-
-
-Line = Progress | Fetched | Nothing | Refused
-Outcome = Fetched | Nothing | Refused
 
 
 class Fetch:
@@ -172,7 +106,7 @@ class Fetch:
         cards = self._cards(manifest, dict(files))
         files += [(pin, self._signed(pin)) for pin in pins.of_cards(manifest, cards)]
         self._store.collect(
-            [known.manifest for known in self._request.known],
+            self._request.keep,
             [pin.sha256 for pin, _ in files],
         )
         total = sum(target.bytes for _, target in files)

@@ -4,7 +4,7 @@ Deliberately not here: signatures. A local folder runs as unsigned and says so.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.config import DeviceConfig
@@ -39,18 +39,24 @@ class LoadedDeployment:
         root: Its folder, absolute.
         digest: SHA-256 of the manifest's bytes: through the pins, of everything.
         cards: The model card of each pipeline, by pipeline name.
+        signed: Whether it came from a repository.
     """
 
     root: Path
     manifest: Manifest
     digest: str
     cards: dict[str, Card]
+    signed: bool = False
+
+    def as_signed(self) -> "LoadedDeployment":
+        """The same, as a repository vouches for it."""
+        return replace(self, signed=True)
 
     @property
     def ref(self) -> DeploymentRef:
         """How verdicts name this deployment."""
         section = self.manifest.deployment
-        return DeploymentRef(section.name, section.revision, self.digest)
+        return DeploymentRef(section.name, section.revision, self.digest, self.signed)
 
 
 def load_folder(path: Path) -> LoadedDeployment:

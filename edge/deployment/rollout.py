@@ -239,6 +239,24 @@ def _started(journal: Journal, after: State, at_ns: int) -> Journal:
     )
 
 
+def pinned(journal: Journal, wanted: bool) -> Journal:
+    """Return the journal of a device that takes no deployment but by hand, or takes them again."""
+    return msgspec.structs.replace(journal, pinned=wanted)
+
+
+def fallen_back(journal: Journal, at_ns: int, detail: str) -> Journal:
+    """Return the journal after a committed deployment could not be loaded any more."""
+    assert journal.active is not None
+    assert journal.previous is not None
+    step = Step(at_ns, Event.FAILED, journal.active, "unreadable", detail)
+    return msgspec.structs.replace(
+        journal,
+        active=journal.previous,
+        previous=None,
+        history=(*journal.history, step)[-MAX_HISTORY:],
+    )
+
+
 def decode(content: bytes, where: str) -> Journal:
     """Read a journal.
 
