@@ -248,6 +248,12 @@ class LimitsSection(Section):
     signal_payload_bytes: int = Field(
         64 << 10, ge=16, le=1 << 20, description="Largest signal payload, bytes."
     )
+    worker_memory_mib: int = Field(
+        4_096,
+        ge=128,
+        le=1 << 20,
+        description="Resident memory of a worker, MiB; one that takes more is replaced.",
+    )
 
 
 class DeadlineSection(Section):

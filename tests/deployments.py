@@ -26,14 +26,15 @@ def copy_of(source: Path, folder: Path, *edits: tuple[str, str]) -> Path:
     return folder
 
 
-def with_policy(source: Path, folder: Path, wasm: bytes, *, call_ms: int = 10) -> Path:
+def with_policy(
+    source: Path, folder: Path, wasm: bytes, *, call_ms: int = 10, memory_mib: int = 4
+) -> Path:
     """The deployment with another `decide` guest, which needs no parameters."""
     shutil.copytree(source, folder)
     (folder / "guests" / "policy.wasm").write_bytes(wasm)
     manifest = folder / "manifest.toml"
     head, _, rest = manifest.read_text().partition("[pipelines.pcb.decide]")
     rest = rest[rest.index("[[pipelines.pcb.signals]]") :]
-    memory_mib = 4
     manifest.write_text(
         f"{head}[pipelines.pcb.decide]\n"
         f'path = "guests/policy.wasm"\nsha256 = ""\n'

@@ -37,6 +37,24 @@ def policy(evil: str) -> bytes:
     )
 
 
+def growing_policy(mebibytes: int, step: int) -> bytes:
+    """A guest that touches so many MiB more of its memory with each call under the evil lamp."""
+    grow = f"""
+      (memory.fill (global.get $rejects) (i32.const 1) (i32.const {step << 20}))
+      (global.set $rejects (i32.rem_u
+        (i32.add (global.get $rejects) (i32.const {step << 20}))
+        (i32.const {(mebibytes - step) << 20})))"""
+    pages = mebibytes * 16
+    return assemble(
+        guest(
+            memory=f'(memory (export "memory") {pages} {pages})',
+            decide='(func (export "decide") (param $call i32) (result i32) '
+            f"{_WHEN_LAMP.format(evil=grow)} {_GOOD})",
+            state="",
+        )
+    )
+
+
 def trapping_policy(every: int) -> bytes:
     """A guest that traps on every so many-th call of an instance, whatever the lamp."""
     decide = f"""

@@ -199,7 +199,10 @@ class ActivePipeline:
     async def _run_worker(self, cache_dir: Path) -> None:
         """Start a worker, use it while it stands; raises when it does not."""
         began = time.monotonic()
-        worker = await WorkerProcess.spawn(self.plan, self._config.limits.reference_bytes)
+        limits = self._config.limits
+        worker = await WorkerProcess.spawn(
+            self.plan, limits.reference_bytes, limits.worker_memory_mib
+        )
         self._counters.count("workers_started", pipeline=self.plan.name)
         grace_s = 0.0
         try:
@@ -227,10 +230,10 @@ class ActivePipeline:
             self._on_change()
             grace_s = STOP_S
             # Shielded: who waits for it may be cancelled, the worker's end is still to be told.
-            why = await asyncio.shield(worker.gone)
+            await asyncio.shield(worker.gone)
             grace_s = 0.0
             self._detach()
-            raise WorkerGoneError(f"{why}: {await worker.epitaph()}")
+            raise await worker.loss()
         finally:
             self._detach()
             await worker.end(grace_s)

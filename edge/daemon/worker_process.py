@@ -36,6 +36,7 @@ from edge.contracts.messages import (
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.daemon.references import Held
+from edge.daemon.worker_memory import MemoryWatch, prefer_in_want
 from edge.errors import DeploymentError, EdgeError, TransportError, TrialError
 from edge.worker.channel import SOCKET_BUFFER_BYTES, PacketReader, decode_from_worker, head
 
@@ -54,6 +55,10 @@ class WorkerGoneError(EdgeError):
     """The worker process ended or closed its channel: another one is started."""
 
 
+class WorkerMemoryError(WorkerGoneError):
+    """The worker process took more memory than `limits.worker_memory_mib`, and was ended."""
+
+
 class WorkerProcess(asyncio.Protocol):
     """A worker of one pipeline. All calls on the event loop's thread.
 
@@ -63,6 +68,7 @@ class WorkerProcess(asyncio.Protocol):
     Args:
         plan: The pipeline.
         reference_bytes: The most that the encoded references in the worker may take.
+        memory_mib: The most that it may have resident.
 
     Attributes:
         provider: Set once it is loaded.
@@ -70,7 +76,7 @@ class WorkerProcess(asyncio.Protocol):
         gone: Done when its channel closed, with what is known of why.
     """
 
-    def __init__(self, plan: PipelinePlan, reference_bytes: int) -> None:
+    def __init__(self, plan: PipelinePlan, reference_bytes: int, memory_mib: int) -> None:
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.provider = ""
@@ -78,6 +84,9 @@ class WorkerProcess(asyncio.Protocol):
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_answer: Callable[[Judged | Failed], None] = lambda _answer: None
         self._reference_bytes = reference_bytes
+        self._memory_mib = memory_mib
+        self._memory: MemoryWatch | None = None
+        self._loss: type[WorkerGoneError] = WorkerGoneError
         self._held: OrderedDict[str, int] = OrderedDict()
         self._packets = PacketReader()
         self._first: asyncio.Future[Loaded | LoadFailed] = loop.create_future()
@@ -86,13 +95,13 @@ class WorkerProcess(asyncio.Protocol):
         self._process: asyncio.subprocess.Process | None = None
 
     @classmethod
-    async def spawn(cls, plan: PipelinePlan, reference_bytes: int) -> Self:
+    async def spawn(cls, plan: PipelinePlan, reference_bytes: int, memory_mib: int) -> Self:
         """Start a process; it does nothing until `load`.
 
         Raises:
             WorkerGoneError: The kernel has no process, memory or descriptor left for it.
         """
-        worker = cls(plan, reference_bytes)
+        worker = cls(plan, reference_bytes, memory_mib)
         try:
             await worker._start()
         except OSError as failed:
@@ -121,6 +130,8 @@ class WorkerProcess(asyncio.Protocol):
                 start_new_session=True,
             )
             theirs.close()
+            prefer_in_want(self.pid)
+            self._memory = MemoryWatch(self.pid, self._memory_mib, self._too_large)
             await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
@@ -198,6 +209,8 @@ class WorkerProcess(asyncio.Protocol):
             if self._process is not None and self._process.returncode is None:
                 await self._end(self._process, grace_s)
         finally:
+            if self._memory is not None:
+                self._memory.stop()
             if self._transport is not None:
                 self._transport.abort()
 
@@ -224,6 +237,17 @@ class WorkerProcess(asyncio.Protocol):
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
+
+    def _too_large(self, resident_mib: int) -> None:
+        self._loss = WorkerMemoryError
+        self._lost(
+            f"it had {resident_mib} MiB resident; limits.worker_memory_mib is {self._memory_mib}"
+        )
+        self.kill()
+
+    async def loss(self) -> WorkerGoneError:
+        """Say how a worker that is gone was lost."""
+        return self._loss(f"{self.gone.result()}: {await self.epitaph()}")
 
     async def epitaph(self) -> str:
         """Say how the process ended; one that has only closed its channel is ended here."""
@@ -261,6 +285,8 @@ class WorkerProcess(asyncio.Protocol):
         self._lost("its channel closed")
 
     def _lost(self, why: str) -> None:
+        if self._memory is not None:
+            self._memory.stop()
         if not self.gone.done():
             self.gone.set_result(why)
 
@@ -287,5 +313,7 @@ class WorkerProcess(asyncio.Protocol):
         if answer.done():
             return answer.result()
         if self.gone.done():
-            raise WorkerGoneError(f"the worker ended during {what}: {await self.epitaph()}")
+            raise self._loss(
+                f"the worker ended during {what}: {self.gone.result()}: {await self.epitaph()}"
+            )
         raise TrialError(f"{what} took longer than {timeout_s:.0f} s")

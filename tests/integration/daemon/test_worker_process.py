@@ -25,6 +25,7 @@ from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError, TrialError
 
 START_S = 40.0
+MEMORY_MIB = 4_096
 S = 1_000_000_000
 (PLAN,) = plans(load_folder(DEPLOYMENT), config.load(CONFIG))
 
@@ -60,7 +61,7 @@ class Bench:
 @asynccontextmanager
 async def standing(folder: Path, reference_bytes: int = 64 << 20) -> AsyncIterator[Bench]:
     """A worker that has loaded and passed its probe."""
-    worker = await WorkerProcess.spawn(PLAN, reference_bytes)
+    worker = await WorkerProcess.spawn(PLAN, reference_bytes, MEMORY_MIB)
     try:
         await worker.load(folder, PolicyState(), START_S)
         await worker.probe(time.monotonic_ns() + 60 * S, START_S)
@@ -160,7 +161,7 @@ def test_a_plan_that_cannot_stand_here_is_refused_by_its_name(
     tmp_path: Path, plan: PipelinePlan, said: str
 ) -> None:
     async def scenario() -> None:
-        worker = await WorkerProcess.spawn(plan, 1 << 20)
+        worker = await WorkerProcess.spawn(plan, 1 << 20, MEMORY_MIB)
         try:
             with pytest.raises(DeploymentError, match=said):
                 await worker.load(tmp_path, PolicyState(), START_S)
@@ -174,12 +175,12 @@ def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fail
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
-        worker = await WorkerProcess.spawn(PLAN, 1 << 20)
+        worker = await WorkerProcess.spawn(PLAN, 1 << 20, MEMORY_MIB)
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(TrialError, match="loading took longer than"):
             await worker.load(tmp_path, PolicyState(), 0.2)
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerGoneError, match="during loading: killed by SIGKILL"):
+        with pytest.raises(WorkerGoneError, match="during loading: .*killed by SIGKILL"):
             await worker.load(tmp_path, PolicyState(), START_S)
         await worker.end(grace_s=0)
 
@@ -193,6 +194,6 @@ def test_no_process_left_for_a_worker_is_a_loss_and_no_bug(
 
     async def scenario() -> None:
         with pytest.raises(WorkerGoneError, match="cannot be started"):
-            await WorkerProcess.spawn(PLAN, 1 << 20)
+            await WorkerProcess.spawn(PLAN, 1 << 20, MEMORY_MIB)
 
     run(scenario)
