@@ -447,7 +447,7 @@ def _parse_as(
     remedy: str,
 ) -> ConfigT:
     laid_over = copy.deepcopy(document)
-    keys = {_lay_over(laid_over, override) for override in overrides}
+    keys = {lay_over(laid_over, override) for override in overrides}
     try:
         return model.model_validate(laid_over)
     except ValidationError as invalid:
@@ -533,8 +533,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "is not a config: tables or arrays nest too deeply") from None
 
 
-def _lay_over(document: dict[str, Any], override: str) -> str:
-    """Put one `key.path=value` into the document and return its key."""
+def lay_over(document: dict[str, Any], override: str) -> str:
+    """Put one `key.path=value` into a document and return its key; the value is TOML, or a string.
+
+    Raises:
+        ConfigError: It is not of that form, or a part of the path is no table.
+    """
     key, equals, text = override.partition("=")
     key = key.strip()
     *parents, last = key.split(".")

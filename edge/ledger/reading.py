@@ -68,6 +68,14 @@ class Reading:
         return self._select("WHERE seq > (SELECT max(seq) FROM record) - ? ORDER BY seq", (count,))
 
     def record(self, seq: int) -> Row | None:
+    def decided_between(self, first_ns: int, last_ns: int) -> Iterator[Row]:
+        """Yield the records decided from one instant to another, UTC, by place."""
+        return self._select("WHERE at_ns BETWEEN ? AND ? ORDER BY seq", (first_ns, last_ns))
+
+    def overrides(self) -> Iterator[Row]:
+        """Yield what people said of verdicts, by place."""
+        return self._select("WHERE frame = x'' ORDER BY seq", ())
+
         """Return the record at a place, or None."""
         return next(self._select("WHERE seq=?", (seq,)), None)
 

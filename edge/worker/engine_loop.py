@@ -8,7 +8,6 @@ import contextlib
 import os
 import queue
 import threading
-import time
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +21,11 @@ from edge.contracts.messages import (
     Start,
     Stop,
 )
-from edge.contracts.plan import PipelinePlan
 from edge.errors import EdgeError, FrameError
-from edge.inference.model import OnnxModel
 from edge.pipeline.path import DecodedFrame, FramePath
-from edge.pipeline.stages import Modules
 from edge.wasm.engine import GuestEngine
 from edge.worker.channel import WorkerEnd
+from edge.worker.loading import build
 from edge.worker.versions import versions
 
 _END: Final = None
@@ -58,28 +55,11 @@ def work(end: WorkerEnd) -> int:
 
 
 def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
-    plan: PipelinePlan = start.plan
-    began = time.perf_counter()
-    preprocess, postprocess = (
-        engine.load(Path(guest.path), guest.sha256, guest.memory_mib, metered=guest.fuel > 0)
-        for guest in (plan.preprocess, plan.postprocess)
-    )
-    policy = plan.decide
-    decide = engine.load_policy(
-        Path(policy.path), policy.sha256, policy.memory_mib, metered=policy.fuel > 0
-    )
-    guests_done = time.perf_counter()
-    model = OnnxModel.load(plan.model)
-    model_done = time.perf_counter()
-    path = FramePath(plan, Modules(preprocess, postprocess, decide), model, start.policy)
+    path, load_ms = build(engine, start.plan, start.policy)
     end.send(
         Loaded(
             provider=path.provider,
-            load_ms={
-                "guests": round((guests_done - began) * 1e3, 1),
-                "model": round((model_done - guests_done) * 1e3, 1),
-                "bind": round((time.perf_counter() - model_done) * 1e3, 1),
-            },
+            load_ms=load_ms,
             state_refused=path.take_state_refusal(),
             versions=versions(),
         )

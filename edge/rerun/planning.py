@@ -1,0 +1,173 @@
+"""The plan by which a record is judged again: the recorded deployment, with the wished changes.
+
+Deployments are known by the digest of their manifest. They are looked for in the folders that were
+named, in the state directory, where updates put them, and in what is shipped.
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from edge import config
+from edge.contracts.plan import GuestPlan, PipelinePlan
+from edge.contracts.verdict import DeploymentRef
+from edge.deployment.folder import LoadedDeployment, load_folder, plans
+from edge.errors import ConfigError, DeploymentError
+from edge.ledger.record import Record
+from edge.shipped import path as shipped
+
+_SHIPPED: Final = "models/pcb/deployment"
+_PATIENCE: Final = 20
+"""Times the granted call time: a slow machine is no reason for another verdict."""
+_CHANGE: Final = re.compile(
+    r"pipelines\.(?P<pipeline>[\w-]+)\.(?P<role>preprocess|postprocess|decide)\.parameters\.\S+?"
+    r"\s*=.*|signals\.(?P<signal>[\w.-]+?)\s*=.*",
+    re.DOTALL,
+)
+
+
+class Changes:
+    """What is to be other than recorded: `--set` of the command.
+
+    Args:
+        wishes: Each `pipelines.NAME.ROLE.parameters.KEY=VALUE` or `signals.NAME=NUMBER`.
+
+    Attributes:
+        signals: Values by logical name, in the place of the recorded ones.
+
+    Raises:
+        ConfigError: A wish is neither.
+    """
+
+    def __init__(self, wishes: Sequence[str] = ()) -> None:
+        self.signals: dict[str, float] = {}
+        self._parameters: list[tuple[str, str]] = []
+        for wish in wishes:
+            match = _CHANGE.fullmatch(wish)
+            if match is None:
+                raise ConfigError(
+                    "--set",
+                    f"{wish!r} names neither a parameter nor a signal",
+                    "expected pipelines.NAME.ROLE.parameters.KEY=VALUE or signals.NAME=NUMBER",
+                )
+            if match["signal"]:
+                self.signals[match["signal"]] = _number(wish)
+            else:
+                self._parameters.append((match["pipeline"], wish))
+
+    def applied(self, plan: PipelinePlan) -> PipelinePlan:
+        """Return the plan with the wished parameters."""
+        document: dict[str, Any] = {
+            role: {"parameters": copy.deepcopy(_guest(plan, role).parameters)} for role in _ROLES
+        }
+        wished = {"pipelines": {plan.name: document}}
+        for pipeline, wish in self._parameters:
+            if pipeline == plan.name:
+                config.lay_over(wished, wish)
+        guests = {
+            role: msgspec.structs.replace(
+                _guest(plan, role), parameters=document[role]["parameters"]
+            )
+            for role in _ROLES
+        }
+        return msgspec.structs.replace(plan, **guests)
+
+
+_ROLES: Final = ("preprocess", "postprocess", "decide")
+
+
+class Deployments:
+    """Where recorded deployments are found.
+
+    Args:
+        named: Folders that the caller named. Where there is one only, it is taken for records of
+            other deployments, too, and every difference is told.
+        state: The state directory.
+
+    Raises:
+        DeploymentError: A named folder is no sound deployment.
+    """
+
+    def __init__(self, named: Sequence[Path], state: Path) -> None:
+        self._state = state
+        self._named = [load_folder(folder) for folder in named]
+        self._found: dict[str, LoadedDeployment | None] = {
+            loaded.digest: loaded for loaded in self._named
+        }
+
+    def find(self, wanted: DeploymentRef) -> LoadedDeployment | None:
+        """Return the deployment of a record, or None where it is not here."""
+        if wanted.digest not in self._found:
+            self._found[wanted.digest] = self._look(wanted.digest)
+        found = self._found[wanted.digest]
+        return self._named[0] if found is None and len(self._named) == 1 else found
+
+    def _look(self, digest: str) -> LoadedDeployment | None:
+        places = [
+            *self._state.glob(f"deployments/{digest}"),
+            *self._state.glob(f"*/deployments/{digest}"),
+            shipped(_SHIPPED),
+        ]
+        for place in places:
+            try:
+                loaded = load_folder(place)
+            except DeploymentError:
+                continue  # an altered copy is not the recorded one
+            if loaded.digest == digest:
+                return loaded
+        return None
+
+
+def plan_of(
+    deployment: LoadedDeployment, record: Record, provider: str = ""
+) -> PipelinePlan | None:
+    """Return the plan of the record's pipeline, as it was run; None where there is no such one.
+
+    Args:
+        deployment: Where it is looked for.
+        record: Says provider, threads and options.
+        provider: Another one to run on; empty: the recorded one.
+    """
+    if record.pipeline not in deployment.manifest.pipelines:
+        return None
+    runtime = record.runtime
+    bindings: dict[str, dict[str, str]] = {}
+    for pipeline in deployment.manifest.pipelines.values():
+        names = [pipeline.source, pipeline.reference or ""]
+        names += [grant.name for grant in pipeline.signals]
+        names += [grant.name for grant in pipeline.actions]
+        for name in filter(None, names):
+            kind, _, rest = name.partition(".")
+            bindings.setdefault(kind, {})[rest] = f"replay/{name}"
+    inference: dict[str, Any] = {"threads": runtime.threads or 1, "options": runtime.options}
+    if provider or record.provider:
+        inference["provider"] = provider or record.provider
+    if provider and provider != record.provider:
+        inference["options"] = {}
+    settings = config.parse(
+        {"bindings": bindings, "inference": inference, "deadlines": {"margin_ms": 1}}, "replay"
+    )
+    (plan,) = (each for each in plans(deployment, settings) if each.name == record.pipeline)
+    patient = {
+        role: msgspec.structs.replace(
+            _guest(plan, role), call_ms=_guest(plan, role).call_ms * _PATIENCE
+        )
+        for role in _ROLES
+    }
+    return msgspec.structs.replace(plan, **patient)
+
+
+def _guest(plan: PipelinePlan, role: str) -> GuestPlan:
+    guest: GuestPlan = getattr(plan, role)
+    return guest
+
+
+def _number(wish: str) -> float:
+    try:
+        return float(wish.partition("=")[2])
+    except ValueError:
+        raise ConfigError("--set", f"{wish!r}: a signal is a number") from None
