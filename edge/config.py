@@ -156,7 +156,9 @@ class LedgerSection(Section):
     cosigners: Annotated[tuple[str, ...], Field(strict=False, max_length=16)] = Field(
         (), description="Verifier keys (vkey) of the clouds whose cosignatures are kept."
     )
-    frames: KeptFramesSection = Field(default_factory=KeptFramesSection)
+    frames: KeptFramesSection = Field(
+        default_factory=KeptFramesSection, description="Frames kept beside their records."
+    )
 
 
 def is_group(name: str) -> bool:
