@@ -96,8 +96,8 @@ static void read_rule(const edge_config *config, edge_json *given, rule *r) {
     }
     int32_t signal = edge_config_name(given, "signal", config->signals, "no such signal is granted");
     r->signal = signal < 0 ? 0 : (uint32_t)signal;
-    r->min = edge_json_number(given, "min", -__builtin_inf(), -1e300, 1e300);
-    r->max = edge_json_number(given, "max", __builtin_inf(), -1e300, 1e300);
+    r->min = edge_json_number(given, "min", -__builtin_inf(), -1e14, 1e14);
+    r->max = edge_json_number(given, "max", __builtin_inf(), -1e14, 1e14);
     r->verdict = RULE_VERDICTS[edge_json_choice(given, "verdict", 0, RULE_VERDICT_WORDS, 2)];
     r->on_absent = edge_json_choice(given, "on_absent", ON_REVIEW, MISSING_WORDS, 2);
     r->on_stale = edge_json_choice(given, "on_stale", ON_REVIEW, MISSING_WORDS, 2);
