@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import StorageError
+from edge.ledger import checkpoint as checkpoints
 from edge.ledger import schema, tree
 from edge.ledger.signing import Kept
 from edge.ledger.verify import Origin, Place, Row
@@ -67,7 +68,6 @@ class Reading:
         """Yield the last records, oldest first."""
         return self._select("WHERE seq > (SELECT max(seq) FROM record) - ? ORDER BY seq", (count,))
 
-    def record(self, seq: int) -> Row | None:
     def decided_between(self, first_ns: int, last_ns: int) -> Iterator[Row]:
         """Yield the records decided from one instant to another, UTC, by place."""
         return self._select("WHERE at_ns BETWEEN ? AND ? ORDER BY seq", (first_ns, last_ns))
@@ -76,8 +76,13 @@ class Reading:
         """Yield what people said of verdicts, by place."""
         return self._select("WHERE frame = x'' ORDER BY seq", ())
 
+    def record(self, seq: int) -> Row | None:
         """Return the record at a place, or None."""
         return next(self._select("WHERE seq=?", (seq,)), None)
+
+    def places(self, first: int, last: int) -> Iterator[Row]:
+        """Yield the records from a place to a place."""
+        return self._select("WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last))
 
     def size(self) -> int:
         """Return how many records were committed, the pruned among them."""
@@ -114,14 +119,25 @@ class Reading:
             ).fetchone()
         return Kept(*row) if row else None
 
-    def checkpoints(self, *, newest_first: bool = False) -> Iterator[Kept]:
+    def covering(self, seq: int, limit: int) -> list[Kept]:
+        """Return the last checkpoints that cover a record, newest first."""
+        with self._errors():
+            rows = self._database.execute(
+                "SELECT size, note FROM checkpoint WHERE size >= ? ORDER BY size DESC LIMIT ?",
+                (seq, limit),
+            )
+            return [Kept(*row) for row in rows]
+
+    def checkpoints(self) -> Iterator[Kept]:
         """Yield the checkpoints, by size."""
         with self._errors():
-            order = "DESC" if newest_first else "ASC"
-            for row in self._database.execute(
-                f"SELECT size, note FROM checkpoint ORDER BY size {order}"  # noqa: S608 - ours
-            ):
+            for row in self._database.execute("SELECT size, note FROM checkpoint ORDER BY size"):
                 yield Kept(*row)
+
+    @property
+    def log_origin(self) -> str:
+        """Origin of the ledger's checkpoints."""
+        return checkpoints.origin(self.origin.device, self.origin.ledger)
 
     def signers(self) -> list[tuple[str, int]]:
         """Return the keys that signed, as the ledger says: vkey, and the size it began after."""

@@ -87,6 +87,11 @@ class Edge:
             first, new, level = first // WIDTH, above, level + 1
         return Edge(self.size + len(leaves), rows), Growth(added, filled)
 
+    @property
+    def rows(self) -> list[list[bytes]]:
+        """Hashes of the last tile of each level, from level 0 up; not to be changed."""
+        return self._rows
+
     def ends_with(self, leaves: Sequence[bytes]) -> bool:
         """Whether these are the last leaves, as far as the last tile of level 0 says."""
         last = self._rows[0] if self._rows else []

@@ -11,12 +11,13 @@ Obligations, each checked for every row, in this order:
 6. At the end: the marks in the file (last record, receipt) and the head that the caller expects lie
    on this chain.
 
-Whoever can write the file can also rewrite all records after some place, the marks with them. That
-is seen by comparing with a head that lies elsewhere: the last one that the cloud receipted.
+Whoever can write the file can also rewrite all records after some place, the marks with them. What
+is signed (`edge.ledger.audit`) cannot be rewritten without the key; what is not signed yet, or by
+whoever has the key, shows by comparing with a head or a checkpoint that lies elsewhere.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -64,7 +65,8 @@ class Finding(msgspec.Struct, frozen=True):
 
     Attributes:
         seq: The record at fault; 0: not one record.
-        kind: `altered`, `removed`, `inserted`, `displaced`, `unreadable`, `mark` or `rewritten`.
+        kind: `altered`, `removed`, `inserted`, `displaced`, `unreadable`, `mark`, `rewritten`,
+            `tree` (a hash of it was altered, the records not) or `checkpoint` (likewise).
         detail: The whole sentence.
     """
 
@@ -118,11 +120,25 @@ _claims = msgspec.json.Decoder(_Claims)
 _MARKS: Final = ("anchor", "receipt", "head")
 
 
+class Beside(Protocol):
+    """A check that goes along."""
+
+    def begin(self, anchor: int) -> Finding | None:
+        """Called first; records up to `anchor` were pruned."""
+
+    def step(self, seq: int, leaf: bytes) -> Finding | None:
+        """Called with each record that was found sound, and its leaf hash."""
+
+    def end(self, last: int) -> Finding | None:
+        """Called when all were; `last` is the last one's place."""
+
+
 def verify(
     origin: Origin,
     marks: Mapping[str, Place],
     rows: Iterable[Row],
     expected: Place | None = None,
+    beside: Beside | None = None,
 ) -> Report:
     """Check a ledger.
 
@@ -131,18 +147,25 @@ def verify(
         marks: `anchor`, `receipt` and `head`.
         rows: All records, by place.
         expected: A head that the caller knows from elsewhere.
+        beside: Looks at each record that was found sound.
     """
     anchor = marks["anchor"]
     walk = _Walk(origin, anchor, [place for place in (marks["receipt"], expected) if place])
     finding = _unlike_anchor(anchor)
     try:
+        if finding is None and beside is not None:
+            finding = beside.begin(anchor.seq)
         if finding is None:
             for row in rows:
                 finding = walk.step(row)
+                if finding is None and beside is not None:
+                    finding = beside.step(walk.seq, walk.leaf)
                 if finding is not None:
                     break
             else:
                 finding = walk.end(marks["head"])
+                if finding is None and beside is not None:
+                    finding = beside.end(walk.seq)
     except StorageError as failed:
         finding = Finding(walk.seq + 1, "unreadable", f"cannot be read from here on: {failed}")
     return Report(
@@ -171,6 +194,7 @@ class _Walk:
         self.anchor = anchor
         self.seq = anchor.seq
         self.head = anchor.head if anchor.seq else GENESIS
+        self.leaf = b""
         self.count = 0
         self._witnesses = [place for place in witnesses if place.seq >= anchor.seq]
 
@@ -183,7 +207,8 @@ class _Walk:
             claims = _claims.decode(row.body)
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as wrong:
             return Finding(place, "altered", f"record {place} is not a record any more: {wrong}")
-        after = records.next_head(self.head, row.body)
+        self.leaf = records.leaf_hash(row.body)
+        after = records.linked(self.head, self.leaf)
         finding = self._unchained(row, claims, after) or self._unlike(row, claims)
         if finding is not None:
             return finding
