@@ -24,7 +24,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-postgres check static format bench guests guests-all deployment schema lock clean
+.PHONY: help setup setup-tests demo test faults test-postgres check static format bench guests guests-all deployment schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ demo: setup ## Play camera frames through the real daemon and score its verdicts
 
 test: setup-tests ## Run all tests.
 	$(BIN)/pytest $(ARGS)
+
+faults: setup-tests ## Kill and cut the power for hours, resumable; needs root for the power cuts. Results: .out/faults.jsonl
+	PYTHONPATH=tests nice -n 15 $(BIN)/python tests/faults/long_form.py $(ARGS)
 
 test-postgres: setup ## Test the collector's store on PostgreSQL too, installing Debian's where it is missing.
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get -qq install -y --no-install-recommends postgresql

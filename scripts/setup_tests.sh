@@ -1,8 +1,8 @@
 #!/bin/sh
 # Install what the tests need and .venv lacks: sh scripts/setup_tests.sh VENV
 #
-# The Mosquitto broker and a Rust for WebAssembly by apt-get (Debian and its kin), as root or by
-# sudo; the Go toolchain into VENV. The tests start their own brokers, on free ports. What cannot be
+# The Mosquitto broker, strace (the fault tests strike a process at a system call by it) and a Rust
+# for WebAssembly by apt-get (Debian and its kin), as root or by sudo; the Go toolchain into VENV. The tests start their own brokers, on free ports. What cannot be
 # installed is named; the tests that need it are skipped with that reason, and fail in CI (CI=true).
 set -eu
 venv=${1:-.venv}
@@ -16,6 +16,7 @@ has_toolchain() {
 
 packages=
 command -v mosquitto >/dev/null 2>&1 || packages='mosquitto'
+command -v strace >/dev/null 2>&1 || packages="$packages strace"
 has_toolchain rust || packages="$packages rustc-web rust-web-src"
 
 if [ -n "$packages" ]; then
@@ -45,6 +46,10 @@ missing=0
 if ! command -v mosquitto >/dev/null 2>&1; then
     missing=1
     printf 'setup-tests: Mosquitto is missing and could not be installed. Install the package "mosquitto" (apt-get, dnf, apk, brew) and run make again.\n' >&2
+fi
+if ! command -v strace >/dev/null 2>&1; then
+    missing=1
+    printf 'setup-tests: strace is missing and could not be installed.\n' >&2
 fi
 for language in rust go; do
     has_toolchain $language && continue
