@@ -1,9 +1,10 @@
 #!/bin/sh
 # Install what the tests need and .venv lacks: sh scripts/setup_tests.sh VENV
 #
-# The Mosquitto broker, strace (the fault tests strike a process at a system call by it) and a Rust
-# for WebAssembly by apt-get (Debian and its kin), as root or by sudo; the Go toolchain into VENV. The tests start their own brokers, on free ports. What cannot be
-# installed is named; the tests that need it are skipped with that reason, and fail in CI (CI=true).
+# By apt-get (Debian and its kin), as root or by sudo: the Mosquitto broker, strace (fault tests strike
+# processes at a system call by it), a Rust for WebAssembly; the Go toolchain into VENV. The tests
+# start their own brokers, on free ports. What cannot be installed is named; the tests that need it
+# are skipped with that reason, and fail in CI (CI=true).
 set -eu
 venv=${1:-.venv}
 
