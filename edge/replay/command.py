@@ -20,7 +20,13 @@ from edge.errors import ConfigError
 from edge.observability import log
 from edge.replay.parts import Playlist
 from edge.replay.player import Pace, Target, Watcher, play
-from edge.replay.playlists import Variant, dataset_playlist, plain_playlist, simulated_playlist
+from edge.replay.playlists import (
+    Variant,
+    dataset_playlist,
+    plain_playlist,
+    simulated_playlist,
+    time_lapse_playlist,
+)
 from edge.replay.report import TerminalWatcher, score_table
 from edge.replay.score import Score, percentiles, score
 
@@ -103,6 +109,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--split", default="", help="of a data set: play this part of it alone")
     parser.add_argument(
+        "--time-lapse", action="store_true",
+        help="of a data set: each split is a series, played in order of its part ids, its first "
+        "frame the reference of all; scored is how the verdicts' score follows time",
+    )  # fmt: skip
+    parser.add_argument(
         "--reference-id", default="", help="of a plain folder: the reference of all its frames"
     )
     parser.add_argument("--seed", type=int, default=1, help="of order, choice and simulation")
@@ -150,6 +161,8 @@ def _playlist(arguments: argparse.Namespace) -> Playlist:
     folder: Path | None = arguments.folder
     if folder is None:
         return simulated_playlist(arguments.seed, arguments.frames or _SIMULATED_FRAMES)
+    if arguments.time_lapse:
+        return time_lapse_playlist(folder, split=arguments.split, limit=arguments.frames)
     if (folder / "parts.csv").is_file():
         return dataset_playlist(
             folder,

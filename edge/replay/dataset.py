@@ -1,7 +1,8 @@
 """Reads a folder in the data format: `parts.csv`, `boxes.csv`, `splits/*.txt`, `images/`.
 
-`parts.csv` needs the columns `part_id` and `image`; `template`, `split`, `verdict` (OK or NG) and
-`residual_px` are used where they are there. `boxes.csv` (`image,x1,y1,x2,y2,class`, pixels) may
+`parts.csv` needs the columns `part_id` and `image`; `template`, `split`, `verdict` (OK or NG),
+`label` (the kind of defect), `group` (the physical part that several frames show) and `residual_px`
+are used where they are there. `boxes.csv` (`image,x1,y1,x2,y2,class`, pixels) may
 be absent: then defects are not known one by one. Whatever is wrong is said with its place.
 """
 
@@ -31,6 +32,9 @@ class Row:
         is_good: What the table says; where it says nothing, whether it has no box.
         boxes: Its defects; None where the folder has no boxes.csv.
         residual_px: Unexplained difference to the template; -1 where not measured.
+        label: Kind of defect of the whole part; empty where the table has none.
+        group: The physical part that this frame shows with others; empty: it stands for itself.
+        split: The value of the column `split`.
     """
 
     part_id: str
@@ -39,6 +43,9 @@ class Row:
     is_good: bool
     boxes: tuple[TrueBox, ...] | None
     residual_px: int
+    label: str = ""
+    group: str = ""
+    split: str = ""
 
 
 def read_dataset(folder: Path, split: str = "") -> tuple[Row, ...]:
@@ -109,6 +116,9 @@ def _part(
         is_good=verdict == "OK" if verdict else not found,
         boxes=found,
         residual_px=_whole(table, line, "residual_px", residual) if residual else _UNMEASURED,
+        label=cells.get("label", ""),
+        group=cells.get("group", ""),
+        split=cells.get("split", ""),
     )
 
 

@@ -34,10 +34,12 @@ class Truth:
     Attributes:
         is_good: Whether it should pass.
         boxes: Its defects; None where they are not known one by one.
+        label: What kind of defect it has as a whole; empty where that is not known.
     """
 
     is_good: bool
     boxes: tuple[TrueBox, ...] | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,20 @@ class ReplayPart:
     """A part to be played.
 
     Attributes:
-        part_id: Unique in its playlist.
+        part_id: Unique in its playlist, unless several frames show one part.
         truth: None where nothing is known.
         picture: Makes the picture, the same at each call; called off the event loop.
         reference_id: Of the reference image that it is compared with; empty: none.
+        series: Of a time lapse: what it is a series of, whose frames come in order of time.
+        grouped: Whether it is one of several frames of the part.
     """
 
     part_id: str
     truth: Truth | None
     picture: Callable[[], Payload]
     reference_id: str = ""
+    series: str = ""
+    grouped: bool = False
 
 
 @dataclass(frozen=True)

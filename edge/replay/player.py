@@ -285,7 +285,9 @@ class _Player:
             part_id=_level(part.part_id),
             reference_id=_level(part.reference_id) if part.reference_id else "none",
         )
-        shot = Shot(frame_id, part.part_id, part.truth, time.monotonic_ns())
+        shot = Shot(
+            frame_id, part.part_id, part.truth, time.monotonic_ns(), part.series, part.grouped
+        )
         self._shots[frame_id] = shot
         self._open.add(frame_id)
         self._played.shots.append(shot)

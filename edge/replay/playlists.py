@@ -53,6 +53,8 @@ def dataset_playlist(
 ) -> Playlist:
     """Parts of a data set, each in all its `variants` that can be made, in seeded order.
 
+    Frames that show one part (column `group`) have its id, and follow each other.
+
     Raises:
         ConfigError: The folder is not in the data format, or none of the variants can be made.
     """
@@ -70,8 +72,7 @@ def dataset_playlist(
             f"no part can be played as {wanted}",
             "ok and ng-single need templates and boxes",
         )
-    random.Random(seed).shuffle(parts)  # noqa: S311 - an order of play, not a secret
-    parts = parts[:limit]
+    parts = _shuffled(parts, seed)[:limit]
     needed = {part.reference_id for part in parts}
     references = {
         _reference_id(row): partial(_read_file, row.template)
@@ -79,6 +80,35 @@ def dataset_playlist(
         if row.template is not None and _reference_id(row) in needed
     }
     return Playlist(f"{folder.name}{f' ({split})' if split else ''}", parts, references)
+
+
+def time_lapse_playlist(folder: Path, *, split: str = "", limit: int | None = None) -> Playlist:
+    """Each split of a data set as a series in order of its part ids, its first frame the reference.
+
+    For drift: a score that should rise along the series is compared with time.
+
+    Raises:
+        ConfigError: The folder is not in the data format.
+    """
+    series: dict[str, list[Row]] = {}
+    for row in sorted(read_dataset(folder, split), key=lambda row: row.part_id):
+        series.setdefault(row.split, []).append(row)
+    parts = [
+        ReplayPart(
+            row.part_id,
+            Truth(row.is_good, None, row.label),
+            partial(_read_file, row.image),
+            rows[0].image.stem,
+            series=name,
+        )
+        for name, rows in series.items()
+        for row in rows
+    ]
+    references = {
+        rows[0].image.stem: partial(_read_file, rows[0].image) for rows in series.values()
+    }
+    title = f"{folder.name}, {len(series)} series in order of time"
+    return Playlist(title, parts[:limit], references)
 
 
 def simulated_playlist(
@@ -119,7 +149,11 @@ def _part(row: Row, variant: Variant, seed: int) -> ReplayPart | None:
     """The part in one variant; None where it cannot be made, or its truth would not be known."""
     reference_id = _reference_id(row)
     as_is = ReplayPart(
-        row.part_id, Truth(row.is_good, row.boxes), partial(_read_file, row.image), reference_id
+        row.group or row.part_id,
+        Truth(row.is_good, row.boxes, row.label),
+        partial(_read_file, row.image),
+        reference_id,
+        grouped=bool(row.group),
     )
     if variant is Variant.AS_IS or (variant is Variant.OK and row.is_good):
         return as_is
@@ -135,6 +169,16 @@ def _part(row: Row, variant: Variant, seed: int) -> ReplayPart | None:
     truth = Truth(kept is None, (kept,) if kept else ())
     picture = partial(_repaired, row.image, row.template, row.boxes, kept)
     return ReplayPart(name, truth, picture, reference_id)
+
+
+def _shuffled(parts: Sequence[ReplayPart], seed: int) -> list[ReplayPart]:
+    """In seeded order, frames of one part together and as they stood."""
+    together: dict[str, list[ReplayPart]] = {}
+    for part in parts:
+        together.setdefault(part.part_id, []).append(part)
+    bursts = list(together.values())
+    random.Random(seed).shuffle(bursts)  # noqa: S311 - an order of play, not a secret
+    return [part for burst in bursts for part in burst]
 
 
 def _simulated(part: Part) -> ReplayPart:

@@ -97,6 +97,14 @@ def score_table(score: Score) -> Table:
             "defects found where they are",
             f"{boxes.matched} of {boxes.true}; {boxes.found - boxes.matched} findings elsewhere",
         )
+    if score.parts is not None:
+        parts = score.parts
+        table.add_row(f"of {parts.count} parts, escape", _rate(parts.escape))
+        table.add_row(f"of {parts.count} parts, overkill", _rate(parts.overkill))
+    if score.labelled is not None:
+        table.add_row("kind of defect as known", _rate(score.labelled))
+    for name, correlation in score.drift.items():
+        table.add_row(f"score along {escape(name)}", f"Spearman {correlation:.3f}")
     table.add_row("latency seen by the camera", _latency(score.latency_ms))
     table.add_row("latency told by the daemon", _latency(score.daemon_latency_ms))
     table.add_row("budget", f"{score.budget_ms:g} ms on {escape(score.provider or '?')}")

@@ -25,12 +25,16 @@ class Shot:
     Attributes:
         truth: None where nothing is known of the part.
         published_ns: CLOCK_MONOTONIC, when it was handed to the broker's connection.
+        series: Of a time lapse, what it is a frame of.
+        grouped: Whether it is one of several frames of its part.
     """
 
     frame_id: str
     part_id: str
     truth: Truth | None
     published_ns: int
+    series: str = ""
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,21 @@ class Boxes:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Frames fused to the parts that they show: a part is judged as its worst frame is.
+
+    Attributes:
+        count: Parts with at least one verdict.
+        escape: Bad parts of which every frame passed, of the bad parts.
+        overkill: Good parts of which a frame was rejected, of the good parts.
+    """
+
+    count: int
+    escape: Rate
+    overkill: Rate
+
+
+@dataclass(frozen=True)
 class Score:
     """The score of one replay.
 
@@ -89,6 +108,10 @@ class Score:
         good_reviewed: Good parts sent to review, of the good parts answered.
         bad_reviewed: Bad parts sent to review, of the bad parts answered.
         boxes: None where no defects are known one by one.
+        parts: None where no part has several frames.
+        labelled: Frames whose strongest finding is of the kind that is known, of those with a known
+            kind; None where no kind is known.
+        drift: For each series Spearman's rank correlation of score and time, -1..1.
         latency_ms: Publication to verdict, as the camera sees it: p50, p95, p99, max.
         daemon_latency_ms: What the daemon says itself, from capture (or arrival) to publication.
         budget_ms: What the daemon says; 0 where no verdict came.
@@ -118,6 +141,9 @@ class Score:
     unsent: int = 0
     undecodable: int = 0
     lag_ms: Mapping[str, float] = field(default_factory=dict)
+    parts: Parts | None = None
+    labelled: Rate | None = None
+    drift: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def missing(self) -> int:
@@ -165,6 +191,9 @@ class Score:
             "good_reviewed": self.good_reviewed.value,
             "bad_reviewed": self.bad_reviewed.value,
             "boxes": _boxes_json(self.boxes),
+            "parts": _parts_json(self.parts),
+            "labelled": None if self.labelled is None else self.labelled.value,
+            "drift": dict(self.drift),
             "daemon_latency_ms": dict(self.daemon_latency_ms),
             "unsent": self.unsent,
             "undecodable": self.undecodable,
@@ -207,6 +236,9 @@ def score(shots: Sequence[Shot], answers: Sequence[Answer]) -> Score:
         good_reviewed=Rate(good.count(Kind.REVIEW), len(good)),
         bad_reviewed=Rate(bad.count(Kind.REVIEW), len(bad)),
         boxes=_match_all(judged),
+        parts=_fuse(judged),
+        labelled=_labelled(judged),
+        drift=_drift(judged),
         latency_ms=percentiles([(a.arrived_ns - s.published_ns) / 1e6 for s, a in judged]),
         daemon_latency_ms=percentiles(
             [v.latency_ms["total"] for v in verdicts if "total" in v.latency_ms]
@@ -272,6 +304,74 @@ def _match_all(judged: Sequence[tuple[Shot, Answer]]) -> Boxes | None:
         found=sum(len(found) for _, found in pairs),
         matched=sum(count_matches(true, found) for true, found in pairs),
     )
+
+
+def _fuse(judged: Sequence[tuple[Shot, Answer]]) -> Parts | None:
+    """A part is bad when one of its frames is known to be bad."""
+    frames: dict[str, list[tuple[Truth, Kind]]] = {}
+    for shot, answer in judged:
+        if shot.truth is not None and shot.grouped:
+            frames.setdefault(shot.part_id, []).append((shot.truth, answer.verdict.verdict))
+    if not frames:
+        return None
+    bad = [k for k in frames.values() if not all(truth.is_good for truth, _ in k)]
+    good = [k for k in frames.values() if all(truth.is_good for truth, _ in k)]
+    return Parts(
+        len(frames),
+        Rate(sum(all(kind is Kind.PASS for _, kind in part) for part in bad), len(bad)),
+        Rate(sum(any(kind is Kind.REJECT for _, kind in part) for part in good), len(good)),
+    )
+
+
+def _labelled(judged: Sequence[tuple[Shot, Answer]]) -> Rate | None:
+    known = [(shot.truth.label, a.verdict) for shot, a in judged if shot.truth and shot.truth.label]
+    if not known:
+        return None
+    met = [bool(v.defects) and v.defects[0].label == label for label, v in known]
+    return Rate(sum(met), len(met))
+
+
+def _drift(judged: Sequence[tuple[Shot, Answer]]) -> dict[str, float]:
+    series: dict[str, list[tuple[int, float]]] = {}
+    for shot, answer in judged:
+        if shot.series:
+            series.setdefault(shot.series, []).append((shot.published_ns, answer.verdict.score))
+    return {
+        name: round(spearman([score for _, score in sorted(points)]), 4)
+        for name, points in series.items()
+        if len(points) > 1
+    }
+
+
+def spearman(values: Sequence[float]) -> float:
+    """Rank correlation of values with their order, -1..1; equal values share their mean rank."""
+    places = sorted(range(len(values)), key=lambda place: values[place])
+    ranks = [0.0] * len(values)
+    start = 0
+    while start < len(places):
+        end = start
+        while end + 1 < len(places) and values[places[end + 1]] == values[places[start]]:
+            end += 1
+        for place in places[start : end + 1]:
+            ranks[place] = (start + end) / 2
+        start = end + 1
+    middle = (len(values) - 1) / 2
+    covariance = sum((rank - middle) * (n - middle) for n, rank in enumerate(ranks))
+    spread = sum((rank - middle) ** 2 for rank in ranks)
+    full = sum((n - middle) ** 2 for n in range(len(values)))
+    return covariance / math.sqrt(spread * full) if spread else 0.0
+
+
+def _parts_json(parts: Parts | None) -> dict[str, Any] | None:
+    if parts is None:
+        return None
+    return {
+        "count": parts.count,
+        "escape": parts.escape.value,
+        "escape_interval": parts.escape.interval,
+        "overkill": parts.overkill.value,
+        "overkill_interval": parts.overkill.interval,
+    }
 
 
 def _boxes_json(boxes: Boxes | None) -> dict[str, float | int | None] | None:

@@ -12,7 +12,13 @@ from edge.errors import ConfigError
 from edge.linesim import boards_of, encode_jpeg, line
 from edge.linesim.folder import write_folder
 from edge.replay.parts import Payload, ReplayPart, TrueBox
-from edge.replay.playlists import Variant, dataset_playlist, plain_playlist, simulated_playlist
+from edge.replay.playlists import (
+    Variant,
+    dataset_playlist,
+    plain_playlist,
+    simulated_playlist,
+    time_lapse_playlist,
+)
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +159,49 @@ def test_a_plain_folder_is_played_by_name_without_truth(tmp_path: Path) -> None:
 def test_a_folder_with_nothing_to_play_is_refused(tmp_path: Path, name: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         plain_playlist(tmp_path / name)
+
+
+def table(folder: Path, *rows: str) -> Path:
+    """A data set whose pictures are one byte each: playlists do not look into them."""
+    (folder / "images").mkdir(parents=True)
+    header = "part_id,image,template,split,verdict,label,group"
+    (folder / "parts.csv").write_text("\n".join([header, *rows]) + "\n")
+    for row in rows:
+        (folder / "images" / row.split(",")[1]).write_bytes(row.encode())
+    return folder
+
+
+def test_frames_of_one_part_have_its_id_and_follow_each_other(tmp_path: Path) -> None:
+    folder = table(
+        tmp_path / "set",
+        *(f"e{e}t{t},e{e}t{t}.png,,test,NG,crack,tile{t}" for e in range(3) for t in range(4)),
+    )
+    parts = dataset_playlist(folder, [Variant.AS_IS], seed=3).parts
+    ids = [part.part_id for part in parts]
+    assert sorted(set(ids)) == ["tile0", "tile1", "tile2", "tile3"]
+    assert ids == [id_ for id_ in dict.fromkeys(ids) for _ in range(3)]
+    assert all(part.grouped for part in parts)
+    assert {part.truth.label for part in parts if part.truth} == {"crack"}
+    assert len({part.picture().image for part in parts}) == 12
+
+
+def test_a_time_lapse_is_in_order_and_compares_with_its_first_frame(tmp_path: Path) -> None:
+    folder = table(
+        tmp_path / "set",
+        "t2,t2.png,,left,NG,pit,",
+        "t0,t0.png,,left,OK,,",
+        "u1,u1.png,,right,OK,,",
+        "t1,t1.png,,left,OK,,",
+        "u0,u0.png,,right,OK,,",
+    )
+    playlist = time_lapse_playlist(folder)
+    played = [(p.part_id, p.series, p.reference_id) for p in playlist.parts]
+    assert played == [
+        ("t0", "left", "t0"),
+        ("t1", "left", "t0"),
+        ("t2", "left", "t0"),
+        ("u0", "right", "u0"),
+        ("u1", "right", "u0"),
+    ]
+    assert set(playlist.references) == {"t0", "u0"}
+    assert playlist.references["u0"]().image.startswith(b"u0,")

@@ -6,7 +6,17 @@ import pytest
 
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.replay.parts import TrueBox, Truth
-from edge.replay.score import Answer, Rate, Score, Shot, count_matches, iou, percentiles, wilson
+from edge.replay.score import (
+    Answer,
+    Parts,
+    Rate,
+    Score,
+    Shot,
+    count_matches,
+    iou,
+    percentiles,
+    wilson,
+)
 from edge.replay.score import score as score_of
 
 GOOD = Truth(is_good=True, boxes=())
@@ -71,6 +81,53 @@ def test_a_good_part_rejected_is_overkill_and_reviewed_is_counted_apart() -> Non
     assert score.good_reviewed == Rate(1, 3)
     assert score.escape == Rate(0, 1)
     assert score.bad_reviewed == Rate(1, 1)
+
+
+def test_a_part_of_several_frames_is_judged_as_its_worst() -> None:
+    truths = [GOOD, GOOD, BAD, BAD]
+    burst = [
+        Shot(f"f{n}", f"part{n // 2}", truth, n, grouped=True) for n, truth in enumerate(truths)
+    ]
+    given = answers(*(verdict(f"f{n}", kind) for n, kind in enumerate(
+        ("pass", "reject", "pass", "review")
+    )))  # fmt: skip
+    assert score_of(burst, given).parts == Parts(2, Rate(0, 1), Rate(1, 1))
+    passed = answers(*(verdict(f"f{n}") for n in range(4)))
+    assert score_of(burst, passed).parts == Parts(2, Rate(1, 1), Rate(0, 1))
+    assert played([GOOD], verdict("f0")).parts is None
+
+
+def test_the_strongest_finding_is_held_to_the_known_kind() -> None:
+    scratched = Truth(is_good=False, label="scratch")
+    named = [Defect("scratch", 0.9, (0, 0, 1, 1)), Defect("ash", 0.2, (0, 0, 1, 1))]
+    score = played(
+        [scratched, scratched, scratched, BAD],
+        verdict("f0", "reject", defects=tuple(named)),
+        verdict("f1", "reject", defects=tuple(reversed(named))),
+        verdict("f2"),
+        verdict("f3", "reject", defects=tuple(named)),
+    )
+    assert score.labelled == Rate(1, 3)
+    assert score.to_json()["labelled"] == pytest.approx(1 / 3)
+    assert played([BAD], verdict("f0")).labelled is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "correlation"),
+    [((0.1, 0.2, 0.4, 0.9), 1.0), ((0.9, 0.5, 0.3, 0.0), -1.0), ((0.5,) * 4, 0.0),
+     ((0.1, 0.4, 0.2, 0.9), 0.8), ((0.1, 0.3, 0.3, 0.9), 0.9487)],
+)  # fmt: skip
+def test_drift_is_the_rank_correlation_of_score_and_time(
+    scores: tuple[float, ...], correlation: float
+) -> None:
+    shots = [Shot(f"f{n}", f"p{n}", None, n, series="spindle") for n in range(4)]
+    given = answers(*(verdict(f"f{n}", score=value) for n, value in enumerate(scores)))
+    assert score_of(shots, reversed_answers(given)).drift == {"spindle": correlation}
+
+
+def reversed_answers(given: list[Answer]) -> list[Answer]:
+    """Answers in another order than the frames: time is that of the frames."""
+    return given[::-1]
 
 
 def test_a_missing_verdict_is_a_finding_and_no_escape() -> None:
