@@ -3,15 +3,22 @@
 A wish beyond its grant is refused, counted and logged; it never delays a verdict.
 """
 
-from collections import deque
+import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from edge.config import BindingsSection
 from edge.contracts.messages import ActionWish
-from edge.contracts.plan import ActionGrant
+from edge.contracts.plan import ActionGrant, PipelinePlan
+from edge.daemon.intake import Frame
+from edge.daemon.leases import Lease, Leases
+from edge.daemon.rate import Rate
+from edge.mqtt.session import Session
+from edge.observability.counters import Counters
 
-_MINUTE_NS: Final = 60_000_000_000
+_NS_PER_MS: Final = 1_000_000
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -19,7 +26,9 @@ class Action(msgspec.Struct, frozen=True):
 
     Attributes:
         action: Logical name.
-        ttl_ms: How long it holds; the receiver reverts it then by itself. 0: an instant.
+        ttl_ms: How long it holds. Where the grant names a value to revert to, the daemon publishes
+            that then; otherwise the receiver reverts it by itself. 0: an instant, or a revert.
+        cause: `wish` of the policy; a revert because of `ttl`, `stop` of the daemon, or `restart`.
     """
 
     device: str
@@ -30,6 +39,7 @@ class Action(msgspec.Struct, frozen=True):
     value: float
     ttl_ms: int
     v: int = 1
+    cause: str = "wish"
 
 
 class Grant:
@@ -37,15 +47,106 @@ class Grant:
 
     def __init__(self, grant: ActionGrant) -> None:
         self.name = grant.name
-        self._max_per_minute = grant.max_per_minute
+        self.revert = grant.revert
+        self._rate = Rate(grant.max_per_minute)
         self._max_ttl_ms = grant.max_ttl_ms
-        self._done_ns: deque[int] = deque()
 
     def admit(self, wish: ActionWish, now_ns: int) -> int | None:
         """Return the wish's time to live, ms, cut to the grant; None: the rate is used up."""
-        while self._done_ns and now_ns - self._done_ns[0] >= _MINUTE_NS:
-            self._done_ns.popleft()
-        if len(self._done_ns) >= self._max_per_minute:
-            return None
-        self._done_ns.append(now_ns)
-        return min(wish.ttl_ms, self._max_ttl_ms)
+        return min(wish.ttl_ms, self._max_ttl_ms) if self._rate.admit(now_ns) else None
+
+
+class Actions:
+    """What one pipeline may cause.
+
+    Args:
+        plan: Its grants.
+        device: The device's id.
+        bindings: Where actions go.
+        session: The broker's session.
+        leases: Turns off what is turned on; shared by all pipelines.
+        counters: The daemon's.
+        complain: Logs, throttled: event, frame, sentence.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        device: str,
+        bindings: BindingsSection,
+        session: Session,
+        leases: Leases,
+        counters: Counters,
+        complain: Callable[[str, Frame, str], None],
+    ) -> None:
+        self._pipeline = plan.name
+        self._device = device
+        self._bindings = bindings
+        self._session = session
+        self._leases = leases
+        self._counters = counters
+        self._complain = complain
+        self._grants = tuple(Grant(grant) for grant in plan.actions)
+
+    def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
+        """Publish the wishes that are within their grants."""
+        for wish in wishes:
+            grant = self._grants[wish.index]
+            ttl_ms = grant.admit(wish, time.monotonic_ns())
+            binding = self._bindings.find(grant.name)
+            if ttl_ms is None or binding is None:
+                self._counters.count("actions_denied", action=grant.name)
+                detail = f"{grant.name}: more often than max_per_minute of its grant"
+                self._complain("action_denied", frame, detail)
+                continue
+            self._counters.count("actions_sent", action=grant.name)
+            action = Action(
+                self._device,
+                self._pipeline,
+                frame.frame_id,
+                frame.part_id,
+                grant.name,
+                wish.value,
+                ttl_ms,
+            )
+            self._send(action, binding.topic, binding.qos, grant.revert)
+
+    def _send(self, action: Action, topic: str, qos: int, revert: float | None) -> None:
+        def send() -> None:
+            self._session.publish(topic, msgspec.json.encode(action), qos=qos)
+
+        if revert is None:
+            send()
+            return
+        lease = Lease(
+            action=action.action,
+            topic=topic,
+            pipeline=action.pipeline,
+            frame_id=action.frame_id,
+            part_id=action.part_id,
+            revert=revert,
+            ttl_ms=action.ttl_ms,
+            until_ns=time.time_ns() + action.ttl_ms * _NS_PER_MS,
+        )
+        self._leases.hold(lease, send)
+
+
+def reverting(
+    session: Session, device: str
+) -> Callable[[Lease, str, Callable[[bool], None]], bool]:
+    """Return how leases publish their reverts: at QoS 1, whatever the binding says."""
+
+    def publish(lease: Lease, cause: str, done: Callable[[bool], None]) -> bool:
+        action = Action(
+            device,
+            lease.pipeline,
+            lease.frame_id,
+            lease.part_id,
+            lease.action,
+            lease.revert,
+            0,
+            cause=cause,
+        )
+        return session.publish(lease.topic, msgspec.json.encode(action), on_done=done)
+
+    return publish
