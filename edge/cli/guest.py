@@ -1,4 +1,4 @@
-"""`edge guest`: make, build, inspect, test and measure guests.
+"""`edge guest`: make, build, seal, inspect, test and measure guests.
 
 Exit status 0 good, 1 a finding or a failure, 2 usage.
 """
@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 
 from edge.contracts import abi
-from edge.errors import ConfigError
-from edge.sdk import inspection, measure, project, trial
-from edge.sdk.languages import TABLE
+from edge.errors import ConfigError, IncompatibleError
+from edge.sdk import inspection, measure, project, seal, trial
+from edge.sdk.languages import TABLE, ToolchainMissingError
 from edge.wasm.engine import GuestEngine
 
 EXIT_FAILED: Final = 1
@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = commands.add_parser("build", help="compile a project to a module")
     build.set_defaults(run_guest=_build)
     build.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
+    languages = commands.add_parser("languages", help="languages, and whether they can be built")
+    languages.set_defaults(run_guest=_languages)
+    _add_json(languages)
+    _seal_arguments(commands.add_parser("seal", help="make a module of another toolchain a guest"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,13 +55,20 @@ def run(arguments: argparse.Namespace) -> int:
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run_guest=_inspect)
     _add_module(parser)
+    parser.add_argument(
+        "--vectors", type=Path, metavar="DIR",
+        help="vectors whose calls are measured (default: the folder vectors beside FILE)",
+    )  # fmt: skip
     _add_json(parser)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    if not _is_file(arguments.file):
+    given: Path | None = arguments.vectors
+    if not _is_file(arguments.file) or (given is not None and not _is_folder(given)):
         return EXIT_USAGE
-    found = inspection.inspect(arguments.file, arguments.memory_mib)
+    beside = arguments.file.parent / "vectors"
+    vectors = given or (beside if beside.is_dir() else None)
+    found = inspection.inspect(arguments.file, arguments.memory_mib, vectors)
     if arguments.json:
         print(json.dumps(msgspec.to_builtins(found)))
     else:
@@ -89,9 +100,52 @@ def _build(arguments: argparse.Namespace) -> int:
     except ConfigError as refused:
         _usage(str(refused))
         return EXIT_USAGE
-    digest = hashlib.sha256(built.read_bytes()).hexdigest()
-    print(f"{built}: {built.stat().st_size} bytes, sha256 {digest}")
+    _print_module(built)
     return 0
+
+
+def _languages(arguments: argparse.Namespace) -> int:
+    found = []
+    for language in TABLE.values():
+        try:
+            language.find()
+            missing = ""
+        except ToolchainMissingError as error:
+            missing = str(error)
+        found.append({"name": language.name, "roles": language.roles, "missing": missing})
+        if not arguments.json:
+            print(f"{language.name:14}  {', '.join(language.roles):32}  {missing or 'ready'}")
+    if arguments.json:
+        print(json.dumps(found))
+    return 0
+
+
+def _seal_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run_guest=_seal)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a module, perhaps of WASI")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="the guest that is written")
+    parser.add_argument(
+        "--memory-mib", type=_mebibytes, required=True, metavar="MIB",
+        help="its memory from then on, minimum and maximum at once",
+    )  # fmt: skip
+
+
+def _seal(arguments: argparse.Namespace) -> int:
+    if not _is_file(arguments.file):
+        return EXIT_USAGE
+    try:
+        sealed = seal.seal(arguments.file.read_bytes(), arguments.memory_mib)
+    except IncompatibleError as unfit:
+        _usage(f"{arguments.file}: cannot be sealed: {unfit}")
+        return EXIT_FAILED
+    arguments.target.write_bytes(sealed)
+    _print_module(arguments.target)
+    return 0
+
+
+def _print_module(file: Path) -> None:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    print(f"{file}: {file.stat().st_size} bytes, sha256 {digest}")
 
 
 def _vector_arguments(
@@ -112,8 +166,9 @@ def _test(arguments: argparse.Namespace) -> int:
         return EXIT_USAGE
     with _engine() as engine:
         module = measure.load(engine, arguments.file, arguments.memory_mib)
+        metered = measure.load(engine, arguments.file, arguments.memory_mib, metered=True)
         found = []
-        for outcome in trial.outcomes(module, arguments.vectors, arguments.call_ms):
+        for outcome in trial.outcomes(module, arguments.vectors, arguments.call_ms, metered):
             found.append(outcome)
             if not arguments.json:
                 _print_outcome(outcome)
@@ -135,6 +190,8 @@ def _test(arguments: argparse.Namespace) -> int:
 
 def _print_outcome(outcome: trial.Outcome) -> None:
     took = f"  {outcome.call_us:.1f} us a call" if outcome.call_us else ""
+    if outcome.fuel:
+        took += f", {outcome.fuel} fuel"
     print(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.name}{took}")
     for problem in outcome.problems:
         print(f"      {problem}")

@@ -15,10 +15,12 @@ import msgspec
 
 from edge.contracts import abi
 from edge.errors import EdgeError, IncompatibleError
-from edge.sdk import module
+from edge.sdk import measure, module
 from edge.wasm import wasi
 from edge.wasm.engine import GuestEngine
-from edge.wasm.sandbox import MAX_WASM_BYTES
+from edge.wasm.guest import Guest
+from edge.wasm.sandbox import MAX_SCRIPT_BYTES
+from edge.wasm.script import COMPONENT_HEAD
 from edge.wasm.shape import PAGE_BYTES
 
 _CALL_MS: Final = 1000
@@ -51,6 +53,8 @@ class Inspection(msgspec.Struct, frozen=True):
         refusal: The host's reason where it does not.
         abi: Lowest host version that it asks for, `major.minor`; empty where it could not be asked.
         findings: Everything that the ABI does not allow, by name.
+        is_script: Whether it is a component: then the ABI's exports are not asked for.
+        costs: The dearest call of each role, of its vectors; empty where none were tried.
     """
 
     file: str
@@ -67,59 +71,87 @@ class Inspection(msgspec.Struct, frozen=True):
     custom_sections: tuple[str, ...]
     has_start: bool
     findings: tuple[str, ...]
+    is_script: bool = False
+    costs: tuple[measure.Cost, ...] = ()
 
 
-def inspect(file: Path, memory_mib: int) -> Inspection:
+def inspect(file: Path, memory_mib: int, vectors: Path | None = None) -> Inspection:
     """Look into a module.
 
     Args:
         file: The Wasm file.
         memory_mib: The most memory that the host would grant it.
+        vectors: Vectors whose calls are measured, where the host takes it.
 
     Raises:
         OSError: The file cannot be read.
     """
     with file.open("rb") as stream:
-        wasm = stream.read(MAX_WASM_BYTES + 1)
+        wasm = stream.read(MAX_SCRIPT_BYTES + 1)
     sha256 = hashlib.sha256(wasm).hexdigest()
-    refusal, version = _ask_host(file, sha256, memory_mib)
-    try:
-        declared = module.read(wasm)
-        exports = tuple(_beside_abi(declared))
-        findings = tuple(_findings(declared, exports))
-    except IncompatibleError as unreadable:
-        declared, exports = module.Declarations((), (), (), (), (), False), ()
-        findings = (str(unreadable),)
+    is_script = wasm.startswith(COMPONENT_HEAD)
+    answer = _ask_host(file, sha256, memory_mib, vectors)
+    declared = module.Declarations((), (), (), (), (), False)
+    exports: tuple[ExportFinding, ...] = ()
+    findings: tuple[str, ...] = ()
+    roles = answer.roles
+    if not is_script:
+        try:
+            declared = module.read(wasm)
+            exports = tuple(_beside_abi(declared))
+            findings = tuple(_findings(declared, exports))
+        except IncompatibleError as unreadable:
+            findings = (str(unreadable),)
+        roles = tuple(e.name for e in exports if e.state == "ok" and e.name in abi.ROLES)
     return Inspection(
-        str(file),
-        sha256,
-        len(wasm),
-        not refusal,
-        refusal,
-        version,
-        tuple(e.name for e in exports if e.state == "ok" and e.name in abi.ROLES),
-        declared.imports,
-        exports,
-        declared.memories,
-        declared.tables,
-        declared.custom_sections,
-        declared.has_start,
-        findings,
+        file=str(file),
+        sha256=sha256,
+        size_bytes=len(wasm),
+        usable=not answer.refusal,
+        refusal=answer.refusal,
+        abi=answer.version,
+        roles=roles,
+        imports=declared.imports,
+        exports=exports,
+        memories=declared.memories,
+        tables=declared.tables,
+        custom_sections=declared.custom_sections,
+        has_start=declared.has_start,
+        findings=findings,
+        is_script=is_script,
+        costs=answer.costs,
     )
 
 
-def _ask_host(file: Path, sha256: str, memory_mib: int) -> tuple[str, str]:
-    """The host's reason to refuse it (empty: it takes it), and the ABI that the guest asks for."""
+class _Answer(msgspec.Struct, frozen=True):
+    """What the host says of a file; no refusal: it takes it."""
+
+    refusal: str = ""
+    version: str = ""
+    roles: tuple[str, ...] = ()
+    costs: tuple[measure.Cost, ...] = ()
+
+
+def _ask_host(file: Path, sha256: str, memory_mib: int, vectors: Path | None) -> _Answer:
+    """Load it as a worker would, ask for its ABI, and measure the calls of its vectors."""
     with (
         tempfile.TemporaryDirectory(prefix="edge-guest-") as cache,
         GuestEngine(Path(cache)) as engine,
     ):
         try:
-            guest = engine.load(file, sha256, memory_mib).instantiate(_CALL_MS)
-            wanted = guest.call("edge_abi")
+            loaded = engine.load_policy(file, sha256, memory_mib)
+            guest = loaded.instantiate(_CALL_MS)
+            version = ""
+            if isinstance(guest, Guest):
+                wanted = guest.call("edge_abi")
+                version = f"{wanted >> 16 & _ANY}.{wanted & _ANY}"
         except EdgeError as refused:
-            return str(refused), ""
-    return "", f"{wanted >> 16 & _ANY}.{wanted & _ANY}"
+            return _Answer(str(refused))
+        roles = tuple(role for role in abi.ROLES if role in loaded.roles)
+        if vectors is None:
+            return _Answer("", version, roles)
+        seen = measure.costs(engine, file, vectors, memory_mib=memory_mib, call_ms=_CALL_MS)
+        return _Answer("", version, roles, tuple(seen))
 
 
 def _beside_abi(declared: module.Declarations) -> Iterator[ExportFinding]:
@@ -175,23 +207,30 @@ def lines(found: Inspection) -> Iterator[str]:
     yield f"  sha256   {found.sha256}"
     yield f"  size     {found.size_bytes} bytes"
     yield f"  roles    {', '.join(found.roles) or 'none'}"
-    yield f"  abi      {found.abi or 'unknown'} at least; this host has " + (
-        f"{abi.ABI_MAJOR}.{abi.ABI_MINOR}"
-    )
+    if found.is_script:
+        yield "  kind     a component: a script policy, run by the interpreter that it carries"
+    else:
+        yield f"  abi      {found.abi or 'unknown'} at least; this host has " + (
+            f"{abi.ABI_MAJOR}.{abi.ABI_MINOR}"
+        )
     for memory in found.memories:
         most = "no maximum" if memory.maximum is None else f"at most {_mib(memory.maximum)}"
         yield f"  memory   {_mib(memory.minimum)}, {most}"
     for table in found.tables:
         most = "no maximum" if table.maximum is None else f"at most {table.maximum}"
         yield f"  table    {table.minimum} elements, {most}"
-    imports = [f"{i.kind} {i.name} {i.signature}".rstrip() for i in found.imports]
-    yield f"  imports  {'; '.join(imports) or 'none'}"
-    yield f"  start    {'a start function runs at set-up' if found.has_start else 'none'}"
+    if not found.is_script:
+        imports = [f"{i.kind} {i.name} {i.signature}".rstrip() for i in found.imports]
+        yield f"  imports  {'; '.join(imports) or 'none'}"
+        yield f"  start    {'a start function runs at set-up' if found.has_start else 'none'}"
     if found.custom_sections:
         yield f"  custom   {', '.join(found.custom_sections)}"
     for export in found.exports:
         shown = export.found or export.expected
         yield f"  {export.state:8} {export.name} {shown}"
+    for cost in found.costs:
+        counted = f", at most {cost.fuel} fuel" if cost.fuel else ""
+        yield f"  cost     {cost.role}: 99 of 100 calls within {cost.p99_us:.1f} us{counted}"
     for finding in found.findings:
         yield f"  wrong    {finding}"
     if found.refusal:

@@ -115,6 +115,30 @@ def test_the_same_call_takes_the_same_fuel_in_every_instance(name: str, tmp_path
     assert used[:2] == used[2:]
 
 
+def test_the_languages_are_listed_with_what_they_lack(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["guest", "languages"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(TABLE)
+    assert lines[0].endswith("  ready")
+    assert main(["guest", "languages", "--json"]) == 0
+    for row in json.loads(capsys.readouterr().out):
+        assert row["roles"] == list(TABLE[row["name"]].roles)
+        assert not row["missing"] or TABLE[row["name"]].install in row["missing"]
+
+
+def test_a_role_that_a_language_does_not_serve_is_refused_with_those_that_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["guest", "new", "mine", "--lang", "python", "--role", "preprocess"]
+    assert main([*words, "--dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "--lang python: serves decide, not preprocess" in said
+    assert "c, zig, rust, go, assemblyscript" in said
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_project_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["guest", "new", "mine", "--lang", "c", "--role", "decide", "--dir", str(tmp_path)]
     assert main(words) == 0

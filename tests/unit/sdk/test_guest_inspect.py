@@ -25,12 +25,30 @@ def test_a_reference_guest_is_usable_and_described(capsys: pytest.CaptureFixture
     assert main(["guest", "inspect", str(file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["usable"], found["refusal"], found["findings"]) == (True, "", [])
-    assert (found["roles"], found["abi"], found["imports"]) == (["decide"], "1.0", [])
+    assert (found["roles"], found["abi"], found["imports"]) == (["decide"], "1.1", [])
     assert found["size_bytes"] == file.stat().st_size
     assert (found["memories"][0]["minimum"], found["memories"][0]["maximum"]) == (16, 16)
     states = {export["name"]: export["state"] for export in found["exports"]}
     assert states["edge_configure"] == "ok"
     assert states["preprocess"] == "absent"
+    (cost,) = found["costs"]  # of the vectors beside it
+    assert cost["role"] == "decide"
+    assert cost["p99_us"] > 0
+    assert cost["fuel"] > 100
+
+
+def test_no_vectors_no_costs_and_a_folder_that_is_none_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "alone.wasm"
+    file.write_bytes(shipped.path("guests/policy/policy.wasm").read_bytes())
+    assert main(["guest", "inspect", str(file)]) == 0
+    assert "cost " not in capsys.readouterr().out
+    vectors = str(shipped.path("guests/policy/vectors"))
+    assert main(["guest", "inspect", str(file), "--vectors", vectors]) == 0
+    assert "  cost     decide: 99 of 100 calls within " in capsys.readouterr().out
+    assert main(["guest", "inspect", str(file), "--vectors", str(tmp_path / "none")]) == 2
+    assert "no such folder" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_said_by_name_beside_the_hosts_reason(tmp_path: Path) -> None:

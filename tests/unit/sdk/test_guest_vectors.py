@@ -93,6 +93,41 @@ def test_memory_that_no_state_holds_is_found(
     assert "edge_state_save does not hold all that it remembers" in said
 
 
+def test_a_trap_at_the_most_findings_that_there_can_be_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decide = """
+      (func (export "decide") (param $call i32) (result i32)
+        (if (i32.ge_u (i32.load offset=28 (local.get $call)) (i32.const 300)) (then unreachable))
+        (i32.store offset=40 (local.get $call) (i32.const 0))
+        (f32.store offset=44 (local.get $call) (f32.const 0))
+        (i64.store offset=48 (local.get $call) (i64.const 0x6b6f))
+        (i32.const 0))"""
+    status, said = outcome_of(
+        tmp_path,
+        guest(decide=decide, preprocess="", postprocess="", state=""),
+        DECIDE.format(verdict="pass"),
+        capsys,
+    )
+    assert status == 1
+    assert "pass  one" in said
+    assert "FAIL  decide: extremes are survived" in said
+    assert "300 findings, signals of 0: guest" in said
+
+
+def test_fuel_is_counted_and_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    file = shipped.path("guests/boxes/boxes.wasm")
+    folder = shipped.path("guests/boxes/vectors")
+    counted = []
+    for _ in range(2):
+        assert main(["guest", "test", str(file), str(folder), "--json"]) == 0
+        outcomes = json.loads(capsys.readouterr().out)["outcomes"]
+        counted.append({each["name"]: each["fuel"] for each in outcomes})
+    assert counted[0] == counted[1]
+    assert counted[0]["xyxy"] > 100
+    assert counted[0]["refused-misspelt"] == 0
+
+
 @pytest.mark.parametrize(
     ("vector", "problem"),
     [

@@ -1,8 +1,11 @@
 """Sealing: a WASI module becomes a guest without a change to its code, or is refused by name."""
 
+from pathlib import Path
+
 import pytest
 from wasmtime import Engine, Func, Instance, Memory, Module, Store, Trap, WasmtimeError, wat2wasm
 
+from edge.cli.main import main
 from edge.errors import IncompatibleError
 from edge.sdk.seal import seal
 from edge.wasm.shape import PAGE_BYTES
@@ -117,3 +120,17 @@ def test_a_module_cut_anywhere_is_refused_or_gives_a_module_that_wasmtime_refuse
             continue
         with pytest.raises(WasmtimeError):
             Module(engine, cut)
+
+
+def test_the_command_writes_a_guest_and_names_what_cannot_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, target = tmp_path / "reactor.wasm", tmp_path / "guest.wasm"
+    file.write_bytes(of(REACTOR))
+    assert main(["guest", "seal", str(file), str(target), "--memory-mib", "2"]) == 0
+    assert target.read_bytes() == seal(of(REACTOR), 2)
+    file.write_bytes(of('(module (import "env" "abort" (func)) (memory 1))'))
+    target.unlink()
+    assert main(["guest", "seal", str(file), str(target), "--memory-mib", "2"]) == 1
+    assert "cannot be sealed: it imports env.abort" in capsys.readouterr().err
+    assert not target.exists()
