@@ -55,6 +55,20 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "signals_refused": Meaning("Signal payloads that could not be read.", ("signal",)),
         "actions_sent": Meaning("Actions published.", ("action",)),
         "actions_denied": Meaning("Actions that a policy wished and was not granted.", ("action",)),
+        "actions_reverted": Meaning(
+            "Actions that the daemon reverted, by cause: ttl, stop, restart.", ("action", "cause")
+        ),
+        "action_leases_unwritten": Meaning(
+            "Times that the journal of actions that hold could not be written."
+        ),
+        # Guests
+        "guest_lines": Meaning("Lines that guests logged.", ("pipeline", "role")),
+        "guest_lines_denied": Meaning(
+            "Lines that guests logged beyond their grant; they were dropped.", ("pipeline", "role")
+        ),
+        "policy_states_refused": Meaning(
+            "Times that a policy could not go on from its state and started empty.", ("pipeline",)
+        ),
         # Ledger
         "records_committed": Meaning("Verdicts recorded in the ledger."),
         "records_kept_back": Meaning("Verdicts that the ledger could not take at the time."),
