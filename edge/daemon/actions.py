@@ -131,9 +131,7 @@ class Actions:
         self._leases.hold(lease, send)
 
 
-def reverting(
-    session: Session, device: str
-) -> Callable[[Lease, str, Callable[[bool], None]], bool]:
+def reverting(session: Session, device: str) -> Publish:
     """Return how leases publish their reverts: at QoS 1, whatever the binding says."""
 
     def publish(lease: Lease, cause: str, done: Callable[[bool], None]) -> bool:
