@@ -46,14 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         for outcome in _outcomes(ledger, path.parent / kept.FOLDER, selection, rejudge):
             tally.add(outcome)
-            if arguments.json or (outcome.status != IDENTICAL and len(told) < _SHOWN):
+            if arguments.json or (len(told) < _SHOWN and _is_news(outcome, arguments.changes)):
                 told.append(outcome)
     if arguments.json:
         print(msgspec.json.encode({"records": told, "sum": tally.to_json()}).decode())
     elif not tally.total:
         print("no such record of a verdict", file=sys.stderr)
     else:
-        _print(tally, told)
+        _print(tally, told, arguments.changes)
     return 0 if tally.clean else 1
 
 
@@ -88,8 +88,17 @@ def _outcomes(
         yield rejudge.judge(gather(frames, row, record), truths.find(record))
 
 
-def _print(tally: Tally, told: list[Outcome]) -> None:
+def _is_news(outcome: Outcome, changes: list[str]) -> bool:
+    """Whether it is worth a line: where a change was wished, only an answer that moved is."""
+    if not changes or outcome.here is None:
+        return outcome.status != IDENTICAL
+    return outcome.here != outcome.recorded
+
+
+def _print(tally: Tally, told: list[Outcome], changes: list[str]) -> None:
     console = Console(soft_wrap=True, highlight=False)
+    for change in changes:
+        console.print(escape(f"what if {change}"))
     for outcome in told:
         part = f"  part {outcome.part_id}" if outcome.part_id else ""
         console.print(
@@ -99,11 +108,10 @@ def _print(tally: Tally, told: list[Outcome]) -> None:
         if outcome.here is not None:
             answers = f"{in_short(outcome.recorded)} recorded, {in_short(outcome.here)} here"
             console.print(escape(f"    {answers}"))
-        for difference in outcome.differences:
+        for difference in () if changes else outcome.differences:  # what was wished is known
             console.print(escape(f"    {difference.kind}: {difference}"))
-    untold = tally.total - tally.statuses[IDENTICAL] - len(told)
-    if untold > 0:
-        console.print(f"… and {untold} more (--json tells them all)")
+    if len(told) == _SHOWN:
+        console.print("… and more: --json tells them all")
     console.print(
         f"{tally.total} records: {tally.statuses[IDENTICAL]} identical, "
         f"{tally.statuses[DIFFERS]} differ, {tally.statuses[MISSING]} cannot be computed, "
@@ -114,6 +122,8 @@ def _print(tally: Tally, told: list[Outcome]) -> None:
         for (before, after), count in sorted(tally.moved.items()):
             table.add_row(before.value, after.value, str(count))
         console.print(table)
+    elif changes:
+        console.print("no verdict moved")
     _print_truth(console, "escape", "bad", tally.escape())
     _print_truth(console, "overkill", "good", tally.overkill())
 

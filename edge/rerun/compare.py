@@ -36,6 +36,7 @@ class Difference(msgspec.Struct, frozen=True):
         recorded: As it was, for people; empty: there was none.
         here: As it is, likewise.
         by: How far the two lie apart, where they are numbers.
+        note: What became of it, where nothing is here.
     """
 
     kind: str
@@ -43,8 +44,11 @@ class Difference(msgspec.Struct, frozen=True):
     recorded: str
     here: str
     by: float | None = None
+    note: str = ""
 
     def __str__(self) -> str:
+        if self.note:
+            return f"{self.what}: {self.recorded} recorded, {self.note}"
         apart = "" if self.by is None else f" ({self.by:+.6g})"
         return f"{self.what}: {self.recorded or 'none'} recorded, {self.here or 'none'} here{apart}"
 

@@ -47,7 +47,9 @@ def gather(folder: Path, row: Row, record: Record) -> Evidence:
         content = kept.read(folder, digest) if digest else b""
         if content is None:
             lies = kept.place(folder, digest).exists()
-            missing.append(Difference(INPUT, what, digest, _ALTERED if lies else _NOT_KEPT))
+            missing.append(
+                Difference(INPUT, what, digest, "", note=_ALTERED if lies else _NOT_KEPT)
+            )
         return content or b""
 
     frame = find("frame", digests.frame)

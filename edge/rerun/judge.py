@@ -233,7 +233,7 @@ def _absent(record: Record) -> tuple[Difference, ...]:
         "decide": was.decide,
     }
     return tuple(
-        Difference(DEPLOYMENT, what, digest, "not here") for what, digest in wanted.items()
+        Difference(DEPLOYMENT, what, digest, "", note="not here") for what, digest in wanted.items()
     )
 
 
