@@ -36,8 +36,8 @@ class Stored(Protocol):
     def tile(self, level: int, n: int) -> bytes:
         """Return the hashes of a tile."""
 
-    def tiles(self, level: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the full tiles of a level, in order."""
+    def leaf_tiles(self) -> tuple[int, int]:
+        """Return the first full tile of leaf hashes, and the number after the last one."""
 
     def edge(self) -> list[tuple[int, int, bytes]]:
         """Return the hashes of tiles that are not full."""
@@ -76,8 +76,6 @@ class Audit:
         self._leaves: list[bytes] = []  # not yet in the tree
         self._tile: list[bytes] = []  # of the leaves from `_begin` on, as stored
         self._begin = 0
-        self._full = iter(stored.tiles(0))
-        self._next_tile = next(self._full, None)
         self._due: list[tuple[Checkpoint, bool]] = []  # the next last; whether from elsewhere
         self._stop = 0  # size at which the leaves have to go into the tree
 
@@ -87,7 +85,10 @@ class Audit:
         if finding is not None:
             return finding
         size = self._stored.size()
-        floor = (self._next_tile[0] if self._next_tile else size // WIDTH) * WIDTH
+        first, after = self._stored.leaf_tiles()
+        if after > size // WIDTH:
+            return _tree(size, "it has more tiles than the records fill")
+        floor = (first if after else size // WIDTH) * WIDTH
         if floor > anchor:
             return _tree(anchor + 1, f"the leaf hashes of records {anchor + 1} to {floor} are gone")
         finding = self._take_upper(floor)
@@ -135,7 +136,7 @@ class Audit:
         for level, row in enumerate(self._tree.rows):
             if row != (rows[level] if level < len(rows) else []):  # 2
                 return _tree(last, f"the last hashes of level {level} are not those of the tree")
-        if self._next_tile is not None or len(rows) > len(self._tree.rows):
+        if len(rows) > len(self._tree.rows):
             return _tree(last, "it has more hashes than there are records")
         return None
 
@@ -167,8 +168,8 @@ class Audit:
 
     def _take_upper(self, floor: int) -> Finding | None:
         """Begin with the hashes of level 1, where those of level 0 were dropped."""
-        hashes = [one for _, tile in self._stored.tiles(1) for one in split(tile)]
-        hashes += [one for level, _, one in self._stored.edge() if level == 1]
+        read = (self._stored.tile(1, n) for n in range(-(-floor // WIDTH**2)))
+        hashes = [one for tile in read for one in split(tile)]
         if len(hashes) < floor // WIDTH:
             return _tree(0, f"its hashes of level 1 over records 1 to {floor} are not all there")
         upper, growth = Edge().grown(hashes[: floor // WIDTH])
@@ -182,9 +183,8 @@ class Audit:
         """Read the next leaves as they are stored; return whether that of `seq` is among them."""
         self._begin += len(self._tile)
         n = self._begin // WIDTH
-        if self._next_tile is not None and self._next_tile[0] == n:
-            self._tile = split(self._next_tile[1])
-            self._next_tile = next(self._full, None)
+        if (n + 1) * WIDTH <= self._stored.size():
+            self._tile = split(self._stored.tile(0, n))
             whole = len(self._tile) == WIDTH and len(self._tile[-1]) == HASH_BYTES
         else:
             edge = [(at, one) for level, at, one in self._stored.edge() if level == 0]

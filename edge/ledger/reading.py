@@ -97,12 +97,13 @@ class Reading:
         with self._errors():
             return tree.read_tile(self._database, level, n)
 
-    def tiles(self, level: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the full tiles of a level, with their numbers, in order."""
+    def leaf_tiles(self) -> tuple[int, int]:
+        """Return the first full tile of leaf hashes, and the number after the last one; or 0, 0."""
         with self._errors():
-            yield from self._database.execute(
-                "SELECT n, hashes FROM tile WHERE level=? ORDER BY n", (level,)
-            )
+            first, last = self._database.execute(
+                "SELECT min(n), max(n) FROM tile WHERE level=0"
+            ).fetchone()
+        return (0, 0) if first is None else (first, last + 1)
 
     def edge(self) -> list[tuple[int, int, bytes]]:
         """Return the hashes of the tiles that are not full: level, number among its level, hash."""
