@@ -37,7 +37,7 @@ from edge.linesim.line import boards_of, render_part
 from edge.linesim.scan import encode_jpeg
 from edge.pipeline.decode import decode
 from edge.pipeline.path import FramePath
-from edge.pipeline.stages import Modules
+from edge.pipeline.stages import load_modules
 from edge.shipped import path as shipped
 from edge.wasm.engine import GuestEngine
 
@@ -144,12 +144,7 @@ def _board_case(threads: int) -> _Case:
 def _measure(engine: GuestEngine, case: _Case, frames: int) -> PathFigures:
     plan = case.plan
     model = OnnxModel.load(plan.model)
-    modules = Modules(
-        *(
-            engine.load(Path(guest.path), guest.sha256, guest.memory_mib)
-            for guest in (plan.preprocess, plan.postprocess, plan.decide)
-        )
-    )
+    modules = load_modules(engine, plan)
     path = FramePath(plan, modules, model, PolicyState())
     path.encoded.keep(_REFERENCE, ContentType(), case.reference)
     floor = _Floor(plan, model, case.jpeg)

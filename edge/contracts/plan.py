@@ -126,6 +126,9 @@ class PipelinePlan(msgspec.Struct, frozen=True):
         budget_ms: From capture to publication of the verdict.
         fail_safe: The verdict of a frame that could not be judged.
         queue_frames: Frames that may wait for the worker.
+        preprocess: The guest of that role; where `graph` is set, a program.
+        postprocess: Likewise, and then the same program.
+        graph: Name under which a wasi-nn program finds the model; empty: the roles are guests'.
     """
 
     name: str
@@ -144,3 +147,4 @@ class PipelinePlan(msgspec.Struct, frozen=True):
     decide: GuestPlan
     signals: tuple[SignalGrant, ...] = ()
     actions: tuple[ActionGrant, ...] = ()
+    graph: str = ""

@@ -161,8 +161,9 @@ def _plan(
             PixelFormat(pipeline.image.format), pipeline.image.max_width, pipeline.image.max_height
         ),
         model=_model_plan(deployment, name, config),
-        preprocess=_guest_plan(deployment.root, pipeline.preprocess),
-        postprocess=_guest_plan(deployment.root, pipeline.postprocess),
+        preprocess=_finder_plan(deployment.root, pipeline, pipeline.preprocess),
+        postprocess=_finder_plan(deployment.root, pipeline, pipeline.postprocess),
+        graph=pipeline.program.graph if pipeline.program else "",
         decide=_guest_plan(deployment.root, pipeline.decide),
         signals=tuple(SignalGrant(grant.name, grant.max_age_ms) for grant in pipeline.signals),
         actions=tuple(
@@ -216,6 +217,21 @@ def _model_plan(deployment: LoadedDeployment, name: str, config: DeviceConfig) -
 
 def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(each.name, each.dtype, each.shape) for each in tensors)
+
+
+def _finder_plan(root: Path, pipeline: Pipeline, guest: Guest | None) -> GuestPlan:
+    """The plan of `preprocess` or `postprocess`: of the guest, or the program in its place."""
+    if guest is not None:
+        return _guest_plan(root, guest)
+    program = pipeline.program
+    assert program is not None, "checked when the manifest was read"
+    return GuestPlan(
+        path=str(root / program.path),
+        sha256=program.sha256,
+        memory_mib=program.memory_mib,
+        call_ms=program.call_ms,
+        state_bytes=0,
+    )
 
 
 def _guest_plan(root: Path, guest: Guest) -> GuestPlan:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from edge.contracts.abi import MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
+from edge.contracts.program import MAGIC as PROGRAM_FORMATS
 from edge.deployment.rules import Golden, ProbationRule, ShadowRule
 from edge.deployment.schema import Name, Pinned, Strict
 
@@ -104,6 +105,20 @@ class Guest(Pinned):
         return self
 
 
+class Program(Pinned):
+    """An existing wasi-nn program, in the place of `preprocess` and `postprocess`."""
+
+    memory_mib: int = Field(ge=1, le=4_096, description="The most its memory may grow to, MiB.")
+    call_ms: int = Field(
+        ge=1, le=60_000, description="The longest one run may take, the model included."
+    )
+    graph: str = Field(
+        "model",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Name under which it finds the pipeline's model (load_by_name).",
+    )
+
+
 class SignalGrant(Strict):
     """A signal that the policy may read."""
 
@@ -141,8 +156,11 @@ class Pipeline(Strict):
     queue_frames: int = Field(4, ge=1, le=256, description="Frames that may wait for the worker.")
     image: Image
     model: Model
-    preprocess: Guest
-    postprocess: Guest
+    preprocess: Guest | None = None
+    postprocess: Guest | None = None
+    program: Program | None = Field(
+        None, description="Finds defects in the place of preprocess and postprocess."
+    )
     decide: Guest
     signals: tuple[SignalGrant, ...] = Field((), strict=False, max_length=32)
     actions: tuple[ActionGrant, ...] = Field((), strict=False, max_length=16)
@@ -153,35 +171,59 @@ class Pipeline(Strict):
     @property
     def guests(self) -> tuple[tuple[str, Guest], ...]:
         """The guests with their roles, in the order a frame meets them."""
-        return (
+        named = (
             ("preprocess", self.preprocess),
             ("postprocess", self.postprocess),
             ("decide", self.decide),
         )
+        return tuple((role, guest) for role, guest in named if guest is not None)
+
+    @property
+    def modules(self) -> tuple[Pinned, ...]:
+        """Every Wasm file that it runs."""
+        program = () if self.program is None else (self.program,)
+        return (*program, *(guest for _, guest in self.guests))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._expect_a_way_to_find()
         for role, guest in self.guests:
             if role != "decide" and "state_bytes" in guest.model_fields_set:
                 raise ValueError(f"{role}.state_bytes is set, but decide alone keeps a state")
         if self.reference is None and "reference_slots" in self.model_fields_set:
             raise ValueError("reference_slots is set, but there is no reference")
         granted = sum(guest.call_ms for _, guest in self.guests)
+        granted += self.program.call_ms if self.program else 0
         if granted >= self.budget_ms:
             raise ValueError(
                 f"budget_ms is {self.budget_ms}, and the guests alone may take {granted} ms "
                 "(the sum of their call_ms): nothing is left for the model"
             )
         images = 1 + (self.reference_slots if self.reference else 0)
-        if images * self.image.max_bytes > self.preprocess.memory_mib * MIB:
+        first = self.preprocess
+        if first is not None and images * self.image.max_bytes > first.memory_mib * MIB:
             raise ValueError(
-                f"preprocess.memory_mib is {self.preprocess.memory_mib}; a frame and its "
+                f"preprocess.memory_mib is {first.memory_mib}; a frame and its "
                 f"reference_slots alone take {images * self.image.max_bytes / MIB:.1f} MiB: "
                 "raise it, or lower image.max_width and image.max_height"
             )
         self._refuse_doubles()
         self._refuse_two_grants_for_one_module()
         return self
+
+    def _expect_a_way_to_find(self) -> None:
+        guests = (self.preprocess, self.postprocess)
+        if self.program is None and None in guests:
+            raise ValueError("preprocess and postprocess are needed, or a program in their place")
+        if self.program is None:
+            return
+        if guests != (None, None):
+            raise ValueError("program stands in the place of preprocess and postprocess")
+        if self.image.format not in PROGRAM_FORMATS:
+            raise ValueError(
+                f"image.format is {self.image.format}; a program takes "
+                f"{' or '.join(PROGRAM_FORMATS)}"
+            )
 
     def _refuse_doubles(self) -> None:
         for table, names in (

@@ -39,7 +39,7 @@ def of_manifest(manifest: Manifest) -> tuple[Pin, ...]:
     """
     found: list[Pin] = []
     for pipeline in manifest.pipelines.values():
-        found += (Pin(each.path, each.sha256, MAX_GUEST_BYTES) for _, each in pipeline.guests)
+        found += (Pin(each.path, each.sha256, MAX_GUEST_BYTES) for each in pipeline.modules)
         card = pipeline.model.card
         found.append(Pin(card.path, card.sha256, MAX_TEXT_BYTES))
         for golden in pipeline.golden:

@@ -55,9 +55,13 @@ class OnnxModel:
         outputs: Likewise.
         provider: Short name of the provider that truly runs it.
         placement: Nodes of the graph by provider, after optimisation by layout.
+        file_bytes: Size of its file.
     """
 
-    def __init__(self, session: ort.InferenceSession, plan: ModelPlan, where: str) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, plan: ModelPlan, where: str, file_bytes: int
+    ) -> None:
+        self.file_bytes = file_bytes
         self.inputs = plan.inputs
         self.outputs = plan.outputs
         self.provider, self.placement = actual(session, plan, where)
@@ -94,7 +98,7 @@ class OnnxModel:
         session._model_bytes = None
         _check("inputs", inputs, plan.inputs, where)
         _check("outputs", outputs, plan.outputs, where)
-        return cls(session, plan, where)
+        return cls(session, plan, where, len(content))
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> "Bound":
         """Tie the model to memory, for any number of runs.

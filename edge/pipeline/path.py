@@ -21,9 +21,10 @@ from edge.contracts.verdict import Defect
 from edge.errors import FrameError, GuestError, IncompatibleError
 from edge.inference.model import OnnxModel
 from edge.pipeline.decode import decode
+from edge.pipeline.finders import Slot
 from edge.pipeline.references import DecodedReferences, Encoded, EncodedReferences
 from edge.pipeline.stages import FRAME_SLOTS, Modules, Stages
-from edge.wasm.roles import Decision, ImageSlot
+from edge.wasm.roles import Decision
 
 _SIGNAL_CODES: Final = {SignalState.ABSENT: 0, SignalState.FRESH: 1, SignalState.STALE: 2}
 
@@ -39,8 +40,8 @@ class _Standing:
 
     def __init__(self, stages: Stages, plan: PipelinePlan) -> None:
         self.stages = stages
-        self.free = list(stages.preprocess.frame_slots)
-        self.references = DecodedReferences(stages.preprocess.reference_slots, plan.image)
+        self.free = list(stages.finder.frame_slots)
+        self.references = DecodedReferences(stages.finder.reference_slots, plan.image)
 
 
 class DecodedFrame:
@@ -58,8 +59,8 @@ class DecodedFrame:
         request: Judge,
         payload: bytes | bytearray,
         standing: _Standing,
-        slot: ImageSlot,
-        reference: ImageSlot | None,
+        slot: Slot,
+        reference: Slot | None,
         encoded: Encoded | None,
     ) -> None:
         self.request = request
@@ -237,16 +238,10 @@ class FramePath:
         stages, slot, request = self._standing.stages, frame.slot, frame.request
         watch = _Stopwatch(frame.stage_ms)
         self._policy_used = stages.policy_fresh
-        transform = stages.preprocess.run(slot, frame.reference)
-        watch.lap("preprocess")
-        stages.infer.run()
-        watch.lap("infer")
-        count = stages.postprocess.run(transform, slot.width, slot.height)
-        found = stages.postprocess.defects(count)
-        watch.lap("postprocess")
+        found = stages.finder.find(slot, frame.reference, watch.lap)
         decision = stages.decide.run(
             found,
-            count,
+            len(found),
             [(s.value, s.age_ns, _SIGNAL_CODES[s.state]) for s in request.signals],
             self._policy.frame_index,
             request.captured_at_ns,

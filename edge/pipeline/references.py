@@ -10,7 +10,7 @@ from edge.contracts.frame import ContentType
 from edge.contracts.plan import ImagePlan
 from edge.errors import DecodeError, FrameError
 from edge.pipeline.decode import decode
-from edge.wasm.roles import ImageSlot
+from edge.pipeline.finders import Slot
 
 Encoded = tuple[ContentType, bytes | bytearray]
 """A reference as it came: content type and payload."""
@@ -44,12 +44,12 @@ class MissingReferenceError(FrameError):
 class DecodedReferences:
     """The reference slots of one guest, least recently used first."""
 
-    def __init__(self, slots: tuple[ImageSlot, ...], image: ImagePlan) -> None:
+    def __init__(self, slots: tuple[Slot, ...], image: ImagePlan) -> None:
         self._free = list(slots)
         self._image = image
-        self._used: OrderedDict[str, ImageSlot] = OrderedDict()
+        self._used: OrderedDict[str, Slot] = OrderedDict()
 
-    def fetch(self, key: str, encoded: Encoded | None, busy: frozenset[str]) -> ImageSlot:
+    def fetch(self, key: str, encoded: Encoded | None, busy: frozenset[str]) -> Slot:
         """Return the slot that holds a reference, decoding it when it is not there.
 
         Args:
@@ -78,7 +78,7 @@ class DecodedReferences:
         self._used[key] = slot
         return slot
 
-    def _take(self, busy: frozenset[str]) -> ImageSlot:
+    def _take(self, busy: frozenset[str]) -> Slot:
         if self._free:
             return self._free.pop()
         idle = next(key for key in self._used if key not in busy)

@@ -4,6 +4,7 @@ A set is built whole and replaced whole. After a trap the guests' memory may be 
 the set is dropped and the spare takes its place (`edge.pipeline.path`).
 """
 
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -12,9 +13,11 @@ from edge.contracts.messages import GuestLine
 from edge.contracts.plan import GuestPlan, PipelinePlan
 from edge.errors import IncompatibleError
 from edge.inference.model import OnnxModel
-from edge.wasm.engine import GuestModule, PolicyModule
+from edge.pipeline.finders import Finder, GuestFinder, ProgramFinder
+from edge.wasm.engine import GuestEngine, GuestModule, PolicyModule
 from edge.wasm.guest import Guest
 from edge.wasm.policy import Names, Policy, PolicyGuest, new_policy
+from edge.wasm.program import ProgramModule
 from edge.wasm.roles import Postprocessor, Preprocessor
 
 FRAME_SLOTS: Final = 2
@@ -24,9 +27,32 @@ FRAME_SLOTS: Final = 2
 class Modules(msgspec.Struct, frozen=True):
     """The compiled guests of a pipeline, by role."""
 
-    preprocess: GuestModule
-    postprocess: GuestModule
+    preprocess: GuestModule | None
+    postprocess: GuestModule | None
     decide: PolicyModule
+    program: ProgramModule | None = None
+    """In the place of the first two."""
+
+
+def load_modules(engine: GuestEngine, plan: PipelinePlan) -> Modules:
+    """Load what a plan names: compiled, or taken from the cache.
+
+    Raises:
+        DeploymentError: A file is not the pinned one, or none that this host can run.
+        StorageError: A file cannot be read, or the cache not written.
+    """
+    first, last, policy = plan.preprocess, plan.postprocess, plan.decide
+    decide = engine.load_policy(
+        Path(policy.path), policy.sha256, policy.memory_mib, metered=policy.fuel > 0
+    )
+    if plan.graph:
+        program = engine.load_program(Path(first.path), first.sha256, first.memory_mib)
+        return Modules(None, None, decide, program)
+    preprocess, postprocess = (
+        engine.load(Path(guest.path), guest.sha256, guest.memory_mib, metered=guest.fuel > 0)
+        for guest in (first, last)
+    )
+    return Modules(preprocess, postprocess, decide)
 
 
 class Stages:
@@ -41,20 +67,8 @@ class Stages:
         self._modules = modules
         self._guests: dict[bytes, PolicyGuest] = {}
         self._speakers: dict[PolicyGuest, str] = {}
-        self.preprocess = Preprocessor(
-            self._guest("preprocess", modules.preprocess, plan.preprocess),
-            plan.image,
-            FRAME_SLOTS,
-            plan.reference_slots if plan.reference else 0,
-            plan.model.inputs,
-        )
-        self.postprocess = Postprocessor(
-            self._guest("postprocess", modules.postprocess, plan.postprocess),
-            plan.model.outputs,
-            class_count=len(plan.model.classes),
-        )
+        self.finder = self._finder(model)
         self.decide = self._decider()
-        self.infer = model.bind(self.preprocess.inputs, self.postprocess.outputs)
 
     @property
     def broken(self) -> bool:
@@ -97,6 +111,25 @@ class Stages:
             for line in guest.log_lines()
         )
 
+    def _finder(self, model: OnnxModel) -> Finder:
+        plan, modules = self._plan, self._modules
+        if modules.program is not None:
+            return ProgramFinder(plan, modules.program, model, FRAME_SLOTS)
+        preprocess = Preprocessor(
+            self._guest("preprocess", modules.preprocess, plan.preprocess),
+            plan.image,
+            FRAME_SLOTS,
+            plan.reference_slots if plan.reference else 0,
+            plan.model.inputs,
+        )
+        postprocess = Postprocessor(
+            self._guest("postprocess", modules.postprocess, plan.postprocess),
+            plan.model.outputs,
+            class_count=len(plan.model.classes),
+        )
+        infer = model.bind(preprocess.inputs, postprocess.outputs)
+        return GuestFinder(preprocess, infer, postprocess)
+
     def _decider(self) -> Policy:
         plan = self._plan
         guest = self._instance("decide", self._modules.decide, plan.decide)
@@ -109,7 +142,8 @@ class Stages:
             ),
         )
 
-    def _guest(self, role: str, module: GuestModule, grant: GuestPlan) -> Guest:
+    def _guest(self, role: str, module: GuestModule | None, grant: GuestPlan) -> Guest:
+        assert module is not None, "there is no program, so there are guests"
         guest = self._instance(role, module, grant)
         assert isinstance(guest, Guest), "a script serves decide alone"
         return guest

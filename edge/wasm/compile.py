@@ -16,7 +16,9 @@ from typing import Final
 from wasmtime import Module, WasmtimeError
 from wasmtime.component import Component
 
+from edge.errors import IncompatibleError
 from edge.wasm import wasi
+from edge.wasm.program_link import link_program
 from edge.wasm.sandbox import MAX_SCRIPT_BYTES, Code, new_engine
 
 EXIT_REFUSED: Final = 3
@@ -51,8 +53,10 @@ def compile_module(wasm: bytes, code: Code) -> bytes:
 
     Raises:
         WasmtimeError: The bytes are no module, or one of another kind than guests may be.
+        IncompatibleError: A program imports what it may not.
     """
-    module = Module(new_engine(code), wasi.link(wasm))
+    linked = link_program(wasm) if code is Code.PROGRAM else wasi.link(wasm)
+    module = Module(new_engine(code), linked)
     if len(module.imports) > 0:
         raise WasmtimeError(_foreign(module))
     if len(module.exports) > MAX_EXPORTS:
@@ -89,7 +93,7 @@ def main(arguments: list[str]) -> int:
     wasm = sys.stdin.buffer.read(MAX_SCRIPT_BYTES + 1)
     try:
         native = compile_script(wasm) if code is Code.SCRIPT else compile_module(wasm, code)
-    except WasmtimeError as error:
+    except (WasmtimeError, IncompatibleError) as error:
         sentence = " ".join(str(error).split())[:MAX_SENTENCE]
         sys.stderr.write(sentence + "\n")
         return EXIT_REFUSED

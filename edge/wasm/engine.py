@@ -25,6 +25,7 @@ from edge.wasm.calls import (
 from edge.wasm.code_cache import CodeCache, CompileLimits
 from edge.wasm.guest import Guest, failure_of, printable
 from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
+from edge.wasm.program import ProgramModule
 from edge.wasm.sandbox import MAX_SCRIPT_BYTES, MAX_WASM_BYTES, Code, new_engine
 from edge.wasm.script import COMPONENT_HEAD, ScriptEngine, ScriptModule
 from edge.wasm.shape import Shape
@@ -40,12 +41,11 @@ MAX_FUEL: Final = (1 << 63) - 1
 class _Core:
     """An engine with its alarm and its cache: code that counts fuel needs its own three."""
 
-    def __init__(self, cache_dir: Path, limits: CompileLimits | None, *, metered: bool) -> None:
-        code = Code.METERED if metered else Code.PLAIN
+    def __init__(self, cache_dir: Path, limits: CompileLimits | None, code: Code) -> None:
         self.cache = CodeCache(cache_dir, limits, code=code)
         self.engine = new_engine(code)
         self.alarm: Alarm = new_alarm(self.engine)
-        self.metered = metered
+        self.code = code
 
 
 class GuestEngine:
@@ -67,7 +67,7 @@ class GuestEngine:
         self, cache_dir: Path, *, limits: CompileLimits | None = None, checked: bool = False
     ) -> None:
         self._cache_dir, self._limits = cache_dir, limits
-        self._cores = [_Core(cache_dir, limits, metered=False)]
+        self._cores = [_Core(cache_dir, limits, Code.PLAIN)]
         self.interruption = "native" if self._cores[0].alarm.native else "thread"
         self.checked = checked or not unchecked_is_known()
         self._thread: int | None = None
@@ -141,15 +141,36 @@ class GuestEngine:
     def _load_core(
         self, wasm: bytes, sha256: str, name: str, memory_mib: int, *, metered: bool
     ) -> "GuestModule":
-        core = self._core(metered=metered)
+        core = self._core(Code.METERED if metered else Code.PLAIN)
         module = self._native_module(core, wasm, sha256, name)
         return GuestModule(self, core, module, name, sha256, Shape(module, name, memory_mib))
 
-    def _core(self, *, metered: bool) -> _Core:
+    def load_program(self, path: Path, sha256: str, memory_mib: int) -> ProgramModule:
+        """Load a program: a command of WASI that may use wasi-nn.
+
+        Args:
+            path: The Wasm file.
+            sha256: What its digest must be, in hex.
+            memory_mib: The most that its memory may grow to.
+
+        Raises:
+            UntrustedError: The file is not the pinned one, or the cache is not ours alone.
+            IncompatibleError: It is no program that this host can run; the sentence says why.
+            StorageError: The file cannot be read, or the cache not written.
+        """
+        wasm = _read_pinned(path, sha256)
+        name = _name(path, sha256)
+        core = self._core(Code.PROGRAM)
+        module = self._native_module(core, wasm, sha256, name)
+        return ProgramModule(
+            core.engine, core.alarm, module, name=name, sha256=sha256, memory_mib=memory_mib
+        )
+
+    def _core(self, code: Code) -> _Core:
         for core in self._cores:
-            if core.metered == metered:
+            if core.code is code:
                 return core
-        self._cores.append(_Core(self._cache_dir, self._limits, metered=metered))
+        self._cores.append(_Core(self._cache_dir, self._limits, code))
         return self._cores[-1]
 
     def _native_module(self, core: _Core, wasm: bytes, sha256: str, name: str) -> Module:
@@ -207,7 +228,7 @@ class GuestModule:
     ) -> None:
         self._engine = engine
         self._core = core
-        self.metered = core.metered
+        self.metered = core.code is Code.METERED
         self._module = module
         self._shape = shape
         self.name = name

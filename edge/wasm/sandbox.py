@@ -12,7 +12,7 @@ from typing import Final
 
 from wasmtime import Config, Engine
 
-from edge.wasm import wasi
+from edge.wasm import program_link, wasi
 
 MAX_WASM_BYTES: Final = 16 << 20
 """The largest module that is looked at; C guests have 4 KB, Go guests 2 MB."""
@@ -57,6 +57,10 @@ _SETTINGS: Final[tuple[tuple[str, bool | int | str], ...]] = (
 )
 
 
+_LINKING: Final = 1
+"""Raised whenever what `edge.wasm.wasi` or `program_link` makes of a module changes otherwise."""
+
+
 class Code(StrEnum):
     """What is compiled, and how: each kind has code, and an engine, of its own."""
 
@@ -65,6 +69,8 @@ class Code(StrEnum):
     """A core guest that counts fuel."""
     SCRIPT = "script"
     """A component."""
+    PROGRAM = "program"
+    """A core module of another kind: a command of WASI, with calls to the host."""
 
 
 _OWN_SETTINGS: Final[dict[Code, dict[str, bool]]] = {
@@ -72,6 +78,7 @@ _OWN_SETTINGS: Final[dict[Code, dict[str, bool]]] = {
     Code.METERED: {"consume_fuel": True},
     # The copies between the parts of a component go through code with two memories.
     Code.SCRIPT: {"wasm_component_model": True, "wasm_multi_memory": True},
+    Code.PROGRAM: {},
 }
 
 
@@ -91,7 +98,6 @@ def new_engine(code: Code = Code.PLAIN) -> Engine:
 
 def fingerprint(code: Code = Code.PLAIN) -> str:
     """Name target, configuration and WASI shim in 16 hex digits: compiled code depends on all."""
-    text = repr(
-        (_SETTINGS, code, _OWN_SETTINGS[code], wasi.SOURCE, sys.platform, platform.machine())
-    )
+    linked = (wasi.SOURCE, program_link.HOSTED, _LINKING)
+    text = repr((_SETTINGS, code, _OWN_SETTINGS[code], linked, sys.platform, platform.machine()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,13 +1,12 @@
 """Building the frame path of a plan: guests compiled or taken from the cache, the model loaded."""
 
 import time
-from pathlib import Path
 
 from edge.contracts.messages import PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.inference.model import OnnxModel
 from edge.pipeline.path import FramePath
-from edge.pipeline.stages import Modules
+from edge.pipeline.stages import load_modules
 from edge.wasm.engine import GuestEngine
 
 
@@ -28,20 +27,11 @@ def build(
         DeploymentError: It cannot stand here.
     """
     began = time.perf_counter()
-    preprocess, postprocess = (
-        engine.load(Path(guest.path), guest.sha256, guest.memory_mib, metered=guest.fuel > 0)
-        for guest in (plan.preprocess, plan.postprocess)
-    )
-    decide = engine.load_policy(
-        Path(plan.decide.path),
-        plan.decide.sha256,
-        plan.decide.memory_mib,
-        metered=plan.decide.fuel > 0,
-    )
+    modules = load_modules(engine, plan)
     guests_done = time.perf_counter()
     model = OnnxModel.load(plan.model)
     model_done = time.perf_counter()
-    path = FramePath(plan, Modules(preprocess, postprocess, decide), model, policy)
+    path = FramePath(plan, modules, model, policy)
     return path, {
         "guests": round((guests_done - began) * 1e3, 1),
         "model": round((model_done - guests_done) * 1e3, 1),

@@ -18,7 +18,7 @@ from edge.deployment.pin import pin
 from edge.errors import IncompatibleError
 from edge.inference.model import OnnxModel
 from edge.pipeline.path import FramePath
-from edge.pipeline.stages import Modules
+from edge.pipeline.stages import load_modules
 from edge.wasm.engine import GuestEngine
 
 ROOT = Path(__file__).parents[2]
@@ -53,12 +53,7 @@ def test_the_pages_folder_judges_a_colour_frame(caps: Path, tmp_path: Path) -> N
     settings = config.load(ROOT / "device_configs" / "x86-cpu.toml")
     (plan,) = plans(load_folder(caps), settings)
     with GuestEngine(tmp_path / "cache") as engine:
-        modules = Modules(
-            *(
-                engine.load(Path(guest.path), guest.sha256, guest.memory_mib)
-                for guest in (plan.preprocess, plan.postprocess, plan.decide)
-            )
-        )
+        modules = load_modules(engine, plan)
         path = FramePath(plan, modules, OnnxModel.load(plan.model), PolicyState())
         jpeg = frame_path.scene(640, 480)
         judged = path.judge(path.decode(Judge(1, ContentType(), NO_DEADLINE, 0), jpeg))

@@ -20,9 +20,10 @@ from edge.contracts.verdict import Kind
 from edge.deployment.folder import load_folder, plans
 from edge.errors import DecodeError, FrameError, GuestError
 from edge.inference.model import OnnxModel
+from edge.pipeline.finders import Slot
 from edge.pipeline.path import DeadlinePassedError, DecodedFrame, FramePath
 from edge.pipeline.references import DecodedReferences, EncodedReferences, MissingReferenceError
-from edge.pipeline.stages import FRAME_SLOTS, Modules
+from edge.pipeline.stages import FRAME_SLOTS, load_modules
 from edge.wasm.engine import GuestEngine
 from edge.wasm.guest import Guest
 from edge.wasm.roles import ImageSlot
@@ -42,12 +43,7 @@ class Bench:
     def __init__(
         self, plan: PipelinePlan, engine: GuestEngine, policy: PolicyState | None = None
     ) -> None:
-        modules = Modules(
-            *(
-                engine.load(Path(guest.path), guest.sha256, guest.memory_mib)
-                for guest in (plan.preprocess, plan.postprocess, plan.decide)
-            )
-        )
+        modules = load_modules(engine, plan)
         self.path = FramePath(plan, modules, OnnxModel.load(plan.model), policy or PolicyState())
         self._tickets = 0
 
@@ -254,7 +250,7 @@ class Slots:
         for seed in (1, 2, 3):
             self.encoded.keep(str(seed), JPEG, reference_jpeg(seed))
 
-    def fetch(self, key: str, *busy: str) -> ImageSlot:
+    def fetch(self, key: str, *busy: str) -> Slot:
         return self.decoded.fetch(key, self.encoded.find(key), frozenset(busy))
 
 
