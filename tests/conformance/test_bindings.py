@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jsonschema
+import msgspec
 import numpy as np
 import pytest
 
-from edge.contracts import abi
+from edge.contracts import abi, script
 from edge.contracts.verdict import HOST_REASONS, Kind
 from edge.errors import IncompatibleError
 from edge.wasm import bindings
@@ -161,3 +163,22 @@ def test_the_documents_command_builds_the_example(tmp_path: Path) -> None:
     words = command.replace("\\\n", " ").replace("guests/sdk/c", str(SDK / "c")).split()
     subprocess.run([sys.executable, *words], cwd=tmp_path, check=True)
     assert (tmp_path / "count.wasm").read_bytes()[:4] == b"\0asm"
+
+
+def test_a_scripts_schema_takes_what_the_host_sends_and_refuses_what_it_refuses() -> None:
+    schema = json.loads((SDK / "script/policy.schema.json").read_text())
+    answer = {"$defs": schema["$defs"], **schema["properties"]["answer"]}
+    good = {"verdict": "reject", "score": 0.5, "reason": "defect", "actions": [], "log": ["seen"]}
+    jsonschema.validate(good, answer)
+    msgspec.json.decode(json.dumps(good), type=script.ScriptAnswer)
+    for wrong in (
+        {**good, "verdict": "perhaps"},
+        {**good, "score": 1.5},
+        {**good, "reason": "No Code"},
+        {**good, "actions": [{"action": "action.reject", "value": 1}]},
+        {**good, "verdct": "pass"},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, answer)
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(json.dumps(wrong), type=script.ScriptAnswer)

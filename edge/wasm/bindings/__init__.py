@@ -1,8 +1,8 @@
 """Language bindings of the guest ABI, generated from `edge.contracts.abi`.
 
-`python -m edge.wasm.bindings` writes them all, or those named by `--lang`; `json` is the schema
-that other generators read. `--check` compares instead and exits with 1 where a file is not what
-the schema says.
+`python -m edge.wasm.bindings` writes them all, or those named by `--lang`: `json` is the schema that
+other generators read, `script` the JSON Schema of script policies (`edge.contracts.script`).
+`--check` compares instead and exits with 1 where a file is not what the schema says.
 
 Rules: the output depends on the schema alone, byte for byte. A language is one module with one
 function `render` from the schema to text, and one row of `LANGUAGES`. No engine is imported.
@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from edge.wasm.bindings import assemblyscript, c, go, rust, zig
+from edge.wasm.bindings import assemblyscript, c, go, rust, script, zig
 from edge.wasm.bindings.layout import Schema, schema
 
 __all__ = ["LANGUAGES", "SDK", "main", "schema"]
@@ -36,6 +36,7 @@ LANGUAGES: Final[dict[str, tuple[str, Callable[[Schema], str]]]] = {
     "go": ("go/abi.go", go.render),
     "json": ("abi.json", render_json),
     "rust": ("rust/abi.rs", rust.render),
+    "script": ("script/policy.schema.json", script.render),
     "zig": ("zig/edge_guest.zig", zig.render),
 }
 """Language → its file below `guests/sdk`, and its generator."""
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif not file.is_file() or file.read_text(encoding="utf-8") != text:
             differing += 1
             sys.stderr.write(
-                f"{file}: not what edge/contracts/abi.py says; "
+                f"{file}: not what edge/contracts says; "
                 f"run python -m edge.wasm.bindings --lang {language}\n"
             )
     return 1 if differing else 0
