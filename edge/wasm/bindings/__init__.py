@@ -1,8 +1,8 @@
 """Language bindings of the guest ABI, generated from `edge.contracts.abi`.
 
-`python -m edge.wasm.bindings` writes them all, or those named by `--lang`: `json` is the schema that
-other generators read, `script` the JSON Schema of script policies (`edge.contracts.script`).
-`--check` compares instead and exits with 1 where a file is not what the schema says.
+`python -m edge.wasm.bindings` writes them all, or those named by `--lang`: `json` is the schema for
+other generators, `script` is the JSON Schema of script policies. `--check` compares instead
+and exits with 1 where a file is not what `edge/contracts` says.
 
 Rules: the output depends on the schema alone, byte for byte. A language is one module with one
 function `render` from the schema to text, and one row of `LANGUAGES`. No engine is imported.
