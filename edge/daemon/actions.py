@@ -13,7 +13,7 @@ from edge.config import BindingsSection
 from edge.contracts.messages import ActionWish
 from edge.contracts.plan import ActionGrant, PipelinePlan
 from edge.daemon.intake import Frame
-from edge.daemon.leases import Lease, Leases
+from edge.daemon.leases import Lease, Leases, Publish
 from edge.daemon.rate import Rate
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
