@@ -282,3 +282,77 @@ def test_wrong_parameters_are_named(
 ) -> None:
     with pytest.raises(IncompatibleError, match=problem):
         guests.configured("boxes", parameters, classes=CLASSES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cells=st.integers(1, 300),
+    classes=st.integers(1, 7),
+    score=st.sampled_from([0.0, 0.1, 0.3, 0.7]),
+)
+def test_objectness_times_class_is_the_score_of_yolov5(
+    guests: ReferenceGuests, seed: int, cells: int, classes: int, score: float
+) -> None:
+    outputs = crowd(seed, cells, classes, centred=True)
+    objectness = np.random.default_rng(seed).random((cells, 1)).astype(np.float32)
+    rows = np.concatenate([outputs.boxes, objectness, outputs.scores], axis=1)
+    found = run_layout(guests, [rows[None]], {"layout": "yolov5", "score": score}, classes)
+    product = Outputs(outputs.boxes, objectness * outputs.scores)
+    assert found == run(guests, product, {"layout": "yolov8", "score": score})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cells=st.integers(1, 300),
+    labels=st.sampled_from(["int32", "int64", "float32"]),
+    iou=st.sampled_from([0.3, 0.5, 1.0]),
+)
+def test_labelled_layouts_are_the_others_with_their_class_chosen(
+    guests: ReferenceGuests, seed: int, cells: int, labels: str, iou: float
+) -> None:
+    outputs = crowd(seed, cells, 5, centred=False)
+    best = outputs.scores.argmax(axis=1)
+    scores = outputs.scores.max(axis=1) + np.float32(0.01)  # a score of 0 is an empty row
+    alone = np.zeros_like(outputs.scores)
+    alone[np.arange(cells), best] = scores
+    expected_ = run(guests, Outputs(outputs.boxes, alone), {"iou": iou, "score": 0.005})
+    rows = np.concatenate([outputs.boxes, scores[:, None], best[:, None]], axis=1)
+    parameters = {"iou": iou, "score": 0.005}
+    nms = run_layout(guests, [rows.astype(np.float32)[None]], {"layout": "nms", **parameters}, 5)
+    assert nms == expected_
+    spare = np.full((7, 4), np.nan, np.float32)  # behind num_dets nothing is looked at
+    tensors: list[npt.NDArray[Any]] = [
+        np.array([[cells]], "int32"),
+        np.concatenate([outputs.boxes, spare])[None],
+        np.concatenate([scores, spare[:, 0]])[None],
+        np.concatenate([best, np.full(7, 99)]).astype(labels)[None],
+    ]
+    assert run_layout(guests, tensors, {"layout": "end2end", **parameters}, 5) == expected_
+
+
+def run_layout(
+    guests: ReferenceGuests,
+    tensors: list[npt.NDArray[Any]],
+    parameters: dict[str, Any],
+    classes: int,
+) -> list[tuple[float, ...]]:
+    specs = tuple(
+        TensorSpec(f"output{i}", tensor.dtype.name, tensor.shape)
+        for i, tensor in enumerate(tensors)
+    )
+    role = Postprocessor(guests.configured("boxes", parameters), specs, class_count=classes)
+    for view, tensor in zip(role.outputs, tensors, strict=True):
+        view[...] = tensor
+    return [tuple(row) for row in role._defects[: role.run(IDENTITY, 640, 640)].tolist()]
+
+
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_a_class_score_that_is_no_number_fails_a_cell_of_low_objectness_too(
+    guests: ReferenceGuests, at: int
+) -> None:
+    rows = np.full((9, 5 + 6), 0.01, np.float32)
+    rows[at, 9] = np.nan
+    with pytest.raises(GuestError, match=f"scores are not finite numbers at cell {at}"):
+        run_layout(guests, [rows[None]], {"layout": "yolov5"}, 6)
