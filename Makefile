@@ -12,10 +12,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
 
-# What the reference deployment takes over from elsewhere in the tree, by file name.
-PCB := models/pcb/deployment
-PCB_SOURCES := $(patsubst %,guests/%.wasm,pair/pair boxes/boxes policy/policy) \
-  models/pcb/model.toml models/pcb/model.int8.onnx
+# What the reference deployments take over from elsewhere in the tree, by file name: guests, the card
+# and the int8 model. `$(call pin,pcb)` is the command that renews one.
+MODELS := pcb steel
+GUESTS_pcb := pair boxes policy
+GUESTS_steel := letterbox topk policy
+pin = $(BIN)/python -m edge.deployment.pin models/$(1)/deployment \
+  $(foreach guest,$(GUESTS_$(1)),guests/$(guest)/$(guest).wasm) \
+  models/$(1)/model.toml models/$(1)/model.int8.onnx
 
 # The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
 # again, because a virtual environment does not survive a move.
@@ -24,7 +28,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test faults test-postgres check static format bench guests guests-all deployment schema lock clean
+.PHONY: help setup setup-tests demo test faults test-postgres check static format bench guests guests-all deployment evaluate schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,7 +65,7 @@ static: setup ## The part of `check` that takes seconds: all but the tests.
 	$(BIN)/lint-imports
 	$(BIN)/python guests/build.py --check
 	$(BIN)/python -m edge.wasm.bindings --check
-	$(BIN)/python -m edge.deployment.pin $(PCB) $(PCB_SOURCES) --check
+	$(foreach model,$(MODELS),$(call pin,$(model)) --check &&) true
 	$(BIN)/python scripts/config_reference.py --check
 
 format: setup ## Format the sources and repair what the linter can.
@@ -80,8 +84,13 @@ guests-all: setup-tests ## Build and try the templates of every guest language, 
 	  import assemblyscript as a, script as s; print(a.REQUIREMENT, s.REQUIREMENT_JAVASCRIPT)")
 	$(BIN)/pytest tests/conformance/test_templates.py $(ARGS)
 
-deployment: setup ## Renew models/pcb/deployment from the built guests and the model.
-	$(BIN)/python -m edge.deployment.pin $(PCB) $(PCB_SOURCES)
+deployment: setup ## Renew models/*/deployment from the built guests and the models.
+	$(foreach model,$(MODELS),$(call pin,$(model)) &&) true
+
+# Every figure of reports/int8.json again, from the committed model; latencies are not compared.
+evaluate: setup ## Judge the committed models again (MODELS="steel" for one), on the data in EDGE_DATA.
+	$(foreach model,$(MODELS),$(BIN)/python -m models.$(model).recipe.evaluate \
+	  --model models/$(model)/model.int8.onnx --check models/$(model)/reports/int8.json &&) true
 
 schema: setup ## Generate device_configs/schema.json and docs/configuration.md from the models.
 	$(BIN)/python scripts/config_reference.py

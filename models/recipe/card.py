@@ -5,15 +5,16 @@ A card is written by a command, never by hand: every figure in it comes from a r
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
 VARIANTS = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
 """The first is what a deployment should take unless it has a reason."""
@@ -106,3 +107,24 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     return json.dumps(value)
+
+
+def main(
+    card: Callable[[Path, dict[str, dict[str, Any]], str], str], documentation: str | None
+) -> None:
+    """The command of a recipe's card: reads `reports/`, writes `model.toml`.
+
+    Args:
+        card: makes the text of the card from the model's folder, its reports and a version.
+        documentation: of the recipe's module.
+    """
+    parser = argparse.ArgumentParser(description=(documentation or "").split("\n", 1)[0])
+    parser.add_argument("--models", type=Path, required=True, help="folder of the ONNX files")
+    parser.add_argument("--version", required=True, help="of the weights")
+    arguments = parser.parse_args()
+    folder: Path = arguments.models
+    reports = {
+        name: json.loads((folder / "reports" / f"{name}.json").read_text()) for name in VARIANTS
+    }
+    (folder / "model.toml").write_text(card(folder, reports, arguments.version))
+    print(f"wrote {folder / 'model.toml'}")

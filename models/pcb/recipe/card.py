@@ -1,20 +1,21 @@
 """Writes `model.toml`, the card: every figure in it comes from a report of `evaluate`.
 
-`python -m models.pcb.recipe.card --models models/pcb --int8 REPORT --fp32 REPORT --version 1.0.0`
+`python -m models.pcb.recipe.card --models models/pcb --version 1.0.0`
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.pcb.recipe.data import CLASSES
 from models.pcb.recipe.detections import NMS_IOU
 from models.recipe import card as common
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 MODEL = {
+    "name": "pcb",
     "task": "detection",
     "summary": "Defects of bare printed circuit boards, found by comparing a frame with its "
     "reference.",
@@ -64,7 +65,7 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
     """
     return "".join(
         (
-            common.head("models.pcb.recipe", {"name": "pcb", "version": version, **MODEL}),
+            common.head("models.pcb.recipe", {**MODEL, "version": version}),
             common.variants(models),
             _TENSORS,
             common.section("thresholds", _thresholds(reports["int8"])),
@@ -98,19 +99,5 @@ def _verdicts(name: str, report: dict[str, Any]) -> dict[str, Any]:
     return common.verdicts(name, parts, found, report["threshold"]["score"])
 
 
-def main() -> None:
-    """Writes the card of one folder of models."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("--models", type=Path, required=True, help="folder of the ONNX files")
-    parser.add_argument("--int8", type=Path, required=True, help="report on model.int8.onnx")
-    parser.add_argument("--fp32", type=Path, required=True, help="report on model.onnx")
-    parser.add_argument("--version", required=True)
-    arguments = parser.parse_args()
-    reports = {name: json.loads(getattr(arguments, name).read_text()) for name in common.VARIANTS}
-    text = card(arguments.models, reports, arguments.version)
-    (arguments.models / "model.toml").write_text(text)
-    print(f"wrote {arguments.models / 'model.toml'}")
-
-
 if __name__ == "__main__":
-    main()
+    common.main(card, __doc__)

@@ -2,8 +2,8 @@
 
 `python -m models.tile.recipe.train --data ../shared/data --out models/tile/.train`
 
-`--hold-back FOLD` leaves a quarter of the training tiles out and judges them at the end: for
-choices of design and thresholds, since no test tile may be asked.
+A fifth of the training tiles is left out and judged at the end: threshold and votes are chosen on
+them, since no test tile may be asked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from models.recipe.figures import auroc
 from models.recipe.training import Run, Schedule, prefetched, train
 from models.tile.recipe.augment import augment
-from models.tile.recipe.data import FOLDS, Tiles, load
+from models.tile.recipe.data import FOLDS, HELD_BACK, Tiles, load
 from models.tile.recipe.network import Segmenter, segmentation_loss
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of torch; one more augments")
-    parser.add_argument("--hold-back", type=int, choices=range(FOLDS), metavar="FOLD")
+    parser.add_argument("--hold-back", type=int, choices=range(FOLDS), default=HELD_BACK)
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
