@@ -182,6 +182,8 @@ def _tiles(ledger: Reading, arguments: argparse.Namespace) -> int:
     )
     if done.pruned:
         print(f"records up to {done.pruned} were pruned here: their hashes are there, not they")
+    for seq in done.too_long:
+        print(f"record {seq} is too long for a bundle: its 256 records are there by hash alone")
     return 0
 
 

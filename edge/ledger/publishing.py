@@ -6,7 +6,8 @@ Rules (C2SP tlog-tiles, c2sp.org/tlog-tiles):
    written last, when the rest is durable: who reads it finds all that it covers.
 2. What the checkpoint that lies there covers is not written again. It is continued only if it is
    of this ledger and of this tree: another history goes into another folder.
-3. Bundles of records that were pruned are not there; what was written before they were, stays.
+3. Bundles of records that were pruned are not there; what was written before they were, stays. Nor
+   are those with a record longer than a bundle can say: its 256 records are known by hash alone.
 """
 
 import os
@@ -34,7 +35,8 @@ class Published(msgspec.Struct, frozen=True):
         since: Size of the tree that lay there before.
         size: Of the tree that lies there now.
         files: Written.
-        pruned: Records whose bytes are gone, and which are not in a bundle.
+        pruned: Records up to here are gone, and not in a bundle.
+        too_long: The records that keep their bundles away.
     """
 
     origin: str
@@ -42,6 +44,7 @@ class Published(msgspec.Struct, frozen=True):
     size: int
     files: int
     pruned: int
+    too_long: tuple[int, ...] = ()
 
 
 def publish(ledger: Reading, folder: Path) -> Published:
@@ -58,7 +61,7 @@ def publish(ledger: Reading, folder: Path) -> Published:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         since = _since(ledger, folder, last.size, subtrees)
-        files = 0
+        files, too_long = 0, []
         new = tiles.of_tree(last.size, since)
         for level, n, hashes in new:
             content = ledger.tile(level, n)[: hashes * merkle.HASH_BYTES]
@@ -67,14 +70,16 @@ def publish(ledger: Reading, folder: Path) -> Published:
             _write(folder, tiles.path(level, n, hashes), content)
             files += 1
             if level == 0:
-                files += _write_bundle(ledger, folder, n, hashes)
+                written, refused = _write_bundle(ledger, folder, n, hashes)
+                files += written
+                too_long += refused
         os.sync()  # one for all: a sync of each would take minutes for a million records
         durable.replace(folder / CHECKPOINT, last.note, _MODE)
         _remove_partial(folder, new, since)
     except OSError as failed:
         raise StorageError(f"{folder}: cannot be written: {failed.strerror}") from failed
     pruned = min(ledger.marks["anchor"].seq, last.size)
-    return Published(ledger.log_origin, since, last.size, files + 1, pruned)
+    return Published(ledger.log_origin, since, last.size, files + 1, pruned, tuple(too_long))
 
 
 def _since(ledger: Reading, folder: Path, size: int, subtrees: TileReader) -> int:
@@ -95,15 +100,19 @@ def _since(ledger: Reading, folder: Path, size: int, subtrees: TileReader) -> in
     return there.size
 
 
-def _write_bundle(ledger: Reading, folder: Path, n: int, hashes: int) -> int:
+def _write_bundle(ledger: Reading, folder: Path, n: int, hashes: int) -> tuple[bool, list[int]]:
+    """Write the records beside a tile; return whether, and which were too long."""
     first = n * WIDTH + 1
     if first <= ledger.marks["anchor"].seq:
-        return 0  # some of it was pruned
+        return False, []  # some of it was pruned
     rows = list(ledger.places(first, first + hashes - 1))
     if len(rows) != hashes:
         raise StorageError(f"of records {first} to {first + hashes - 1}, {len(rows)} are there")
+    too_long = [row.seq for row in rows if len(row.body) > tiles.MAX_ENTRY_BYTES]
+    if too_long:
+        return False, too_long
     _write(folder, tiles.path("entries", n, hashes), tiles.bundle([row.body for row in rows]))
-    return 1
+    return True, []
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
