@@ -14,17 +14,19 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import frame_path, whole_line
+from edge.bench import drain, frame_path, whole_line
 from edge.config import LogSection
 from edge.observability import log
 
-_PARTS: Final = ("path", "line")
+_PARTS: Final = ("path", "line", "drain")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "--only", choices=_PARTS, help="measure the frame path or the whole line alone"
+        "--only",
+        choices=_PARTS,
+        help="the frame path alone, the whole line alone, or how an outage drains",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
@@ -35,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=5_000, metavar="N",
         help="through ours, of the whole line (default: 5000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--records", type=int, default=1_000_000, metavar="N",
+        help="drain: owed to the cloud at the beginning; 5 KB each (default: 1000000)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
 
@@ -48,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     clean = True
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as temporary:
         folder = Path(temporary)
+        if arguments.only == "drain":
+            return _drain(arguments, console, folder, found)
         if arguments.only != "line":
             with console.status("frame path: ours, bare script, floor, in turn"):
                 paths = frame_path.measure(folder, 20 if arguments.quick else 200)
@@ -75,6 +83,28 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(found) + "\n")
     return 0 if clean else 1
+
+
+def _drain(
+    arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
+) -> int:
+    """Measure the ledger beside a line; not part of the whole, because it takes long."""
+    quick = arguments.quick
+    records, frames, turns = (
+        (20_000, 200, 2) if quick else (arguments.records, max(100, arguments.frames), 5)
+    )
+    with console.status(f"{records} records owed, 3 daemons in turn, {frames} frames through each"):
+        figures = asyncio.run(drain.measure(folder, records, frames, arguments.rate, turns))
+    console.print(_line_table(figures.lines, arguments.rate))
+    console.print(
+        f"[bold]drain[/]    {figures.records} records, {figures.per_second} a second; p99 of "
+        f"verdicts {figures.drain_to_outage} of that before; with ledger {figures.with_to_without} "
+        "of that without"
+    )
+    found["drain"] = msgspec.to_builtins(figures)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 1 if any(line.unanswered for line in figures.lines) else 0
 
 
 def _machine() -> str:

@@ -87,7 +87,7 @@ async def measure(
     pictures, shipped_to, other = (folder / name for name in ("frames", "shipped", "all-cores"))
     for each in (pictures, shipped_to, other):
         each.mkdir()
-    _write_parts(pictures)
+    write_parts(pictures)
     chosen = ("bare, defaults", "bare, tuned", ALL_CORES, AS_SHIPPED)
     taken: dict[str, list[float | None]] = {name: [] for name in chosen}
     overruns = dict.fromkeys(chosen, 0)
@@ -98,22 +98,22 @@ async def measure(
             ports[name] = (await stack.enter_async_context(broker)).port
             if "bare" in name:
                 await stack.enter_async_context(_bare(ports[name], nodelay="tuned" in name))
-        cold_s, _ = await _time_to_ready(ports[AS_SHIPPED], shipped_to)
-        warm_s, daemon = await _time_to_ready(ports[AS_SHIPPED], shipped_to, stack)
+        cold_s, _ = await time_to_ready(ports[AS_SHIPPED], shipped_to)
+        warm_s, daemon = await time_to_ready(ports[AS_SHIPPED], shipped_to, stack)
         all_cores = (f"inference.threads={os.cpu_count() or 1}", "inference.spinning=true")
-        await _time_to_ready(ports[ALL_CORES], other, stack, all_cores)
+        await time_to_ready(ports[ALL_CORES], other, stack, all_cores)
         for turn in range(rounds):
             for name in chosen:
                 share = 1 if name == AS_SHIPPED else _OTHERS
                 count = max(2, int(frames // rounds * share))
-                result = await _camera(ports[name], pictures, count, rate_hz, name, turn)
+                result = await camera(ports[name], pictures, count, rate_hz, name, turn)
                 taken[name] += result["latency_ms"]
                 overruns[name] += result["overruns"]
         figures = DaemonFigures(*_resident_mib(daemon), round(cold_s, 2), round(warm_s, 2))
-    return [_figures(name, taken[name], overruns[name]) for name in chosen], figures
+    return [line_figures(name, taken[name], overruns[name]) for name in chosen], figures
 
 
-def _write_parts(folder: Path) -> None:
+def write_parts(folder: Path) -> None:
     """Write simulated boards, good and bad, each with its reference, as the camera wants them."""
     references = {board.reference_id: board.reference() for board in boards_of(_SEED)}
     for part, _ in zip(line(_SEED), range(_PARTS), strict=False):
@@ -143,9 +143,14 @@ async def _bare(port: int, *, nodelay: bool) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def _camera(
+async def camera(
     port: int, pictures: Path, count: int, rate_hz: float, variant: str, turn: int
 ) -> dict[str, Any]:
+    """Publish frames and hear their verdicts.
+
+    Returns:
+        `latency_ms`, None for each frame without a verdict, and `overruns`.
+    """
     process = await asyncio.create_subprocess_exec(
         *_script("camera", port, nodelay=variant != "bare, defaults"),
         *(f"--frames={pictures}", f"--count={count}", f"--rate={rate_hz}"),
@@ -164,7 +169,7 @@ def _script(part: str, port: int, *, nodelay: bool) -> list[str]:
     return [*words, "--nodelay"] if nodelay else words
 
 
-async def _time_to_ready(
+async def time_to_ready(
     port: int,
     folder: Path,
     stack: contextlib.AsyncExitStack | None = None,
@@ -205,7 +210,8 @@ def _rss_mib(pid: int) -> float:
     return 0.0
 
 
-def _figures(name: str, taken: list[float | None], overruns: int) -> LineFigures:
+def line_figures(name: str, taken: list[float | None], overruns: int) -> LineFigures:
+    """Sum up one variant."""
     answered = sorted(value for value in taken if value is not None)
     if len(answered) < 2:  # noqa: PLR2004 - quantiles need two
         raise TrialError(f"{name}: {len(answered)} of {len(taken)} frames were answered")

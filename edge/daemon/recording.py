@@ -281,6 +281,10 @@ class Recording:
         """The monotonic clock."""
         return time.monotonic()
 
+    def later(self, pause_s: float, act: Callable[[], None]) -> None:
+        """Call `act` after so long."""
+        asyncio.get_running_loop().call_later(pause_s, act)
+
     def load(self, after: int, limit: int) -> None:
         """Read the next records."""
         self._ledger.pending(after, limit, self._outbox.loaded)

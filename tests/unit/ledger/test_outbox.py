@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from edge.ledger.outbox import Outbox
+from edge.ledger.outbox import BURST, PAUSE_S, Outbox
 from edge.ledger.record import Pending
 
 
@@ -12,6 +12,7 @@ class Cloud:
         self.sent: list[int] = []
         self.accepts = True
         self.asked: list[tuple[int, int]] = []
+        self.pauses: list[tuple[float, Callable[[], None]]] = []
         self._done: list[Callable[[bool], None]] = []
         self._records = records
         self.outbox = Outbox(receipted, self, **limits)  # type: ignore[arg-type]
@@ -19,6 +20,15 @@ class Cloud:
 
     def now_s(self) -> float:
         return self.now
+
+    def later(self, pause_s: float, act: Callable[[], None]) -> None:
+        self.pauses.append((pause_s, act))
+
+    def go_on(self) -> None:
+        """Let all pauses pass."""
+        while self.pauses:
+            _, act = self.pauses.pop()
+            act()
 
     def load(self, after: int, limit: int) -> None:
         assert limit > 0
@@ -40,6 +50,7 @@ class Cloud:
         assert not self.asked, "asked twice"
         last = min(after + limit, self._records)
         self.outbox.loaded([Pending(seq, b"%d" % seq) for seq in range(after + 1, last + 1)])
+        self.go_on()
 
     def acknowledge(self, taken: bool = True) -> None:
         done, self._done = self._done, []
@@ -48,9 +59,10 @@ class Cloud:
 
     def run(self) -> None:
         """The broker takes everything, the ledger answers everything, until nothing moves."""
-        while self.asked or self._done:
+        while self.asked or self._done or self.pauses:
             if self.asked:
                 self.answer()
+            self.go_on()
             self.acknowledge()
 
 
@@ -239,3 +251,21 @@ def test_storage_that_finds_nothing_is_asked_again_at_the_next_tick() -> None:
     cloud.outbox.tick()
     cloud.run()
     assert cloud.sent == [1, 2]
+
+
+def test_whoever_catches_up_pauses_between_goes() -> None:
+    cloud = Cloud(records=100)
+    cloud.outbox.connected()
+    after, limit = cloud.asked.pop()
+    found = [Pending(seq, b"%d" % seq) for seq in range(after + 1, after + limit + 1)]
+    cloud.outbox.loaded(found)
+    assert cloud.sent == _run(1, BURST)
+    cloud.outbox.tick()
+    cloud.acknowledge()
+    assert cloud.sent == _run(1, BURST), "answers and ticks do not end a pause"
+    ((pause_s, act),) = cloud.pauses
+    assert pause_s == PAUSE_S
+    cloud.pauses.clear()
+    act()
+    assert cloud.sent == _run(1, 2 * BURST)
+    assert len(cloud.pauses) == 1
