@@ -1,0 +1,164 @@
+"""The real daemon on a full disk: frames are reviewed, not passed, and no record is lost."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brokers import require_mosquitto, until
+from daemons import Daemon, Line, line_to
+
+from edge.cli.main import main
+from edge.ledger import reading
+from edge.mqtt.brokers import LocalBroker
+
+MIB = 1 << 20
+WINDOW = 64
+"""Frames that a broker sends ahead of our acknowledgements."""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MiB, where the daemon's state lies; its log lies beside it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    state = tmp_path / "state"
+    state.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(state)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
+    yield state
+    subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+def _fill(disk: Path) -> Path:
+    """Take all the space there is, and what became free since."""
+    ballast = disk / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (MIB, 4_096):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return ballast
+
+
+async def _until_stuck(disk: Path, line: Line, names: list[str]) -> Path:
+    """Fill the disk, again when the reserve was given up, until the ledger takes nothing."""
+    ballast = _fill(disk)
+    for _ in range(40):
+        names.append(line.inspect(0))
+        await line.verdict(names[-1])
+        await until(lambda: bool(line.statuses), "a status")
+        line.statuses.clear()
+        await line.status(lambda status: bool(status["ledger"]), "the ledger's next status")
+        if line.statuses[-1]["ledger"]["stuck"]:
+            return ballast
+        await asyncio.to_thread(_fill, disk)
+    pytest.fail("the ledger took records on a full disk")
+
+
+def _recorded(state: Path) -> dict[str, str]:
+    """Frame ids in the ledger, with the reasons of their verdicts."""
+    path = reading.find(state)
+    assert path is not None
+    with reading.opened(path) as ledger:
+        bodies = [json.loads(row.body) for row in ledger.rows()]
+    return {body["frame_id"]: body["reason"] for body in bodies}
+
+
+def test_a_full_disk_has_frames_reviewed_and_loses_no_record(disk: Path, tmp_path: Path) -> None:
+    require_mosquitto()
+    settings = ("status.interval_s=0.3", "ledger.frames.enabled=false")
+
+    async def scenario() -> list[str]:
+        async with LocalBroker(kind="mosquitto") as broker:
+            with Daemon(broker, tmp_path, overrides=settings) as daemon:
+                async with line_to(broker) as line:
+                    names = [line.inspect(number) for number in range(4)]
+                    assert {v["verdict"] for v in await line.all_verdicts(names)} == {"pass"}
+                    await line.status(lambda s: s["ledger"].get("reserve") is True, "a reserve")
+
+                    ballast = await _until_stuck(disk, line, names)
+                    stuck = line.statuses[-1]["ledger"]
+                    assert "the disk is full" in stuck["trouble"]
+                    assert stuck["reserve"] is False
+                    held = await line.play(8)
+                    reviewed = await line.all_verdicts(held)
+                    assert {(v["verdict"], v["reason"]) for v in reviewed} == {
+                        ("review", "storage")
+                    }
+                    assert not line.broken_promises(held), "each had its verdict in time"
+                    assert not set(held) & set(_recorded(disk)), "nothing was committed"
+                    names += held
+
+                    ballast.unlink()
+                    await line.status(
+                        lambda s: s["ledger"].get("committed") == len(names), "all is recorded"
+                    )
+                    await line.status(
+                        lambda s: (
+                            s["ledger"].get("stuck") is False and s["ledger"].get("reserve") is True
+                        ),
+                        "it is well, and has its reserve again",
+                    )
+                    # Had one acknowledgement been lost, the broker's window would now be narrower;
+                    # had all, nothing would come any more.
+                    more = await line.play(WINDOW + 16)
+                    assert "storage" not in await line.kept(more)
+                    names += more
+                    await line.status(
+                        lambda s: s["ledger"].get("committed") == len(names), "these, too"
+                    )
+                    assert line.statuses[-1]["counters"].get("records_dropped", 0) == 0
+                    assert await asyncio.to_thread(daemon.end) == 0
+        return names
+
+    names = asyncio.run(scenario())
+    recorded = _recorded(disk)
+    assert set(recorded) == set(names)
+    assert list(recorded.values()).count("storage") >= 8
+    assert main(["ledger", "verify", str(disk)]) == 0
+
+
+def test_kept_frames_make_room_for_records(disk: Path, tmp_path: Path) -> None:
+    require_mosquitto()
+    settings = (
+        "status.interval_s=0.3",
+        "ledger.frames.pass_share=1.0",
+        f"ledger.frames.min_free_bytes={8 * MIB}",
+    )
+
+    async def scenario() -> None:
+        async with LocalBroker(kind="mosquitto") as broker:
+            with Daemon(broker, tmp_path, overrides=settings):
+                async with line_to(broker) as line:
+                    names = [line.inspect(number) for number in range(8)]
+                    await line.all_verdicts(names)
+                    await line.status(
+                        lambda s: s["counters"].get("frames_kept") == 8, "eight frames are kept"
+                    )
+                    _fill(disk)
+                    await line.status(
+                        lambda s: s["ledger"].get("frames", {}).get("files") == 0, "they went"
+                    )
+                    names.append(line.inspect(1))
+                    await line.verdict(names[-1])
+                    status = await line.status(
+                        lambda s: s["counters"].get("frames_not_kept") == 1, "this one is not kept"
+                    )
+                    assert "records and verdicts go on" in status["ledger"]["frames"]["trouble"]
+                    await line.status(
+                        lambda s: s["ledger"].get("committed") == 9, "its verdict is recorded"
+                    )
+
+    asyncio.run(scenario())
