@@ -95,7 +95,7 @@ def _percents(text: str) -> list[float]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen subcommand."""
-    log.configure(LogSection(level="warning"), tty=sys.stderr.isatty())
+    log.configure(LogSection(level="error"), tty=sys.stderr.isatty())
     status: int = arguments.publish(arguments)
     return status
 

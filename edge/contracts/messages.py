@@ -81,6 +81,12 @@ class Judge(Message, frozen=True):
     part: int = 0
 
 
+class TakeUp(Message, frozen=True):
+    """The policy goes on from this state, with the next frame; a refusal comes with its answer."""
+
+    policy: PolicyState
+
+
 class Stop(Message, frozen=True):
     """Finish what was sent, then exit."""
 
@@ -168,5 +174,5 @@ class Failed(Message, frozen=True):
     state_refused: str = ""
 
 
-ToWorker = Start | Reference | Forget | Judge | Stop
+ToWorker = Start | Reference | Forget | Judge | TakeUp | Stop
 FromWorker = Loaded | LoadFailed | Judged | Failed

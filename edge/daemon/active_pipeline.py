@@ -8,26 +8,26 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import structlog
 
 from edge.config import DeviceConfig
-from edge.contracts.messages import ActionWish, Failed, Judged
+from edge.contracts.messages import ActionWish
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Reason, Verdict
 from edge.daemon.actions import Action, Grant
 from edge.daemon.dispatch import Dispatch
 from edge.daemon.intake import Fault, Frame, Intake
+from edge.daemon.keeper import WorkerKeeper
 from edge.daemon.outlets import Seen
 from edge.daemon.recording import Recording, entry_of
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.remembered import Given, Remembered
 from edge.daemon.signals import SignalHistory
+from edge.daemon.standing import ReadyWorker
 from edge.daemon.throttle import Throttle
-from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
-from edge.errors import DeploymentError, StorageError
 from edge.ledger.entry import Runtime, pinned
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
@@ -36,12 +36,6 @@ from edge.observability.counters import Counters
 from edge.observability.latency import Histogram
 
 log = structlog.get_logger("edge.daemon")
-
-_BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-_SETTLED_S: Final = 30.0
-"""A worker that stood so long was sound: its loss starts the backoff afresh."""
-STOP_S: Final = 1.0
-"""What an idle worker gets to end by itself when the daemon stops."""
 
 
 class ActivePipeline:
@@ -53,7 +47,7 @@ class ActivePipeline:
         session: The broker's session.
         counters: The daemon's counters.
         boot_id: Makes frame ids of our own unique.
-        references: Its reference images; None where it uses none.
+        references: All reference images that are kept, by logical name.
         signals: The histories of all bound signals, by logical name.
         recording: The ledger at work; None where verdicts are not recorded.
         on_change: Called when its readiness changed.
@@ -66,24 +60,19 @@ class ActivePipeline:
         session: Session,
         counters: Counters,
         boot_id: str,
-        references: ReferenceShelf | None,
+        references: Mapping[str, ReferenceShelf],
         signals: Mapping[str, SignalHistory],
         recording: Recording | None,
         on_change: Callable[[], None],
     ) -> None:
-        self.plan = plan
-        self.trouble = "starting"
+        self.on_given: Callable[[Frame, Verdict, Seen], None] = lambda _frame, _verdict, _seen: None
         self._config = config
         self._session = session
         self._counters = counters
         self._references = references
         self._signals = signals
         self._recording = recording
-        self._pinned = pinned(plan)
         self._runtime = Runtime()
-        self._on_change = on_change
-        self._latency = Histogram(float(plan.budget_ms))
-        self._grants = tuple(Grant(grant) for grant in plan.actions)
         self._verdict_topic = f"edge/{config.device.id}/{plan.name}/verdict"
         self._intake = Intake(
             config.clock, config.limits.max_payload_bytes, plan.budget_ms, boot_id
@@ -96,6 +85,7 @@ class ActivePipeline:
             self._remembered,
             self,
         )
+        self._keeper = WorkerKeeper(config, self._dispatch, counters, self._use, on_change)
         self._throttle = Throttle(time.monotonic_ns)
         self._on_the_way: dict[bytes, list[Callable[[], None]]] = {}
         self._bound = tuple(
@@ -108,8 +98,18 @@ class ActivePipeline:
             )
             for binding in table.values()
         )
-        self._worker: WorkerProcess | None = None
         self._loop = asyncio.get_running_loop()
+        self._follow(plan)
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not ready; empty while it is."""
+        return self._keeper.trouble
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame waits for the worker to have time for it."""
+        return self._dispatch.waiting
 
     @property
     def ready(self) -> bool:
@@ -131,7 +131,7 @@ class ActivePipeline:
 
     def status(self) -> dict[str, Any]:
         """Return what the status message says of this pipeline."""
-        worker = self._worker
+        worker = self._keeper.worker
         return {
             "ready": self.ready,
             "trouble": self.trouble,
@@ -149,12 +149,17 @@ class ActivePipeline:
         self._counters.count("frames_received", pipeline=self.plan.name)
         for oddity in frame.oddities:
             self._counters.count("frames_odd", cause=oddity)
-        self._dispatch.submit(
-            frame,
-            self._references.find(frame.reference_id) if self._references else None,
+        seen = self._see(self.plan, frame)
+        self._dispatch.submit(frame, seen.reference, seen.signals)
+
+    def _see(self, plan: PipelinePlan, frame: Frame) -> Seen:
+        """What a plan judges a frame with, beside its pixels."""
+        shelf = self._references.get(plan.reference)
+        return Seen(
+            shelf.find(frame.reference_id) if shelf else None,
             tuple(
                 self._signals[grant.name].as_of(frame.captured_at_ns, grant.max_age_ms)
-                for grant in self.plan.signals
+                for grant in plan.signals
             ),
         )
 
@@ -167,81 +172,37 @@ class ActivePipeline:
 
     def reference_dropped(self, key: str) -> None:
         """Have the worker forget a reference image."""
-        if self._worker is not None:
-            self._worker.forget(key)
+        if self._keeper.worker is not None:
+            self._keeper.worker.forget(key)
 
     async def keep_worker(self, cache_dir: Path) -> None:
         """Keep a worker standing, until cancelled."""
-        failures = 0
-        while True:
-            began = time.monotonic()
-            try:
-                await self._run_worker(cache_dir)
-            except (DeploymentError, WorkerGoneError, StorageError) as failed:
-                self.trouble = str(failed)
-                if time.monotonic() - began > _SETTLED_S:
-                    failures = 0
-                pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-                failures += 1
-                self._counters.count(
-                    "workers_lost", pipeline=self.plan.name, cause=type(failed).__name__
-                )
-                log.error(
-                    "worker_lost",
-                    pipeline=self.plan.name,
-                    error=type(failed).__name__,
-                    detail=str(failed),
-                    next_try_s=pause_s,
-                )
-                self._on_change()
-                await asyncio.sleep(pause_s)
+        await self._keeper.keep(cache_dir)
 
-    async def _run_worker(self, cache_dir: Path) -> None:
-        """Start a worker, use it while it stands; raises when it does not."""
-        began = time.monotonic()
-        limits = self._config.limits
-        worker = await WorkerProcess.spawn(
-            self.plan, limits.reference_bytes, limits.worker_memory_mib
+    async def exchange(self, ready: ReadyWorker) -> None:
+        """Go on by another plan, of the same name, with a worker that is ready, between two frames.
+
+        Raises:
+            WorkerGoneError: It was lost before it came to it: nothing has changed.
+        """
+        await self._keeper.exchange(
+            ready,
+            lambda frame: self._see(ready.plan, frame),
+            self._config.deadlines.start_ms / 1e3,
         )
-        self._counters.count("workers_started", pipeline=self.plan.name)
-        grace_s = 0.0
-        try:
-            timeout_s = self._config.deadlines.start_ms / 1e3
-            loaded = await worker.load(cache_dir, self._dispatch.policy, timeout_s)
-            probe = await worker.probe(
-                time.monotonic_ns() + self._config.deadlines.start_ms * 1_000_000, timeout_s
-            )
-            worker.on_answer = self._answered
-            self._worker = worker
-            model = self.plan.model
-            self._runtime = Runtime(loaded.versions, model.threads, model.options)
-            self.trouble = ""
-            self._dispatch.attach(worker)
-            log.info(
-                "pipeline_ready",
-                pipeline=self.plan.name,
-                provider=loaded.provider,
-                worker_pid=worker.pid,
-                start_ms=round((time.monotonic() - began) * 1e3),
-                load_ms=loaded.load_ms,
-                probe_ms=probe.stage_ms,
-                policy_restored=not loaded.state_refused,
-            )
-            self._on_change()
-            grace_s = STOP_S
-            # Shielded: who waits for it may be cancelled, the worker's end is still to be told.
-            await asyncio.shield(worker.gone)
-            grace_s = 0.0
-            self._detach()
-            raise await worker.loss()
-        finally:
-            self._detach()
-            await worker.end(grace_s)
 
-    def _detach(self) -> None:
-        """The frames at work get their verdict at once, whatever the worker's end takes."""
-        self._worker = None
-        self._dispatch.detach()
+    def _use(self, ready: ReadyWorker) -> None:
+        """A worker took the place: what hangs on its plan follows."""
+        self._runtime = ready.runtime
+        if ready.plan is not self.plan:
+            self._follow(ready.plan)
+
+    def _follow(self, plan: PipelinePlan) -> None:
+        self.plan = plan
+        self._pinned = pinned(plan)
+        self._latency = Histogram(float(plan.budget_ms))
+        self._grants = tuple(Grant(grant) for grant in plan.actions)
+        self._intake.budget_ms = plan.budget_ms
 
     async def drain(self, grace_s: float) -> int:
         """Wait until every accepted frame has its verdict; return how many have not."""
@@ -249,12 +210,6 @@ class ActivePipeline:
             async with asyncio.timeout(grace_s):
                 await self._dispatch.idle()
         return self.unanswered
-
-    def _answered(self, answer: Judged | Failed) -> None:
-        if isinstance(answer, Judged):
-            self._dispatch.judged(answer)
-        else:
-            self._dispatch.failed(answer)
 
     # What dispatch causes (`edge.daemon.dispatch.Outlets`).
 
@@ -275,6 +230,7 @@ class ActivePipeline:
         else:
             entry = entry_of(self.plan, self._pinned, self._runtime, frame, verdict, seen)
             self._recording.record(entry, frame.payload, settle)
+        self.on_given(frame, verdict, seen)
         total_ms = verdict.latency_ms["total"]
         self._latency.observe(total_ms)
         self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
@@ -362,10 +318,9 @@ class ActivePipeline:
         )
 
     def worker_hangs(self, detail: str) -> None:
-        """Kill the worker; `keep_worker` starts the next."""
+        """Kill the worker; the next one is started."""
         log.error("worker_hangs", pipeline=self.plan.name, detail=detail)
-        if self._worker is not None:
-            self._worker.kill()
+        self._keeper.kill()
 
     def _may_answer(self, topic: str) -> bool:
         """Whether a camera's response topic is harmless: no one may steer us through it."""

@@ -22,7 +22,7 @@ from edge.contracts.plan import Overflow, PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Defect, Kind, Reason, Verdict
 from edge.daemon.intake import Fault, Frame
-from edge.daemon.outlets import Outlets, Seen, Timer, WorkerPort
+from edge.daemon.outlets import Outlets, Seen, Successor, Timer, WorkerPort
 from edge.daemon.references import Held
 from edge.daemon.remembered import Given, Remembered
 
@@ -75,6 +75,7 @@ class Dispatch:
         self._remembered = remembered
         self._outlets = outlets
         self._worker: WorkerPort | None = None
+        self._successor: Successor | None = None
         self._was_ready = False
         self._tickets = 0
         self._waiting: deque[_Admission] = deque()
@@ -87,6 +88,11 @@ class Dispatch:
     def ready(self) -> bool:
         """Whether a worker stands that passed its probe."""
         return self._worker is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame waits for the worker to have time for it."""
+        return bool(self._waiting)
 
     @property
     def unanswered(self) -> int:
@@ -142,6 +148,20 @@ class Dispatch:
         self._was_ready = True
         self._send_on()
 
+    def exchange(self, successor: Successor) -> None:
+        """Go on with another plan and worker, between two frames.
+
+        Frames that wait are held back until those at work are answered: by their judgement, their
+        deadline, or the loss of the old worker. The policy goes on from where it stopped.
+        """
+        self._successor = successor
+        self._send_on()
+
+    def call_off(self) -> None:
+        """Stay with what there is: the successor is gone before it took its place."""
+        self._successor = None
+        self._send_on()
+
     def detach(self) -> None:
         """Forget the worker, which is gone; frames at work get `worker-lost`."""
         self._worker = None
@@ -149,6 +169,7 @@ class Dispatch:
         for admission in lost.values():
             if not admission.answered:
                 self._fail(admission, Reason.WORKER_LOST, "the worker ended while judging it")
+        self._send_on()
 
     def judged(self, judged: Judged) -> None:
         """Take a worker's judgement."""
@@ -203,6 +224,10 @@ class Dispatch:
         return None
 
     def _send_on(self) -> None:
+        if self._successor is not None:
+            if not all(admission.answered for admission in self._at_work.values()):
+                return
+            self._succeed(self._successor)
         while self._worker is not None and self._waiting and len(self._at_work) < MAX_AT_WORK:
             admission = self._waiting.popleft()
             admission.sent_ns = self._outlets.now_ns()
@@ -222,6 +247,20 @@ class Dispatch:
                 admission.reference,
             )
 
+    def _succeed(self, successor: Successor) -> None:
+        self._successor = None
+        self._at_work.clear()  # answered, every one: their judgements are not waited for
+        self.plan = successor.plan
+        self._worker = successor.worker
+        self._was_ready = True
+        successor.worker.take_up(self.policy)
+        for admission in tuple(self._waiting):
+            admission.reference, admission.signals, _ = successor.renew(admission.frame)
+            if (fault := self._fault_of(admission)) is not None:
+                self._waiting.remove(admission)
+                self._fail(admission, fault.reason, fault.detail)
+        successor.done()
+
     def _back(self, ticket: int) -> _Admission | None:
         """Take a frame back from the worker; None where it was answered without it."""
         admission = self._at_work.pop(ticket, None)
@@ -238,6 +277,7 @@ class Dispatch:
             self._outlets.call_at(
                 admission.frame.deadline_ns + self._hang_ns, lambda: self._hang(admission)
             )
+            self._send_on()
             return
         self._waiting.remove(admission)
         if self._worker is None:

@@ -73,6 +73,9 @@ class Intake:
         max_payload_bytes: Larger frames get `decode-error` unread.
         budget_ms: From capture to verdict.
         boot_id: Makes our own frame ids unique across restarts.
+
+    Attributes:
+        budget_ms: May change between two frames.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Intake:
     ) -> None:
         self._clock = clock
         self._max_payload_bytes = max_payload_bytes
-        self._budget_ns = budget_ms * _NS_PER_MS
+        self.budget_ms = budget_ms
         self._own_ids: Iterator[str] = (f"{boot_id}-{n}" for n in count())
 
     def read(self, message: Incoming, named: dict[str, str], settle: Callable[[], None]) -> Frame:
@@ -112,7 +115,7 @@ class Intake:
             captured_at_ns=message.arrived_at_ns - age_ns,
             captured_ns=captured_ns,
             arrived_ns=message.arrived_ns,
-            deadline_ns=captured_ns + self._budget_ns,
+            deadline_ns=captured_ns + self.budget_ms * _NS_PER_MS,
             fault=fault,
             oddities=tuple(oddities),
             fingerprint=_fingerprint(message.payload),
@@ -153,11 +156,11 @@ class Intake:
     def _staleness(self, message: Incoming, age_ns: int, *, believed: bool) -> Fault | None:
         if message.retain and not believed:
             return Fault(Reason.STALE, "a retained frame without a believable captured-at")
-        if age_ns >= self._budget_ns:
+        if age_ns >= self.budget_ms * _NS_PER_MS:
             return Fault(
                 Reason.STALE,
                 f"captured {age_ns / 1e6:.0f} ms before it arrived; "
-                f"the budget is {self._budget_ns / 1e6:.0f} ms",
+                f"the budget is {self.budget_ms * _NS_PER_MS / 1e6:.0f} ms",
             )
         return None
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from edge.contracts.messages import ActionWish, Judge, Judged
+from edge.contracts.messages import ActionWish, Judge, Judged, PolicyState
+from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Verdict
 from edge.daemon.intake import Frame
@@ -57,3 +58,22 @@ class WorkerPort(Protocol):
 
     def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
         """Send it a frame, and before it the reference image where it has not got that yet."""
+
+    def take_up(self, policy: PolicyState) -> None:
+        """Have its policy go on from a state, with the next frame."""
+
+
+class Successor(NamedTuple):
+    """What takes a worker's place between two frames.
+
+    Attributes:
+        plan: What it judges by.
+        worker: Ready.
+        renew: What a frame that waits is to be judged with under this plan.
+        done: Called when it has taken the place.
+    """
+
+    plan: PipelinePlan
+    worker: WorkerPort
+    renew: Callable[[Frame], Seen]
+    done: Callable[[], None]

@@ -75,7 +75,7 @@ class Supervisor:
                 self.session,
                 self._counters,
                 boot_id,
-                self._shelves.get(plan.reference),
+                self._shelves,
                 self._signals,
                 self._recording,
                 self._changed.set,

@@ -32,6 +32,7 @@ from edge.contracts.messages import (
     Reference,
     Start,
     Stop,
+    TakeUp,
 )
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
@@ -186,6 +187,10 @@ class WorkerProcess(asyncio.Protocol):
         if reference is not None:
             self._lend(reference)
         self._send(request, payload)
+
+    def take_up(self, policy: PolicyState) -> None:
+        """Have its policy go on from a state, with the next frame."""
+        self._send(TakeUp(policy))
 
     def forget(self, key: str) -> None:
         """Tell it to drop a reference image; one that it has not got is no error."""

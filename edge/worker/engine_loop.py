@@ -20,6 +20,7 @@ from edge.contracts.messages import (
     Reference,
     Start,
     Stop,
+    TakeUp,
 )
 from edge.errors import EdgeError, FrameError
 from edge.pipeline.path import DecodedFrame, FramePath
@@ -29,7 +30,7 @@ from edge.worker.loading import build
 from edge.worker.versions import versions
 
 _END: Final = None
-_Turn = DecodedFrame | Failed | Exception | None
+_Turn = DecodedFrame | Failed | TakeUp | Exception | None
 
 
 def work(end: WorkerEnd) -> int:
@@ -82,6 +83,8 @@ def _read_and_decode(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[
                 path.encoded.keep(message.key, message.content_type, body)
             elif isinstance(message, Forget):
                 path.encoded.forget(message.key)
+            elif isinstance(message, TakeUp):
+                turns.put(message)
             elif isinstance(message, Stop):
                 break
     except Exception as bug:  # noqa: BLE001 - it is raised again, on the thread that ends us
@@ -107,5 +110,7 @@ def _judge_and_answer(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue
             path.mend()
         elif isinstance(turn, Failed):
             end.send(turn)
+        elif isinstance(turn, TakeUp):
+            path.take_up(turn.policy)
         else:
             raise turn

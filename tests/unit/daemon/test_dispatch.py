@@ -12,10 +12,11 @@ from edge.config import DeadlineSection
 from edge.contracts.frame import ContentType, PixelFormat
 from edge.contracts.messages import ActionWish, Failed, Judge, Judged, PolicyState
 from edge.contracts.plan import GuestPlan, ImagePlan, ModelPlan, Overflow, PipelinePlan
+from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import DeploymentRef, Kind, Verdict, from_json
 from edge.daemon.dispatch import MAX_AT_WORK, Dispatch
 from edge.daemon.intake import Fault, Frame
-from edge.daemon.outlets import Seen
+from edge.daemon.outlets import Seen, Successor
 from edge.daemon.references import Held
 from edge.daemon.remembered import Remembered
 
@@ -77,7 +78,7 @@ class Line:
     def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
         assert from_json(encoded) == verdict
         assert verdict.budget_ms == BUDGET_MS
-        assert seen.signals == ()
+        assert not seen.signals or verdict.deployment.revision > PLAN.deployment.revision
         self.published.append((frame.frame_id, verdict, False, self.now))
         frame.settle()
 
@@ -160,6 +161,10 @@ class Worker:
 
     def __init__(self) -> None:
         self.requests: list[Judge] = []
+        self.taken_up: list[PolicyState] = []
+
+    def take_up(self, policy: PolicyState) -> None:
+        self.taken_up.append(policy)
 
     def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:
         assert payload == b"jpeg"
@@ -451,3 +456,102 @@ AnyOrderOfEvents.TestCase.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None
 )
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
+
+
+NEXT = msgspec.structs.replace(
+    PLAN, deployment=msgspec.structs.replace(PLAN.deployment, revision=2)
+)
+
+
+class Exchange:
+    """A successor under way."""
+
+    def __init__(self, line: Line, plan: PipelinePlan = NEXT) -> None:
+        self.worker = Worker()
+        self.done = 0
+        self.fresh = (SignalValue(),)
+        line.dispatch.exchange(Successor(plan, self.worker, self._renew, self._done))
+
+    def _renew(self, _frame: Frame) -> Seen:
+        return Seen(None, self.fresh)
+
+    def _done(self) -> None:
+        self.done += 1
+
+
+def test_an_idle_pipeline_goes_on_with_its_successor_at_once(line: Line) -> None:
+    before = line.ready()
+    exchange = Exchange(line)
+    assert exchange.done == 1
+    line.send("a")
+    assert not before.requests
+    assert len(exchange.worker.requests) == 1
+    assert line.dispatch.plan.deployment.revision == 2
+
+
+def test_frames_at_work_are_answered_by_the_old_worker_before_the_new_one_gets_any(
+    line: Line,
+) -> None:
+    before = line.ready()
+    line.send("a")
+    line.send("b")
+    line.send("c")
+    exchange = Exchange(line)
+    line.dispatch.judged(judged(before.requests[0].ticket))
+    assert exchange.done == 0
+    assert len(before.requests) == 2, "the third waits for the successor"
+    line.dispatch.judged(judged(before.requests[1].ticket, policy=PolicyState(2, b"t")))
+    assert exchange.done == 1
+    assert exchange.worker.taken_up == [PolicyState(2, b"t")], "the state after the last frame"
+    assert [request.signals for request in exchange.worker.requests] == [exchange.fresh]
+    line.dispatch.judged(judged(exchange.worker.requests[0].ticket))
+    assert [verdict.deployment.revision for _, verdict, _, _ in line.published] == [1, 1, 2]
+
+
+def test_an_old_worker_that_hangs_holds_its_successor_up_until_the_deadline_and_no_longer(
+    line: Line,
+) -> None:
+    line.ready()
+    line.send("a")
+    exchange = Exchange(line)
+    line.turn(BUDGET_MS)
+    assert [verdict.reason for _, verdict, _, _ in line.published] == ["overrun"]
+    assert exchange.done == 1
+    line.send("b")
+    assert len(exchange.worker.requests) == 1
+
+
+def test_the_loss_of_the_old_worker_lets_its_successor_in(line: Line) -> None:
+    line.ready()
+    line.send("a")
+    exchange = Exchange(line)
+    line.dispatch.detach()
+    assert exchange.done == 1
+    assert line.dispatch.ready
+    assert [verdict.reason for _, verdict, _, _ in line.published] == ["worker-lost"]
+
+
+def test_an_exchange_that_is_called_off_leaves_the_old_worker_at_work(line: Line) -> None:
+    before = line.ready()
+    line.send("a")
+    line.send("b")
+    line.send("c")
+    exchange = Exchange(line)
+    line.dispatch.call_off()
+    line.dispatch.judged(judged(before.requests[0].ticket))
+    assert len(before.requests) == 3
+    assert exchange.done == 0
+
+
+def test_a_frame_without_the_reference_that_the_successor_wants_gets_its_reason(
+    line: Line,
+) -> None:
+    line.ready()
+    line.send("a")
+    line.send("b")
+    line.send("c")
+    before = line.dispatch
+    exchange = Exchange(line, msgspec.structs.replace(NEXT, reference="reference.top"))
+    before.detach()
+    assert exchange.done == 1
+    assert line.published[-1][1].reason == "no-reference"
