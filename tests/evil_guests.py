@@ -95,3 +95,59 @@ def counting_policy() -> bytes:
     return assemble(
         guest(decide=f'(func (export "decide") (param $call i32) (result i32) {decide})')
     )
+
+
+def deciding(
+    body: str, *, state: str = "", extra: str = "", memory: str = '(memory (export "memory") 64 64)'
+) -> bytes:
+    """A policy that does this, then passes the part; it sees its call struct as `$call`."""
+    return assemble(
+        guest(
+            decide=f'(func (export "decide") (param $call i32) (result i32) {body} {_GOOD})',
+            state=state,
+            extra=extra,
+            memory=memory,
+        )
+    )
+
+
+def logging_policy(text: str) -> bytes:
+    """A policy that logs this text (a WAT string) with every frame, and fails under the lamp."""
+    failing = _WHEN_LAMP.format(evil="(return (i32.const -4))")
+    extra = f"""
+      (data (i32.const 1024) "{text}\\00")
+      (func (export "edge_log") (result i32) (i32.const 1024))
+    """
+    return deciding(failing, extra=extra)
+
+
+def hidden_count_policy(*, with_state: bool) -> bytes:
+    """A policy whose score is a hundredth of its frames, which it saves, or keeps to itself."""
+    body = """
+      (global.set $count (i32.add (global.get $count) (i32.const 1)))
+      (global.set $rejects (global.get $count))
+      (i32.store offset=40 (local.get $call) (i32.const 0))
+      (f32.store offset=44 (local.get $call)
+        (f32.div (f32.convert_i32_s (global.get $count)) (f32.const 100)))
+      (i64.store offset=48 (local.get $call) (i64.const 0x6b6f))
+      (return (i32.const 0))
+    """
+    state = """
+      (func (export "edge_state_save") (param i32 i32) (result i32)
+        (if (i32.lt_u (local.get 1) (i32.const 4)) (then (return (i32.const -3))))
+        (i32.store (local.get 0) (global.get $count)) (i32.const 4))
+      (func (export "edge_state_restore") (param i32 i32) (result i32)
+        (global.set $count (i32.load (local.get 0))) (i32.const 0))
+    """
+    extra = "(global $count (mut i32) (i32.const 0))"
+    return deciding(body, state=state if with_state else "", extra=extra)
+
+
+def forgetful_policy() -> bytes:
+    """A policy that saves a state, traps under the evil lamp, and cannot read what it saved."""
+    state = """
+      (func (export "edge_state_save") (param i32 i32) (result i32)
+        (i32.store (local.get 0) (i32.const 7)) (i32.const 4))
+      (func (export "edge_state_restore") (param i32 i32) (result i32) (i32.const -2))
+    """
+    return deciding(_WHEN_LAMP.format(evil="unreachable"), state=state)
