@@ -1,4 +1,4 @@
-"""From a checkpoint to `model.onnx`: fp32, bytes in, probabilities out.
+r"""From a checkpoint to `model.onnx`: fp32, bytes in, probabilities out.
 
 `python -m models.steel.recipe.export --checkpoint models/steel/.train/checkpoint.pt \
     --out models/steel`

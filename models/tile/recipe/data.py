@@ -34,8 +34,8 @@ CONTRACT = FrameContract(
 FOLDS = 4
 """Of the training tiles, by a hash of the tile's name."""
 HELD_BACK = 1
-"""The fold that training leaves out: threshold and votes are chosen on it. It is the one of the four
-whose kinds of defect are mixed most evenly."""
+"""The fold that training leaves out: threshold and votes are chosen on it. Of the four it has the
+most even mix of kinds of defect."""
 
 
 @dataclass(frozen=True)

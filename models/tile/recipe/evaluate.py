@@ -2,10 +2,10 @@
 
 `python -m models.tile.recipe.evaluate --data ../shared/data --model models/tile/model.int8.onnx`
 
-Threshold and votes come from the training tiles that were held back from training, or are given with
-`--score` and `--votes`, as for another variant of the same weights. Test tiles are then judged once.
-`--report` keeps the figures as JSON for `card`; `--check REPORT` compares with one instead, and fails
-where a figure differs.
+Threshold and votes come from the training tiles that were held back from training, or are given
+with `--score` and `--votes`, as for another variant of the same weights. Test tiles are then judged
+once. `--report` keeps the figures as JSON for `card`; `--check REPORT` compares with one instead,
+and fails where a figure differs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""From a checkpoint to `model.onnx`: fp32, bytes in, heat map out.
+r"""From a checkpoint to `model.onnx`: fp32, bytes in, heat map out.
 
-`python -m models.tile.recipe.export --checkpoint models/tile/.train/checkpoint.pt --out models/tile`
+`python -m models.tile.recipe.export --checkpoint models/tile/.train/checkpoint.pt \
+    --out models/tile`
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 `python -m models.wear.recipe.evaluate --data ../shared/data --model models/wear/model.int8.onnx`
 
 The alarm's threshold comes from the sequences that training saw, or is given with `--score`, as for
-another variant of the same weights. The held-back sequence is then judged once. `--report` keeps the
-figures as JSON for `card`; `--check REPORT` compares with one instead, and fails where a figure
+another variant of the same weights. The held-back sequence is then judged once. `--report` keeps
+the figures as JSON for `card`; `--check REPORT` compares with one instead, and fails where a figure
 differs.
 """
 

@@ -1,6 +1,7 @@
-"""From a checkpoint to `model.onnx`: fp32, bytes in, heat map out.
+r"""From a checkpoint to `model.onnx`: fp32, bytes in, heat map out.
 
-`python -m models.wear.recipe.export --checkpoint models/wear/.train/checkpoint.pt --out models/wear`
+`python -m models.wear.recipe.export --checkpoint models/wear/.train/checkpoint.pt \
+    --out models/wear`
 """
 
 from __future__ import annotations
