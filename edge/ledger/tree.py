@@ -40,6 +40,7 @@ TABLES: Final = {
 `checkpoint` has the signed notes, cosignatures in them; `signer` the public keys of this ledger,
 and after which record each began to sign."""
 
+Database = sqlite3.Connection
 UNKNOWN: Final = bytes(32)
 _TILE_BYTES: Final = 8_400
 """Of the database, for a row of `tile`."""
