@@ -3,13 +3,13 @@
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from guest_toolchains import need
 
 from edge import shipped
 from edge.cli.main import main
@@ -17,9 +17,7 @@ from edge.sdk import project, vectors
 from edge.sdk.languages import (
     TABLE,
     BuildError,
-    Language,
     Source,
-    ToolchainMissingError,
     go,
     rust,
     zig,
@@ -32,22 +30,7 @@ from edge.wasm.guest import Guest
 ROOT = Path(__file__).parents[2]
 
 
-NOT_IN_CI = {"assemblyscript", "javascript"}
-"""Toolchains of another package world; `make guests-all` installs and tries them."""
-
 TEMPLATES = [(name, role) for name, language in TABLE.items() for role in language.roles]
-
-
-def need(name: str) -> Language:
-    """A language whose toolchain is here; the test is skipped, or fails in CI, where it is not."""
-    language = TABLE[name]
-    try:
-        language.find()
-    except ToolchainMissingError as missing:
-        if os.environ.get("CI") == "true" and name not in NOT_IN_CI:
-            raise
-        pytest.skip(str(missing))
-    return language
 
 
 @pytest.mark.timeout(300)  # the first Rust guest of a machine compiles Rust's `core`
