@@ -14,13 +14,15 @@ import msgspec
 import structlog
 
 from edge.config import DeviceConfig
-from edge.contracts.messages import ActionWish
+from edge.contracts.messages import ActionWish, GuestLine
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Reason, Verdict
-from edge.daemon.actions import Action, Grant
+from edge.daemon.actions import Actions
 from edge.daemon.dispatch import Dispatch
+from edge.daemon.guest_words import GuestWords
 from edge.daemon.intake import Fault, Frame, Intake
 from edge.daemon.keeper import WorkerKeeper
+from edge.daemon.leases import Leases
 from edge.daemon.outlets import Seen
 from edge.daemon.recording import Recording, entry_of
 from edge.daemon.references import ReferenceShelf
@@ -50,6 +52,7 @@ class ActivePipeline:
         references: All reference images that are kept, by logical name.
         signals: The histories of all bound signals, by logical name.
         recording: The ledger at work; None where verdicts are not recorded.
+        leases: Turns off what actions turn on.
         on_change: Called when its readiness changed.
     """
 
@@ -63,6 +66,7 @@ class ActivePipeline:
         references: Mapping[str, ReferenceShelf],
         signals: Mapping[str, SignalHistory],
         recording: Recording | None,
+        leases: Leases,
         on_change: Callable[[], None],
     ) -> None:
         self.on_given: Callable[[Frame, Verdict, Seen], None] = lambda _frame, _verdict, _seen: None
@@ -72,6 +76,7 @@ class ActivePipeline:
         self._references = references
         self._signals = signals
         self._recording = recording
+        self._leases = leases
         self._runtime = Runtime()
         self._verdict_topic = f"edge/{config.device.id}/{plan.name}/verdict"
         self._intake = Intake(
@@ -85,7 +90,9 @@ class ActivePipeline:
             self._remembered,
             self,
         )
-        self._keeper = WorkerKeeper(config, self._dispatch, counters, self._use, on_change)
+        self._keeper = WorkerKeeper(
+            config, self._dispatch, counters, self._use, self._hear, on_change
+        )
         self._throttle = Throttle(time.monotonic_ns)
         self._on_the_way: dict[bytes, list[Callable[[], None]]] = {}
         self._bound = tuple(
@@ -141,6 +148,7 @@ class ActivePipeline:
             "budget_ms": self.plan.budget_ms,
             "latency_ms": self._latency.summary(),
             "unanswered": self.unanswered,
+            "policy": self._words.status(self._dispatch.policy),
         }
 
     def receive(self, message: Incoming, named: dict[str, str], settle: Callable[[], None]) -> None:
@@ -179,13 +187,21 @@ class ActivePipeline:
         """Keep a worker standing, until cancelled."""
         await self._keeper.keep(cache_dir)
 
-    async def exchange(self, ready: ReadyWorker) -> None:
+    def begin_with(self, ready: ReadyWorker) -> None:
+        """Begin with a worker that is ready, instead of waiting for one."""
+        self._keeper.begin_with(ready)
+
+    async def exchange(self, ready: ReadyWorker) -> ReadyWorker | None:
         """Go on by another plan, of the same name, with a worker that is ready, between two frames.
+
+        Returns:
+            The worker before, standing still, and the caller's from now on; None where there was
+            none.
 
         Raises:
             WorkerGoneError: It was lost before it came to it: nothing has changed.
         """
-        await self._keeper.exchange(
+        return await self._keeper.exchange(
             ready,
             lambda frame: self._see(ready.plan, frame),
             self._config.deadlines.start_ms / 1e3,
@@ -196,12 +212,26 @@ class ActivePipeline:
         self._runtime = ready.runtime
         if ready.plan is not self.plan:
             self._follow(ready.plan)
+        self._hear(ready.probe.lines, ready.loaded.state_refused)
+
+    def _hear(self, lines: tuple[GuestLine, ...], state_refused: str) -> None:
+        """What the guests of whoever stands now have to say."""
+        self._words.take(lines, state_refused)
 
     def _follow(self, plan: PipelinePlan) -> None:
         self.plan = plan
         self._pinned = pinned(plan)
         self._latency = Histogram(float(plan.budget_ms))
-        self._grants = tuple(Grant(grant) for grant in plan.actions)
+        self._actions = Actions(
+            plan,
+            self._config.device.id,
+            self._config.bindings,
+            self._session,
+            self._leases,
+            self._counters,
+            self._complain,
+        )
+        self._words = GuestWords(plan, self._counters)
         self._intake.budget_ms = plan.budget_ms
 
     async def drain(self, grace_s: float) -> int:
@@ -271,27 +301,8 @@ class ActivePipeline:
             self._complain("verdict_kept_back", frame, "as many publications wait as may")
 
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
-        """Publish the actions that are within their grants."""
-        for wish in wishes:
-            grant = self._grants[wish.index]
-            ttl_ms = grant.admit(wish, time.monotonic_ns())
-            binding = self._config.bindings.find(grant.name)
-            if ttl_ms is None or binding is None:
-                self._counters.count("actions_denied", action=grant.name)
-                detail = f"{grant.name}: more often than max_per_minute of its grant"
-                self._complain("action_denied", frame, detail)
-                continue
-            self._counters.count("actions_sent", action=grant.name)
-            action = Action(
-                self._config.device.id,
-                self.plan.name,
-                frame.frame_id,
-                frame.part_id,
-                grant.name,
-                wish.value,
-                ttl_ms,
-            )
-            self._session.publish(binding.topic, msgspec.json.encode(action), qos=binding.qos)
+        """Carry out the wishes that are within their grants."""
+        self._actions.act(frame, wishes)
 
     def note(self, reason: str, frame: Frame, detail: str) -> None:
         """Count and log why a frame was not judged, or its judgement not used."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from edge.config import DeviceConfig
-from edge.contracts.messages import Failed, Judged
+from edge.contracts.messages import Failed, GuestLine, Judged
 from edge.daemon.dispatch import Dispatch
 from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen, Successor
@@ -41,11 +41,11 @@ class WorkerKeeper:
         dispatch: Speaks to whoever stands in the place; its plan is what a worker is stood up by.
         counters: The daemon's counters.
         on_use: Called with each worker that takes the place.
+        on_words: Called with what an answer brings besides: its guests' lines, a state refused.
         on_change: Called when readiness or trouble changed.
 
     Attributes:
-        worker: Who stands in the place; None while nobody does.
-        trouble: Why nobody does; empty while somebody does.
+        trouble: Why nobody stands in the place; empty while somebody does.
     """
 
     def __init__(
@@ -54,16 +54,23 @@ class WorkerKeeper:
         dispatch: Dispatch,
         counters: Counters,
         on_use: Callable[[ReadyWorker], None],
+        on_words: Callable[[tuple[GuestLine, ...], str], None],
         on_change: Callable[[], None],
     ) -> None:
-        self.worker: WorkerProcess | None = None
         self.trouble = "starting"
+        self._ready: ReadyWorker | None = None
         self._config = config
         self._dispatch = dispatch
         self._counters = counters
         self._on_use = on_use
+        self._on_words = on_words
         self._on_change = on_change
         self._taken = asyncio.Event()
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        """Who stands in the place; None while nobody does."""
+        return self._ready.worker if self._ready else None
 
     async def keep(self, cache_dir: Path) -> None:
         """Keep a worker standing, until cancelled; on return it is gone."""
@@ -84,15 +91,24 @@ class WorkerKeeper:
                     self._tell_loss(failed, pause_s)
                     await self._unless_taken(asyncio.sleep(pause_s))
         finally:
-            worker, self.worker = self.worker, None
+            worker, self._ready = self.worker, None
             self._dispatch.detach()
             if worker is not None:
                 await worker.end(STOP_S)
 
+    def begin_with(self, ready: ReadyWorker) -> None:
+        """Have a worker that is ready stand in the place, before anyone did."""
+        self._use(ready)
+        self._dispatch.attach(ready.worker)
+
     async def exchange(
         self, ready: ReadyWorker, renew: Callable[[Frame], Seen], within_s: float
-    ) -> None:
+    ) -> ReadyWorker | None:
         """Give the place to a worker that is ready, between two frames; on return it has it.
+
+        Returns:
+            Who stood there before, standing still, and the caller's from now on; None where nobody
+            did, or was lost.
 
         Raises:
             WorkerGoneError: It was lost before, or did not come to it in time; whoever stood there
@@ -100,7 +116,11 @@ class WorkerKeeper:
         """
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+        before: ReadyWorker | None = None
+
         def done() -> None:
+            nonlocal before
+            before = self._ready
             self._use(ready)
             taken.set_result(None)
 
@@ -111,6 +131,7 @@ class WorkerKeeper:
         if not taken.done():
             self._dispatch.call_off()
             raise WorkerGoneError("the worker that was to take over did not come to it")
+        return before
 
     def kill(self) -> None:
         """End the worker at once; the next one is started."""
@@ -127,7 +148,7 @@ class WorkerKeeper:
         self._dispatch.attach(ready.worker)
 
     def _use(self, ready: ReadyWorker) -> None:
-        before, self.worker = self.worker, ready.worker
+        before, self._ready = self.worker, ready
         if before is not None:
             before.on_answer = _unheard
         ready.worker.on_answer = self._answered
@@ -154,10 +175,9 @@ class WorkerKeeper:
         self._taken.clear()
         await self._unless_taken(_gone(worker))
         if self.worker is not worker:
-            await worker.end(STOP_S)
-            return
+            return  # it is whose exchange it was
         # The frames at work get their verdict at once, whatever the worker's end takes.
-        self.worker = None
+        self._ready = None
         self._dispatch.detach()
         loss = await worker.loss()
         await worker.end(grace_s=0)
@@ -193,6 +213,7 @@ class WorkerKeeper:
         self._on_change()
 
     def _answered(self, answer: Judged | Failed) -> None:
+        self._on_words(answer.lines, answer.state_refused)
         if isinstance(answer, Judged):
             self._dispatch.judged(answer)
         else:

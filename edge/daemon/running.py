@@ -59,13 +59,8 @@ async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: 
             tasks.create_task(supervisor.keep_status(), name="status"),
             tasks.create_task(supervisor.keep_sending(), name="records"),
             tasks.create_task(supervisor.keep_control(), name="control"),
-            *(
-                tasks.create_task(
-                    pipeline.keep_worker(config.storage.path / "guests"),
-                    name=f"worker {pipeline.plan.name}",
-                )
-                for pipeline in supervisor.pipelines
-            ),
+            tasks.create_task(supervisor.keep_leases(), name="actions"),
+            tasks.create_task(supervisor.lineup.keep(), name="workers"),
         ]
         await stop
         await supervisor.drain()

@@ -4,27 +4,26 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import structlog
 
 from edge import __version__
-from edge.config import Binding, DeviceConfig
-from edge.contracts.frame import parse_content_type
+from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
-from edge.daemon import signals
+from edge.daemon.actions import reverting
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.checkpoints import keys_of
 from edge.daemon.control import Control
+from edge.daemon.inputs import Inputs
+from edge.daemon.leases import Leases
+from edge.daemon.lineup import Lineup
 from edge.daemon.recording import Recording
-from edge.daemon.references import ReferenceShelf
 from edge.daemon.throttle import Throttle
-from edge.errors import ConfigError, DecodeError, StorageError
-from edge.mqtt.messages import Incoming, Will
+from edge.errors import ConfigError, StorageError
+from edge.mqtt.messages import Will
 from edge.mqtt.session import Session
-from edge.mqtt.topics import TopicTemplate
 from edge.observability.counters import Counters
 from edge.observability.systemd import Notifier
 
@@ -50,7 +49,6 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._draining = False
         self._announced = False
-        self._throttle = Throttle(time.monotonic_ns)
         self.session = Session(
             config.broker,
             config.broker.client_id or f"edge-{config.device.id}",
@@ -59,35 +57,25 @@ class Supervisor:
             on_disconnected=self._disconnected,
         )
         self._recording = self._open_ledger()
-        self._shelves = {
-            name: ReferenceShelf(config.limits.reference_bytes, self._reference_dropped)
-            for name in sorted({plan.reference for plan in plans if plan.reference})
-        }
-        self._signals = {
-            name: signals.SignalHistory(config.limits.signal_history)
-            for name in sorted({grant.name for plan in plans for grant in plan.signals})
-        }
-        boot_id = f"{config.device.id}-{os.urandom(4).hex()}"
-        self.pipelines = tuple(
-            ActivePipeline(
-                plan,
-                config,
-                self.session,
-                self._counters,
-                boot_id,
-                self._shelves,
-                self._signals,
-                self._recording,
-                self._changed.set,
-            )
-            for plan in plans
+        self._leases = Leases(
+            config.storage.path, reverting(self.session, config.device.id), self._counters
         )
-        self._subscribe()
+        self._inputs = Inputs(
+            config, self.session, self._counters, Throttle(time.monotonic_ns), self._forget
+        )
+        self._plans = plans
+        self._boot_id = f"{config.device.id}-{os.urandom(4).hex()}"
+        self.lineup = Lineup(self._pipeline, self._inputs, config.storage.path / "guests")
 
     async def prepare(self) -> None:
-        """Recall what the ledger knows, before the first frame comes."""
-        for pipeline in self.pipelines:
+        """Recall what the ledger knows, and what actions are on, before the first frame comes."""
+        self._leases.recover()
+        for pipeline in self.lineup:
             await pipeline.recall()
+
+    async def keep_leases(self) -> None:
+        """Keep the journal of the actions that hold; until cancelled."""
+        await self._leases.keep_journal()
 
     async def keep_control(self) -> None:
         """Answer on the control socket; until cancelled."""
@@ -102,7 +90,7 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether every pipeline stands and the broker is there."""
-        return self.session.connected and all(pipeline.ready for pipeline in self.pipelines)
+        return self.session.connected and all(pipeline.ready for pipeline in self.lineup)
 
     async def keep_status(self) -> None:
         """Publish the retained status on each change and each interval, and feed the watchdog."""
@@ -125,10 +113,11 @@ class Supervisor:
     async def drain(self) -> None:
         """Take no more frames, answer those accepted, say goodbye, leave the broker."""
         self._draining = True
+        self._inputs.close()
         self._notifier.stopping("draining")
         began = time.monotonic()
         grace_s = self._config.deadlines.drain_ms / 1e3
-        left = await asyncio.gather(*(pipeline.drain(grace_s) for pipeline in self.pipelines))
+        left = await asyncio.gather(*(pipeline.drain(grace_s) for pipeline in self.lineup))
         if self.session.connected:  # else the broker has said so already: the last will
             self.session.publish(
                 f"{self._topic}/status", _encode(_offline("the daemon was stopped")), retain=True
@@ -140,7 +129,9 @@ class Supervisor:
                 log.error(
                     "records_not_committed", unrecorded=unrecorded, detail="left to redelivery"
                 )
+        self._leases.release()
         await self.session.close(grace_s)
+        self._leases.close()
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
 
     def _say_status(self) -> None:
@@ -151,16 +142,16 @@ class Supervisor:
         # The connection that comes is a change, and says the status of that instant.
         if self.session.connected:
             self.session.publish(f"{self._topic}/status", _encode(self._status(ready)), retain=True)
-        troubles = [f"{p.plan.name}: {p.trouble}" for p in self.pipelines if p.trouble]
+        troubles = [f"{p.plan.name}: {p.trouble}" for p in self.lineup if p.trouble]
         if self._recording is not None and self._recording.trouble:
             troubles.append(f"ledger: {self._recording.trouble}")
         if not self.session.connected:
             troubles.append(f"no broker at {self._config.broker.host}:{self._config.broker.port}")
-        line = "; ".join(troubles) or f"{len(self.pipelines)} pipelines ready"
+        line = "; ".join(troubles) or f"{len(self.lineup)} pipelines ready"
         if ready and not self._announced:
             self._announced = True
             self._notifier.ready(line)
-            log.info("ready", pipelines=[p.plan.name for p in self.pipelines])
+            log.info("ready", pipelines=[p.plan.name for p in self.lineup])
         else:
             self._notifier.status(line)
 
@@ -173,15 +164,27 @@ class Supervisor:
             "version": __version__,
             "time_ns": time.time_ns(),
             "mqtt": {"protocol": self.session.protocol, **self.session.counters},
-            "pipelines": {p.plan.name: p.status() for p in self.pipelines},
-            "references": {
-                name: {"bytes": shelf.bytes, "images": len(shelf)}
-                for name, shelf in self._shelves.items()
-            },
+            "pipelines": {p.plan.name: p.status() for p in self.lineup},
+            "references": self._inputs.status(),
             "ledger": self._recording.status() if self._recording else None,
             "refused_filters": sorted(self.session.refused_filters),
+            "actions_held": self._leases.held,
             "counters": self._counters.snapshot(),
         }
+
+    def _pipeline(self, plan: PipelinePlan) -> ActivePipeline:
+        return ActivePipeline(
+            plan,
+            self._config,
+            self.session,
+            self._counters,
+            self._boot_id,
+            self._inputs.references,
+            self._inputs.signals,
+            self._recording,
+            self._leases,
+            self._changed.set,
+        )
 
     def _open_ledger(self) -> Recording | None:
         if not self._config.ledger.enabled:
@@ -212,99 +215,9 @@ class Supervisor:
             self._recording.disconnected()
         self._changed.set()
 
-    def _subscribe(self) -> None:
-        cameras: dict[str, list[ActivePipeline]] = {}
-        for pipeline in self.pipelines:
-            cameras.setdefault(pipeline.plan.source, []).append(pipeline)
-        for name, pipelines in cameras.items():
-            self._listen(name, _frames_to(pipelines, self.session, lambda: self._draining))
-        for name, shelf in self._shelves.items():
-            self._listen(name, self._references_to(shelf))
-        for name, history in self._signals.items():
-            self._listen(name, self._signals_to(name, history))
-
-    def _listen(self, name: str, take: Callable[[Binding, Incoming, dict[str, str]], None]) -> None:
-        binding = self._config.bindings.find(name)
-        assert binding is not None, "the plan was resolved against these bindings"
-        template = TopicTemplate(binding.topic, binding.share)
-
-        def receive(message: Incoming) -> None:
-            take(binding, message, template.match(message.topic) or {})
-
-        self.session.subscribe(template.filter, binding.qos, receive)
-
-    def _references_to(
-        self, shelf: ReferenceShelf
-    ) -> Callable[[Binding, Incoming, dict[str, str]], None]:
-        def take(_binding: Binding, message: Incoming, named: dict[str, str]) -> None:
-            reference_id = message.properties.get("reference-id") or named.get("reference_id", "")
-            limit = self._config.limits.max_payload_bytes
-            try:
-                if not message.payload:
-                    shelf.remove(reference_id)
-                elif len(message.payload) > limit:
-                    raise DecodeError(f"{len(message.payload)} bytes; the limit is {limit}")
-                else:
-                    shelf.put(
-                        reference_id, parse_content_type(message.content_type), message.payload
-                    )
-                    self._counters.count("references_received")
-            except DecodeError as wrong:
-                self._counters.count("references_refused", cause="not an image")
-                self._complain("reference_refused", message.topic, str(wrong))
-            self.session.acknowledge(message)
-
-        return take
-
-    def _signals_to(
-        self, name: str, history: signals.SignalHistory
-    ) -> Callable[[Binding, Incoming, dict[str, str]], None]:
-        def take(binding: Binding, message: Incoming, _named: dict[str, str]) -> None:
-            try:
-                if len(message.payload) > self._config.limits.signal_payload_bytes:
-                    raise signals.MalformedSignalError(f"{len(message.payload)} bytes")
-                for time_ns, value in signals.read(
-                    message.payload, binding, self._config.clock, message.arrived_at_ns
-                ):
-                    history.add(time_ns, value)
-                self._counters.count("signals_received", signal=name)
-            except signals.MalformedSignalError as wrong:
-                self._counters.count("signals_refused", signal=name)
-                self._complain("signal_refused", message.topic, str(wrong))
-            self.session.acknowledge(message)
-
-        return take
-
-    def _reference_dropped(self, key: str, evicted: bool) -> None:
-        if evicted:
-            self._counters.count("references_evicted")
-        for pipeline in self.pipelines:
+    def _forget(self, key: str) -> None:
+        for pipeline in self.lineup:
             pipeline.reference_dropped(key)
-
-    def _complain(self, event: str, topic: str, detail: str) -> None:
-        unsaid = self._throttle.admit(event)
-        if unsaid is not None:
-            log.warning(event, topic=topic, detail=detail, not_logged=unsaid)
-
-
-def _frames_to(
-    pipelines: list[ActivePipeline], session: Session, draining: Callable[[], bool]
-) -> Callable[[Binding, Incoming, dict[str, str]], None]:
-    def take(_binding: Binding, message: Incoming, named: dict[str, str]) -> None:
-        if draining():
-            return  # not acknowledged: the broker keeps it for the next start
-        left = len(pipelines)
-
-        def settle() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                session.acknowledge(message)
-
-        for pipeline in pipelines:
-            pipeline.receive(message, named, settle)
-
-    return take
 
 
 def _offline(detail: str) -> dict[str, Any]:
