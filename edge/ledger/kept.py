@@ -12,7 +12,6 @@ Rules:
    content that its name says, and is not there for a reader.
 """
 
-import contextlib
 import hashlib
 import math
 import os
@@ -188,9 +187,10 @@ class Keeper:
 
     def _keep(self, wish: _Wish) -> None:
         try:
-            if self._make_room(sum(_blocks(len(content)) for _, content in wish.pieces)):
+            absent = [(name, content) for name, content in wish.pieces if not self._renewed(name)]
+            if self._make_room(sum(_blocks(len(content)) for _, content in absent)):
                 # The frame comes last: where it lies, all that belongs to it does.
-                for name, content in reversed(wish.pieces):
+                for name, content in reversed(absent):
                     self._write(name, content)
                 self._kept += 1
                 self._note("")
@@ -204,16 +204,22 @@ class Keeper:
             self._note(f"{self._folder}: frames cannot be kept: {failed.strerror}")
         self._failed += 1
 
+    def _renewed(self, name: str) -> bool:
+        """Count a file as new that lies there; say whether it does."""
+        if name not in self._there:
+            return False
+        now_s = time.time()
+        try:
+            os.utime(place(self._folder, name), (now_s, now_s))
+        except FileNotFoundError:  # somebody removed it by hand
+            self._count_out(name)
+            return False
+        self._there[name] = (self._there[name][0], now_s)
+        self._there.move_to_end(name)
+        return True
+
     def _write(self, name: str, content: bytes) -> None:
         path = place(self._folder, name)
-        now_s = time.time()
-        if name in self._there:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path, (now_s, now_s))
-                self._there[name] = (self._there[name][0], now_s)
-                self._there.move_to_end(name)
-                return
-            self._count_out(name)  # somebody removed it by hand
         path.parent.mkdir(mode=0o750, exist_ok=True)
         unfinished = self._folder / _UNFINISHED
         try:
@@ -222,7 +228,7 @@ class Keeper:
         except OSError:
             unfinished.unlink(missing_ok=True)
             raise
-        self._count_in(name, _blocks(len(content)), now_s)
+        self._count_in(name, _blocks(len(content)), time.time())
 
     def _keep_house(self) -> None:
         try:
