@@ -49,9 +49,10 @@ SHARES: Final = {
 SEED: Final = 20261122
 _STRETCH: Final = 5_000
 """Cases of one child: memory that leaks and state that gathers end with it."""
-_QUIET_S: Final = 30.0
-"""A case at work for longer hangs: calls end after 20 ms, and mutants compile in milliseconds."""
 _LOOK_S: Final = 0.05
+_STARTING: Final = -2
+_START_S: Final = 120.0
+"""Imports, and compiling the guests that a target begins with, on a busy machine."""
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Target:
     name: str
     cases: int = 0
     seconds: float = 0.0
+    patience_s: float = 30.0
     findings: list[str] = field(default_factory=list)
 
 
@@ -75,7 +77,7 @@ def run_stretch(found: Target, seed: int, first: int, last: int) -> None:
 def _run_child(found: Target, seed: int, first: int, last: int) -> int:
     """Return the first case that is still to be run."""
     with tempfile.NamedTemporaryFile(prefix="edge-fuzz-") as mark, tempfile.TemporaryFile() as out:
-        mark.write(struct.pack("<q", first))
+        mark.write(struct.pack("<q", _STARTING))
         mark.flush()
         words = (found.name, str(seed), str(first), str(last), mark.name)
         child = subprocess.Popen(
@@ -84,7 +86,7 @@ def _run_child(found: Target, seed: int, first: int, last: int) -> int:
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths())},
         )
-        hung = _wait(child, Path(mark.name))
+        hung = _wait(child, Path(mark.name), found.patience_s)
         at = _at_work(Path(mark.name))
         out.seek(0)
         told = out.read().decode(errors="replace").splitlines()
@@ -102,21 +104,27 @@ def _run_child(found: Target, seed: int, first: int, last: int) -> int:
     if done:
         found.cases += last - first
         return last
+    if at == _STARTING:  # it would not start for the next case either
+        _report(found, seed, first, "the target cannot start\n" + "\n".join(told[-12:]))
+        return last
     how = "hangs" if hung else f"ended the process with {_ending(child.returncode)}"
     _report(found, seed, at, f"{how}\n" + "\n".join(told[-12:]))
     found.cases += at + 1 - first
     return at + 1
 
 
-def _wait(child: "subprocess.Popen[bytes]", mark: Path) -> bool:
-    """Wait for its end; kill it, and say so, where one case takes too long."""
-    case, since = -2, time.monotonic()
+def _wait(child: "subprocess.Popen[bytes]", mark: Path, patience_s: float) -> bool:
+    """Wait for its end; kill it, and say so, where one case takes too long.
+
+    Calls end after 20 ms and mutants compile in milliseconds: half a minute is a hang.
+    """
+    case, since = _STARTING, time.monotonic()
     while child.poll() is None:
         time.sleep(_LOOK_S)
         now = _at_work(mark)
         if now != case:
             case, since = now, time.monotonic()
-        elif time.monotonic() - since > _QUIET_S:
+        elif time.monotonic() - since > (_START_S if case == _STARTING else patience_s):
             child.send_signal(signal.SIGABRT)  # faulthandler tells where it is
             try:
                 child.wait(2)
@@ -157,30 +165,33 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long")
     parser.add_argument("--seed", type=int, default=SEED, help=f"default: {SEED}")
     parser.add_argument("--case", type=int, help="run this one case of --only again")
-    parser.add_argument("--only", choices=SHARES, help="one target alone")
+    parser.add_argument("--only", choices=[*SHARES, "control"], help="one target alone")
+    parser.add_argument(
+        "--patience", type=float, default=30.0, help="seconds after which a case hangs"
+    )
     arguments = parser.parse_args()
     if arguments.case is not None:
         if not arguments.only:
             parser.error("--case belongs to a target: --only TARGET")
-        target = Target(arguments.only)
+        target = Target(arguments.only, patience_s=arguments.patience)
         run_stretch(target, arguments.seed, arguments.case, arguments.case + 1)
-        return _summary([target], arguments.seed)
+        return _summary([target])
     if not (arguments.cases or arguments.seconds):
         parser.error("give --cases or --seconds")
     names = [arguments.only] if arguments.only else list(SHARES)
     sys.stdout.write(f"seed {arguments.seed}\n")
-    targets = [Target(name) for name in names]
+    targets = [Target(name, patience_s=arguments.patience) for name in names]
     if arguments.cases:
         _by_count(targets, arguments.seed, arguments.cases)
     else:
         _by_time(targets, arguments.seed, arguments.seconds)
-    return _summary(targets, arguments.seed)
+    return _summary(targets)
 
 
 def _by_count(targets: list[Target], seed: int, cases: int) -> None:
-    whole = sum(SHARES[target.name] for target in targets)
+    whole = sum(SHARES.get(target.name, 1) for target in targets)
     for target in targets:
-        wanted = -(-cases * SHARES[target.name] // whole)
+        wanted = -(-cases * SHARES.get(target.name, 1) // whole)
         for first in range(0, wanted, _STRETCH):
             run_stretch(target, seed, first, min(first + _STRETCH, wanted))
         _line(target)
@@ -209,7 +220,7 @@ def _line(target: Target) -> None:
     sys.stdout.flush()
 
 
-def _summary(targets: list[Target], seed: int) -> int:
+def _summary(targets: list[Target]) -> int:
     whole = Target("all")
     for target in targets:
         whole.cases += target.cases

@@ -7,6 +7,7 @@ waits for this process knows by it which case it died or hung on. Findings go to
 one JSON object a line; the last line says that all is done.
 """
 
+import ctypes
 import faulthandler
 import json
 import mmap
@@ -18,14 +19,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import fuzz_guests
 import fuzz_noise
 import fuzz_parsers
 
+CONTROL: Final = "control"
+HANG: Final = 2
+
 
 def case_of(target: str) -> Callable[[Random], None]:
     """Make a target ready; what it gives runs one case."""
+    if target == CONTROL:
+        return _misbehave
     if target in fuzz_guests.RUNNERS:
         return fuzz_guests.RUNNERS[target]()
     parser = fuzz_parsers.PARSERS[target]()
@@ -36,6 +43,17 @@ def case_of(target: str) -> Callable[[Random], None]:
             parser.parse(content)
 
     return run
+
+
+def _misbehave(noise: Random) -> None:
+    """The negative control: of eight cases one raises, one crashes and one hangs."""
+    act = noise.randrange(8)
+    if act == 0:
+        raise KeyError("not promised")
+    if act == 1:
+        ctypes.string_at(0)
+    while act == HANG:
+        pass
 
 
 def main(arguments: list[str]) -> int:
