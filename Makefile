@@ -28,7 +28,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test faults test-postgres check static format bench guests guests-all deployment evaluate schema lock clean
+.PHONY: help setup setup-tests demo test faults test-postgres check static format bench fuzz guests guests-all deployment evaluate schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,11 @@ static: setup ## The part of `check` that takes seconds: all but the tests.
 format: setup ## Format the sources and repair what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: setup ## A million hostile cases, then the parsers guided by coverage: about half an hour.
+	$(BIN)/python tests/fuzz/fuzz.py --cases 1000000
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
+	$(BIN)/python tests/fuzz/fuzz_guided.py --runs 200000
 
 bench: setup ## Measure the frame path on this machine.
 	$(BIN)/edge bench $(ARGS)
