@@ -20,11 +20,13 @@ VARIANTS = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
 """The first is what a deployment should take unless it has a reason."""
 
 
-def head(recipe: str, model: dict[str, Any]) -> str:
-    """The first section: who the model is."""
+def head(model: dict[str, Any], version: str) -> str:
+    """The first section: who the model is; `model` holds its name and the rest of the section."""
+    rest = {key: value for key, value in model.items() if key != "name"}
+    name = model["name"]
     return (
-        f"# Written by `python -m {recipe}.card`: change the recipe, not this file.\n"
-        f"[model]\n{lines(model)}"
+        f"# Written by `python -m models.{name}.recipe.card`: change the recipe, not this file.\n"
+        f"[model]\n{lines({'name': name, 'version': version, **rest})}"
     )
 
 

@@ -65,7 +65,7 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
     """
     return "".join(
         (
-            common.head("models.pcb.recipe", {**MODEL, "version": version}),
+            common.head(MODEL, version),
             common.variants(models),
             _TENSORS,
             common.section("thresholds", _thresholds(reports["int8"])),

@@ -58,7 +58,7 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
     }
     return "".join(
         (
-            common.head("models.steel.recipe", {**MODEL, "version": version}),
+            common.head(MODEL, version),
             common.variants(models),
             _TENSORS,
             common.section("thresholds", thresholds),
