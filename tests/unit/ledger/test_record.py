@@ -6,11 +6,13 @@ import msgspec
 import pytest
 from ledgers import entry
 
+from edge import __version__
+from edge.contracts.messages import PolicyState
 from edge.contracts.signal import SignalState, SignalValue
-from edge.contracts.verdict import to_json
+from edge.contracts.verdict import Kind, to_json
 from edge.errors import StorageError
 from edge.ledger import record as records
-from edge.ledger.entry import Entry, digest, parameters_document
+from edge.ledger.entry import Correction, Entry, Runtime, digest, parameters_document
 from edge.ledger.record import GENESIS
 
 # The first is RFC 6962's leaf hash of an empty leaf, as Certificate Transparency's own test
@@ -108,3 +110,82 @@ def test_the_digest_of_parameters_tells_pipelines_apart_and_not_the_order_of_key
     )
     assert one == same != other
     assert one == hashlib.sha256(b'[{"a":1,"b":2},{}]').hexdigest()
+
+
+# Frozen: written by hand, the heads computed from these bytes with hashlib alone. If one fails, the
+# encoding has changed, and `VERSION` must too: ledgers and proofs in the field say these bytes.
+VERDICT = (
+    b'{"budget_ms":200.0,"captured_at_ns":1000000001,"content":{"frame":"image/jpeg",'
+    b'"reference":"image/x-raw;format=GRAY8;width=4;height=2"},"decided_at_ns":1700000000000000000,'
+    b'"defects":[{"box":[1.0,2.5,30.0,40.0],"class":"short","score":0.875}],'
+    b'"deployment":{"digest":"' + b"d" * 64 + b'","name":"boards","revision":7,"signed":false},'
+    b'"device":"box1","digests":{"decide":"' + b"4" * 64 + b'","findings":"' + b"7" * 64 + b'",'
+    b'"frame":"' + b"f" * 64 + b'","model":"' + b"1" * 64 + b'","parameters":"' + b"5" * 64 + b'",'
+    b'"postprocess":"'
+    + b"3" * 64
+    + b'","preprocess":"'
+    + b"2" * 64
+    + b'","reference":"'
+    + b"6" * 64
+    + b'","state":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},'
+    b'"frame_id":"frame-1","frame_index":41,'
+    b'"latency_ms":{"decode":1.5,"infer":9.0,"total":15.25},"ledger":"abababababababab",'
+    b'"part_id":"part-0","pipeline":"pcb","prev":"' + b"0" * 64 + b'","provider":"cpu",'
+    b'"reason":"defect","runtime":{"options":{"a":"b"},"threads":2,'
+    b'"versions":{"onnxruntime":"1.32.0"}},"score":0.14285714285714285,"seq":1,'
+    b'"signals":{"signal.lamp":{"age_ns":1000,"state":"fresh","value":0.5}},'
+    b'"software":"0.0.0","type":"verdict","v":1,"verdict":"reject"}'
+)
+OVERRIDE = (
+    b'{"by":"line lead","decided_at_ns":1700000001000000000,"device":"box1","frame_id":"frame-1",'
+    b'"ledger":"abababababababab","of":1,"of_leaf":"LEAF","part_id":"part-0","pipeline":"pcb",'
+    b'"prev":"HEAD","reason":"Reflex auf dem Pad \xc3\xa4","seq":2,"software":"0.0.0",'
+    b'"type":"override","v":1,"verdict":"pass","via":"uid 1000","was":"reject"}'
+)
+
+FROZEN_HEADS = [
+    "387c5ece090ebac3a4ab5fe731d8be3d11fd247c55d537875695abdd497d142d",
+    "7498c61da6ad53414aaf48b46961e628f092ef4db6798efc3e889d88f387f3b3",
+]
+
+
+def _frozen_software(canonical: bytes) -> bytes:
+    return canonical.replace(f'"software":"{__version__}"'.encode(), b'"software":"0.0.0"')
+
+
+def test_the_bytes_of_a_verdict_are_frozen() -> None:
+    given = msgspec.structs.replace(
+        entry(1, decided_at_ns=1_700_000_000_000_000_000),
+        content="image/jpeg",
+        reference_content="image/x-raw;format=GRAY8;width=4;height=2",
+        policy=PolicyState(41, b"abc"),
+        findings="7" * 64,
+        runtime=Runtime({"onnxruntime": "1.32.0"}, 2, {"a": "b"}),
+    )
+    canonical = _frozen_software(_encode(given))
+    assert canonical == VERDICT
+    assert records.next_head(GENESIS, VERDICT).hex() == FROZEN_HEADS[0]
+
+
+def test_the_bytes_of_an_override_are_frozen() -> None:
+    of = records.decode_verdict(VERDICT)
+    said = Correction(Kind.PASS, "line lead", "Reflex auf dem Pad \xe4", seq=1, via="uid 1000")
+    leaf, head = records.leaf_hash(VERDICT), records.next_head(GENESIS, VERDICT)
+    canonical = _frozen_software(
+        records.encode_override(said, of, leaf, 1_700_000_001_000_000_000, 2, head)
+    )
+    expected = OVERRIDE.replace(b"LEAF", leaf.hex().encode()).replace(b"HEAD", head.hex().encode())
+    assert canonical == expected
+    assert records.next_head(head, canonical).hex() == FROZEN_HEADS[1]
+
+
+def test_a_record_of_before_replay_is_still_read() -> None:
+    """Keys that came later have defaults: such a record was made by the first ledgers."""
+    old = json.loads(VERDICT)
+    for key in ("content", "frame_index", "runtime"):
+        del old[key]
+    for key in ("state", "findings"):
+        del old["digests"][key]
+    record = records.decode_verdict(json.dumps(old).encode())
+    assert not record.judged
+    assert record.runtime.versions == {}
