@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 MODEL = {
     "name": "tile",
     "task": "anomaly",
-    "summary": "Defects of magnetic tiles as a heat map: blowholes, cracks, breaks, fraying, uneven "
-    "surface.",
+    "summary": "Defects of magnetic tiles as a heat map: blowholes, cracks, breaks, fraying, "
+    "uneven surface.",
     "licence": "the data has no licence file; its owner answered, asked about commercial use: 'i "
     "have okay with any purpose u use for this dataset' (issue 5 of the source, 2026-01-09). The "
     "weights are given likewise; cite the authors",

@@ -37,7 +37,7 @@ meaning = "channel 0 the frame, channel 1 the same place when new; grey 0..255"
 name = "heat"
 dtype = "float32"
 shape = [1, 1, 14, 35]
-meaning = "where the wear is, 0..1, in cells of 16x16 input pixels; the peak is the score of the frame"
+meaning = "where the wear is, 0..1, in cells of 16x16 input pixels; its peak is the frame's score"
 
 [preprocessing]
 guest = "pair"
@@ -55,8 +55,8 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
     """
     thresholds = {
         "score": reports["int8"]["threshold"]["score"],
-        "chosen_on": "the sequences that training saw, int8: half way between the scores before and "
-        "from the first annotated pit on",
+        "chosen_on": "the sequences that training saw, int8: half way between the scores before "
+        "and from the first annotated pit on",
     }
     return "".join(
         (
