@@ -8,10 +8,12 @@ import hashlib
 import platform
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from typing import Final
 
 from wasmtime import Config, Engine
 
+from edge.errors import IncompatibleError
 from edge.wasm import program_link, wasi
 
 MAX_WASM_BYTES: Final = 16 << 20
@@ -82,12 +84,33 @@ _OWN_SETTINGS: Final[dict[Code, dict[str, bool]]] = {
 }
 
 
+FIRST_SOUND: Final = (50, 0, 0)
+"""Older releases let guests out: CVE-2026-115889 (fixed in 43.0.0) and CVE-2026-115893 (fixed on
+2026-10-19, the day before 50.0.0), both rated 9.9 (docs/decisions/0002)."""
+
+
+def refuse_unsound(installed: str) -> None:
+    """Hold the installed wasmtime to the releases without known ways out of the sandbox.
+
+    Raises:
+        IncompatibleError: It is an older one.
+    """
+    numbers = tuple(int(part) for part in installed.split(".")[:3] if part.isdecimal())
+    if numbers < FIRST_SOUND:
+        least = ".".join(map(str, FIRST_SOUND))
+        raise IncompatibleError(
+            f"wasmtime {installed} is installed; guests can escape from releases before {least} "
+            "(CVE-2026-115889, CVE-2026-115893): install edge anew with its pinned dependencies"
+        )
+
+
 def new_engine(code: Code = Code.PLAIN) -> Engine:
     """Build an engine with the narrowed configuration.
 
     Installs wasmtime's signal handlers for SIGSEGV and its like in this process. Whoever wants
     `faulthandler` enables it before: the later one wins, and would end the process at a trap.
     """
+    refuse_unsound(version("wasmtime"))
     config = Config()
     for name, value in _SETTINGS:
         setattr(config, name, value)
