@@ -7,9 +7,7 @@ import argparse
 import hashlib
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +17,6 @@ from edge.contracts import abi
 from edge.errors import ConfigError, IncompatibleError
 from edge.sdk import inspection, measure, project, seal, trial
 from edge.sdk.languages import TABLE, ToolchainMissingError
-from edge.wasm.engine import GuestEngine
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -164,7 +161,7 @@ def _vector_arguments(
 def _test(arguments: argparse.Namespace) -> int:
     if not (_is_file(arguments.file) and _is_folder(arguments.vectors)):
         return EXIT_USAGE
-    with _engine() as engine:
+    with measure.new_engine() as engine:
         module = measure.load(engine, arguments.file, arguments.memory_mib)
         metered = measure.load(engine, arguments.file, arguments.memory_mib, metered=True)
         found = []
@@ -200,7 +197,7 @@ def _print_outcome(outcome: trial.Outcome) -> None:
 def _bench(arguments: argparse.Namespace) -> int:
     if not (_is_file(arguments.file) and _is_folder(arguments.vectors)):
         return EXIT_USAGE
-    with _engine() as engine:
+    with measure.new_engine() as engine:
         found = []
         for timing in measure.timings(
             engine,
@@ -218,16 +215,6 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"file": str(arguments.file), "vectors": msgspec.to_builtins(found)}))
     return 0
-
-
-@contextmanager
-def _engine() -> Iterator[GuestEngine]:
-    """An engine with a cache of its own: what a developer builds all day is not worth keeping."""
-    with (
-        tempfile.TemporaryDirectory(prefix="edge-guest-") as cache,
-        GuestEngine(Path(cache)) as engine,
-    ):
-        yield engine
 
 
 def _add_module(parser: argparse.ArgumentParser) -> None:

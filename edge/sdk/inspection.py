@@ -6,7 +6,6 @@ instantiated as a worker would, and the first reason to refuse it is the host's 
 """
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -17,10 +16,9 @@ from edge.contracts import abi
 from edge.errors import EdgeError, IncompatibleError
 from edge.sdk import measure, module
 from edge.wasm import wasi
-from edge.wasm.engine import GuestEngine
 from edge.wasm.guest import Guest
 from edge.wasm.sandbox import MAX_SCRIPT_BYTES
-from edge.wasm.script import COMPONENT_HEAD
+from edge.wasm.script import COMPONENT_HEAD, ScriptModule
 from edge.wasm.shape import PAGE_BYTES
 
 _CALL_MS: Final = 1000
@@ -134,10 +132,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 def _ask_host(file: Path, sha256: str, memory_mib: int, vectors: Path | None) -> _Answer:
     """Load it as a worker would, ask for its ABI, and measure the calls of its vectors."""
-    with (
-        tempfile.TemporaryDirectory(prefix="edge-guest-") as cache,
-        GuestEngine(Path(cache)) as engine,
-    ):
+    with measure.new_engine() as engine:
         try:
             loaded = engine.load_policy(file, sha256, memory_mib)
             guest = loaded.instantiate(_CALL_MS)
@@ -145,6 +140,8 @@ def _ask_host(file: Path, sha256: str, memory_mib: int, vectors: Path | None) ->
             if isinstance(guest, Guest):
                 wanted = guest.call("edge_abi")
                 version = f"{wanted >> 16 & _ANY}.{wanted & _ANY}"
+            elif isinstance(loaded, ScriptModule):
+                version = loaded.version
         except EdgeError as refused:
             return _Answer(str(refused))
         roles = tuple(role for role in abi.ROLES if role in loaded.roles)

@@ -11,6 +11,7 @@ import msgspec
 
 from edge.errors import GuestError
 from edge.sdk import vectors
+from edge.sdk.languages.language import cache_folder
 from edge.sdk.session import Session
 from edge.sdk.vectors import Vector
 from edge.wasm.engine import GuestEngine, PolicyModule
@@ -53,6 +54,11 @@ class Cost(msgspec.Struct, frozen=True):
     role: str
     p99_us: float
     fuel: int
+
+
+def new_engine() -> GuestEngine:
+    """An engine whose compiled guests are kept for this user: a script takes seconds to compile."""
+    return GuestEngine(cache_folder("guests") / "compiled")
 
 
 def load(
