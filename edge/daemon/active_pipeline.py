@@ -24,7 +24,8 @@ from edge.daemon.intake import Fault, Frame, Intake
 from edge.daemon.keeper import WorkerKeeper
 from edge.daemon.leases import Leases
 from edge.daemon.outlets import Seen
-from edge.daemon.recording import Recording, entry_of
+from edge.daemon.recorded import entry_of
+from edge.daemon.recording import Recording
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.remembered import Given, Remembered
 from edge.daemon.signals import SignalHistory

@@ -6,7 +6,6 @@ fails for longer, `stuck` has the frames that come meanwhile reviewed and not ju
 """
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections import deque
@@ -18,14 +17,12 @@ import msgspec
 import structlog
 
 from edge.config import LedgerSection
-from edge.contracts.plan import PipelinePlan
-from edge.contracts.verdict import Verdict
 from edge.daemon.checkpoints import Checkpoints
-from edge.daemon.intake import Frame
-from edge.daemon.outlets import Seen
+from edge.daemon.recorded import keeper_of
+from edge.daemon.throttle import Throttle
 from edge.errors import StorageError
-from edge.ledger.entry import Correction, Entry, Pinned, Runtime
-from edge.ledger.kept import FOLDER, Keeper, Keeping, KeptCounts
+from edge.ledger.entry import Correction, Entry
+from edge.ledger.kept import KeptCounts
 from edge.ledger.ledger import Ledger
 from edge.ledger.lookup import Given
 from edge.ledger.outbox import Outbox
@@ -40,7 +37,7 @@ log = structlog.get_logger("edge.daemon")
 
 _TICK_S: Final = 1.0
 _MAX_RECEIPT_BYTES: Final = 1_024
-_MAX_KEPT_BACK: Final = 4_096
+MAX_KEPT_BACK: Final = 4_096
 """Entries that the ledger could not take yet, 2 KiB each. Frames of QoS 1 never fill it: of them
 the broker sends no more than 64 ahead of our acknowledgements. Those of QoS 0 may; what is dropped
 then is counted."""
@@ -95,8 +92,9 @@ class Recording:
         self._kept_back: deque[tuple[Entry, Callable[[], None]]] = deque()
         self._unsettled: deque[tuple[str, str, Callable[[], None]]] = deque()
         self._refused_receipt = ""
+        self._throttle = Throttle(time.monotonic_ns)
         self._section = section
-        self._keeper = _keeper(section, folder, loop, self._frames_troubled)
+        self._keeper = keeper_of(section, folder, loop, self._frames_troubled)
         self._kept = KeptCounts()
         self._checkpoints = Checkpoints(device_id, session, counters)
         self._ledger = Ledger(
@@ -185,9 +183,12 @@ class Recording:
         self, entry: Entry, frame: bytes, on_committed: Callable[[], None], why: str
     ) -> None:
         frame_id = entry.verdict.frame_id
-        if len(self._kept_back) >= _MAX_KEPT_BACK:
+        if len(self._kept_back) >= MAX_KEPT_BACK:
             self._counters.count("records_dropped")
-            log.error("record_dropped", frame=frame_id, detail=f"{_MAX_KEPT_BACK} wait: {why}")
+            unsaid = self._throttle.admit("record_dropped")
+            if unsaid is not None:
+                detail = f"{MAX_KEPT_BACK} wait: {why}"
+                log.error("record_dropped", frame=frame_id, detail=detail, not_logged=unsaid)
             return
         self._counters.count("records_kept_back")
         digest = hashlib.sha256(frame).hexdigest()
@@ -335,53 +336,3 @@ class Recording:
         else:
             log.info("ledger_well")
         self._on_change()
-
-
-def entry_of(
-    plan: PipelinePlan,
-    pinned: Pinned,
-    runtime: Runtime,
-    frame: Frame,
-    verdict: Verdict,
-    seen: Seen,
-) -> Entry:
-    """Return what is to be recorded of a verdict that goes out now."""
-    reference, judged = seen.reference, seen.judged
-    names = (grant.name for grant in plan.signals)
-    return Entry(
-        verdict=verdict,
-        decided_at_ns=time.time_ns(),
-        pinned=pinned,
-        reference_digest=reference.digest if reference else "",
-        reference=reference.payload if reference else b"",
-        signals=dict(zip(names, seen.signals, strict=True)),
-        fingerprint=frame.fingerprint,
-        content=str(frame.content),
-        reference_content=str(reference.content) if reference else "",
-        policy=judged.before if judged else None,
-        findings=judged.findings if judged else "",
-        runtime=runtime if judged else Runtime(),
-    )
-
-
-def _keeper(
-    section: LedgerSection,
-    folder: Path,
-    loop: asyncio.AbstractEventLoop,
-    on_trouble: Callable[[str], None],
-) -> Keeper | None:
-    frames = section.frames
-    if not frames.enabled:
-        return None
-    keeping = Keeping(
-        pass_share=frames.pass_share,
-        max_bytes=frames.max_bytes,
-        max_age_s=frames.max_age_days * 86_400,
-        min_free_bytes=frames.min_free_bytes,
-    )
-
-    def tell(trouble: str) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to be told
-            loop.call_soon_threadsafe(on_trouble, trouble)
-
-    return Keeper(folder / FOLDER, keeping, tell)
