@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from edge.contracts import abi
+from edge.contracts.frame import part_number
 from edge.contracts.plan import ImagePlan
 from edge.errors import IncompatibleError
 from edge.sdk.vectors import Array, Call, ImageRule, Vector, VectorError, digest
@@ -140,7 +141,7 @@ class Session:
         signals = [(s.value, int(s.age_ms * 1e6), _STATES[s.state]) for s in call.signals]
         decision = self._decider.run(
             defects, len(defects), signals, self.frame_index, call.captured_at_ns, frame.width,
-            frame.height,
+            frame.height, part_number(call.part),
         )  # fmt: skip
         self.frame_index += 1
         return Answer(decision=decision)

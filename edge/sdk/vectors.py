@@ -123,6 +123,7 @@ class Call(_Strict, frozen=True):
     defects: list[DefectRule] = []
     signals: list[SignalRule] = []
     captured_at_ns: int = 1_700_000_000_000_000_000
+    part: str = ""
     expect: Expectation = Expectation()
 
 
