@@ -119,12 +119,13 @@ def _ledger(
     console.print(
         f"[bold]commit[/]   {of.records_per_s} records/s in batches of {ledger.BATCH} of "
         f"{of.record_bytes} bytes; p50 {of.commit_p50_ms:.1f} ms, p99 {of.commit_p99_ms:.1f} ms "
-        f"(a bare fdatasync here: p50 {of.fsync_p50_ms:.1f} ms)\n"
+        f"(bare bytes and fdatasync: p50 {of.fsync_p50_ms:.1f} ms)\n"
         f"[bold]chain[/]    and tree: {of.chain_and_tree_us:.1f} µs a record; "
         f"{of.sign_us:.0f} µs to sign a checkpoint\n"
         f"[bold]verify[/]   {of.verified_per_s} records in a second of one core\n"
         f"[bold]proof[/]    of one in {of.leaves}: p50 {of.proof_p50_ms:.1f} ms, "
-        f"p99 {of.proof_p99_ms:.1f} ms; up to {of.proof_tiles} tiles read, {of.proof_bytes} bytes",
+        f"p99 {of.proof_p99_ms:.1f} ms ({of.proof_cpu_p99_ms:.1f} ms of CPU); up to "
+        f"{of.proof_tiles} tiles read, {of.proof_bytes} bytes",
         highlight=False,
     )
     found["ledger"] = msgspec.to_builtins(of)

@@ -4,7 +4,8 @@ Rules:
 
 1. Nothing in the folder is changed, made or locked.
 2. A second connection never touches a database with a WAL (`edge.ledger.schema`, rule 1): where
-   there is one, database and WAL are copied aside, and the copy is read.
+   there is one, database and WAL are copied aside, and the copy is read. So is a database of an
+   earlier version, to be migrated there.
 3. The copy is whole though the daemon goes on: the database is copied before the WAL, and what was
    carried over meanwhile is still in the WAL, unless that was begun anew. That shows in its header,
    and the copy is made again.
@@ -22,7 +23,7 @@ from typing import Final
 
 from edge.errors import StorageError
 from edge.ledger import checkpoint as checkpoints
-from edge.ledger import schema, tree
+from edge.ledger import migration, schema, tree
 from edge.ledger.signing import Kept
 from edge.ledger.verify import Origin, Place, Row
 
@@ -176,19 +177,35 @@ def opened(path: Path) -> Iterator[Reading]:
         StorageError: It is damaged, is no ledger, or there is no room to copy it aside.
     """
     with contextlib.ExitStack() as stack:
-        if _is_written(path) or _size(_wal(path)):
+        address = _unchanged(path)
+        if _is_written(path) or _size(_wal(path)) or _is_old(path):
             aside = Path(stack.enter_context(_folder_aside()))
             address = f"{_copied(path, aside).as_uri()}?mode=rw"
-        else:
-            address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         try:
             database = sqlite3.connect(address, uri=True, isolation_level=None)
+            stack.callback(database.close)
+            if address != _unchanged(path):
+                schema.check_schema(database, path)
+                if schema.version(database) < schema.SCHEMA_VERSION:
+                    migration.migrate(database, schema.TABLES)
         except sqlite3.Error as failed:
             raise schema.translated(failed, path) from failed
-        stack.callback(database.close)
         for pragma in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON"):
             database.execute(f"PRAGMA {pragma}")
         yield Reading(database, path)
+
+
+def _unchanged(path: Path) -> str:
+    return f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+
+
+def _is_old(path: Path) -> bool:
+    """Whether it is of an earlier version, which is brought up to this one in a copy."""
+    try:
+        with contextlib.closing(sqlite3.connect(_unchanged(path), uri=True)) as database:
+            return schema.version(database) < schema.SCHEMA_VERSION
+    except sqlite3.Error:
+        return False  # what is wrong is said where it is opened
 
 
 def _is_written(path: Path) -> bool:

@@ -15,11 +15,13 @@ from ledgers import entry
 
 from edge.errors import StorageError
 from edge.ledger import checkpoint as checkpoints
-from edge.ledger import merkle, migration, note, schema, signing, tree
+from edge.ledger import merkle, migration, note, reading, schema, signing, tree
+from edge.ledger.audit import Audit
 from edge.ledger.note import COSIGNER, Signer
 from edge.ledger.signing import Keys
 from edge.ledger.store import Prepared, Retention, Store
 from edge.ledger.tiles import Edge, TileReader
+from edge.ledger.verify import verify
 
 Open = Callable[..., Store]
 KEY = note.new_key()
@@ -323,6 +325,20 @@ def test_a_pruned_ledger_of_version_1_has_unknown_leaves_where_records_were(
     assert made is not None
     assert checkpoints.read(note.parse(made.note)).root == merkle.root_of(leaves)
     assert merkle.inclusion_proof(600, 710, tree_in(path, 710))
+
+
+def test_a_copy_of_version_1_is_read_and_left_as_it_is(opened: Open, tmp_path: Path) -> None:
+    store = opened()
+    add(store, 1, 300)
+    store.close()
+    path = tmp_path / "ledger" / "ledger.db"
+    version_1(path)
+    before = path.read_bytes()
+    with reading.opened(path) as ledger:
+        audit = Audit(ledger, ledger.log_origin, [])
+        report = verify(ledger.origin, ledger.marks, ledger.rows(), None, audit)
+    assert (report.finding, report.records) == (None, 300)
+    assert path.read_bytes() == before
 
 
 def test_a_kill_while_it_migrates_leaves_one_version_or_the_other(
