@@ -85,5 +85,9 @@ class StorageError(EdgeError):
     """Durable storage failed: backpressure, never a silent drop."""
 
 
+class DamagedError(StorageError):
+    """A ledger cannot be read as it was written: it is evidence, and nothing is added to it."""
+
+
 class ProofError(EdgeError):
     """A signed note, a checkpoint or a proof does not hold: nothing may be concluded from it."""

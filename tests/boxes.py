@@ -27,11 +27,11 @@ class Box:
         counters: The daemon's.
     """
 
-    def __init__(self, folder: Path, broker: BrokerSection) -> None:
+    def __init__(self, folder: Path, broker: BrokerSection, first: int = 1) -> None:
         self.folder = folder / "ledger"
         self.committed: set[int] = set()
         self.counters = Counters()
-        self._next = 1
+        self._next = first
         self.session = Session(
             broker,
             "box1",
@@ -77,16 +77,15 @@ class Box:
 
 
 @asynccontextmanager
-async def box(folder: Path, broker: BrokerSection, *, wait: bool = True) -> AsyncIterator[Box]:
-    """A box that is connected."""
-    made = Box(folder, broker)
+async def box(folder: Path, broker: BrokerSection, *, first: int = 1) -> AsyncIterator[Box]:
+    """A box that is connected; `first` is the number of its first frame."""
+    made = Box(folder, broker, first)
     tasks = [
         asyncio.create_task(made.session.run(), name="session"),
         asyncio.create_task(made.recording.keep_sending(), name="records"),
     ]
     try:
-        if wait:
-            await until(lambda: made.session.connected, "the box is connected")
+        await until(lambda: made.session.connected, "the box is connected")
         yield made
     finally:
         await made.session.close(1.0)

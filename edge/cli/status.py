@@ -39,7 +39,13 @@ MAX_TEXT: Final = 300
 _GOODBYE_S: Final = 0.5
 _SERIES: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?")
 _QUIET: Final = frozenset(
-    {"frames_received", "references_received", "signals_received", "records_committed"}
+    {
+        "frames_received",
+        "references_received",
+        "signals_received",
+        "records_committed",
+        "frames_kept",
+    }
 )
 """Counters of ordinary traffic; every other one is worth a look when it is not zero."""
 _NOTABLE_MQTT: Final = (
@@ -263,7 +269,9 @@ def picture(heard: Heard) -> RenderableType:
         size = f"{shelf.get('images', 0)} images, {shelf.get('bytes', 0) / 1024:,.0f} KiB"
         rest.add_row("references", f"{_plain(name)}: {size}")
     if status.ledger:
-        rest.add_row("ledger", _ledger(status.ledger))
+        rest.add_row("ledger", _ledger(status, status.ledger))
+        if frames := status.ledger.get("frames"):
+            rest.add_row("kept frames", _frames(frames))
     if status.refused_filters:
         text = ", ".join(map(_plain, status.refused_filters))
         rest.add_row("[red]refused[/red]", f"{text}: grant them in the broker's access list")
@@ -276,13 +284,44 @@ def picture(heard: Heard) -> RenderableType:
     return Group(*parts)
 
 
-def _ledger(ledger: dict[str, Any]) -> str:
+def _ledger(status: Status, ledger: dict[str, Any]) -> str:
     text = f"{ledger.get('committed', 0)} records, {ledger.get('owed', 0)} owed to the cloud"
+    if since_ns := ledger.get("owed_since_ns"):
+        text += f" since {_span((status.time_ns - since_ns) / 1e9)}"
+    if most := ledger.get("max_bytes"):
+        text += f"; {_mib(ledger.get('bytes', 0))} of {_mib(most)} MiB"
     if waiting := ledger.get("waiting"):
-        text += f", {waiting} wait for the disk"
+        text += f"; {waiting} wait for the disk"
+    if ledger.get("stuck"):
+        text += "; [red]storage takes no record: frames are reviewed unjudged[/red]"
+    if ledger.get("reserve") is False:
+        text += "; [yellow]no reserve[/yellow]"
     if trouble := ledger.get("trouble"):
         text += f"; [red]{_plain(str(trouble))}[/red]"
+    if refused := ledger.get("refused_receipt"):
+        text += f"; [red]a receipt was refused: {_plain(str(refused))}[/red]"
     return text
+
+
+def _frames(frames: dict[str, Any]) -> str:
+    used, most = _mib(frames.get("bytes", 0)), _mib(frames.get("max_bytes", 0))
+    text = f"{frames.get('files', 0)} files, {used} of {most} MiB"
+    if dropped := frames.get("dropped"):
+        text += f", {dropped} frames not kept"
+    if trouble := frames.get("trouble"):
+        text += f"; [yellow]{_plain(str(trouble))}[/yellow]"
+    return text
+
+
+def _mib(size: float) -> str:
+    return f"{size / (1 << 20):,.0f}"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0.0):.0f} s"
 
 
 def _headline(heard: Heard) -> str:

@@ -20,9 +20,10 @@ from edge.config import LedgerSection
 from edge.daemon.checkpoints import Checkpoints
 from edge.daemon.recorded import keeper_of
 from edge.daemon.throttle import Throttle
-from edge.errors import StorageError
+from edge.errors import DamagedError, StorageError
+from edge.ledger import aside
 from edge.ledger.entry import Correction, Entry
-from edge.ledger.kept import KeptCounts
+from edge.ledger.kept import Keeper, KeptCounts
 from edge.ledger.ledger import Ledger
 from edge.ledger.lookup import Given
 from edge.ledger.outbox import Outbox
@@ -94,23 +95,36 @@ class Recording:
         self._refused_receipt = ""
         self._throttle = Throttle(time.monotonic_ns)
         self._section = section
-        self._keeper = keeper_of(section, folder, loop, self._frames_troubled)
         self._kept = KeptCounts()
         self._checkpoints = Checkpoints(device_id, session, counters)
-        self._ledger = Ledger(
-            folder,
-            device_id,
-            loop.call_soon_threadsafe,
-            keeper=self._keeper,
-            retention=Retention(
-                max_records=section.max_records,
-                max_age_s=section.max_age_days * 86_400,
-                max_bytes=section.max_bytes,
-            ),
-            on_trouble=self._troubled,
-            keys=keys,
-            on_checkpoint=self._checkpoints.made,
-        )
+        self._folder = folder
+
+        def open_ledger() -> tuple[Keeper | None, Ledger]:
+            keeper = keeper_of(section, folder, loop, self._frames_troubled)
+            ledger = Ledger(
+                folder,
+                device_id,
+                loop.call_soon_threadsafe,
+                keeper=keeper,
+                retention=Retention(
+                    max_records=section.max_records,
+                    max_age_s=section.max_age_days * 86_400,
+                    max_bytes=section.max_bytes,
+                ),
+                on_trouble=self._troubled,
+                keys=keys,
+                on_checkpoint=self._checkpoints.made,
+            )
+            return keeper, ledger
+
+        try:
+            self._keeper, self._ledger = open_ledger()
+        except DamagedError as damage:
+            # A line must not stand because of a bad sector; nothing of the evidence is touched.
+            lies = aside.set_aside(folder, damage)
+            log.critical("ledger_set_aside", folder=str(lies), detail=str(damage))
+            counters.count("ledgers_set_aside")
+            self._keeper, self._ledger = open_ledger()
         self._outbox = Outbox(self._ledger.receipted, self)
         self._outbox.committed(self._ledger.committed)
         session.subscribe(f"edge/{device_id}/receipts", 1, self._receive)
@@ -136,6 +150,7 @@ class Recording:
             "waiting": self._ledger.waiting + len(self._kept_back),
             "stuck": self.stuck,
             "trouble": self._ledger.trouble,
+            "set_aside": [each.name for each in aside.found(self._folder)],
             "refused_receipt": self._refused_receipt,
             "signed": self._ledger.checkpoint.size if self._ledger.checkpoint else 0,
             "bytes": standing.used_bytes,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from edge.errors import StorageError
+from edge.errors import DamagedError
 from edge.ledger import tree
 from edge.ledger.merkle import leaf_hash
 from edge.ledger.tiles import WIDTH, Edge
@@ -60,7 +60,7 @@ def _plant(database: sqlite3.Connection) -> None:
     """Lay the tree over the records that are there."""
     marks = dict(database.execute("SELECT name, seq FROM mark").fetchall())
     if not {"anchor", "head"} <= set(marks):
-        raise StorageError(f"the marks of the ledger are {sorted(marks)}: it is damaged")
+        raise DamagedError(f"the marks of the ledger are {sorted(marks)}: it is damaged")
     anchor, head = marks["anchor"], marks["head"]
     edge, leaves = Edge(), _leaves(database, anchor, head)
     while some := list(islice(leaves, _LEAVES)):

@@ -6,8 +6,9 @@ Rules:
    it, and `locking_mode=EXCLUSIVE` keeps every other tool away: the bug by which SQLite before
    3.51.3 could spoil a database when two connections reset its WAL cannot strike.
 2. `synchronous=FULL`: a commit is on the medium before anybody hears of it.
-3. A file that is foreign, damaged, gone or of another device is refused and left as it is. A new
-   ledger begins only where there has been none.
+3. A file that is foreign, damaged, gone or of another device is refused and left as it is. Damage
+   is an error of its own (`DamagedError`): whoever runs a line may set such a ledger aside
+   (`edge.ledger.aside`). The others are the work of people, and theirs to mend.
 """
 
 import fcntl
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from edge.errors import StorageError
+from edge.errors import DamagedError, StorageError
 from edge.ledger import migration, tree
 from edge.ledger.record import GENESIS
 
@@ -135,6 +136,8 @@ def connect(folder: Path, device: str, lock: Lock) -> tuple[sqlite3.Connection, 
     """
     path = folder / DATABASE
     present = path.exists() and path.stat().st_size > 0
+    if lock.ledger and path.exists() and not present:
+        raise DamagedError(f"{path}: the ledger {lock.ledger} is gone: the file is empty")
     if lock.ledger and not present:
         raise StorageError(
             f"{path}: the ledger {lock.ledger} is gone (restore it; only if its records may be "
@@ -183,7 +186,7 @@ def check_schema(database: sqlite3.Connection, path: Path) -> None:
             "(run the software that wrote it)"
         )
     if _objects(database) != (TABLES if found == SCHEMA_VERSION else migration.TABLES_1):
-        raise StorageError(f"{path}: its tables are not those of schema version {found}")
+        raise DamagedError(f"{path}: its tables are not those of schema version {found}")
 
 
 def version(database: sqlite3.Connection) -> int:
@@ -203,6 +206,7 @@ def translated(failed: sqlite3.Error, path: Path) -> StorageError:
                 "is damaged, and is left as it is (copy the folder for `edge ledger verify` and "
                 "`export`, restore a backup, or move it away to begin a new ledger)"
             )
+            return DamagedError(f"{path}: {remedy}: {failed} [{name}]")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             remedy = "cannot be written (look at the mount and at the folder's owner)"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from edge.errors import StorageError
+from edge.errors import DamagedError
 from edge.ledger import lookup, schema
 from edge.ledger import record as records
 from edge.ledger.checkpoint import origin
@@ -337,7 +337,7 @@ class Store:
             return self.anchor.head
         row = self._database.execute("SELECT head FROM record WHERE seq=?", (seq,)).fetchone()
         if row is None:
-            raise StorageError(f"{self.path}: record {seq} is missing (run `edge ledger verify`)")
+            raise DamagedError(f"{self.path}: record {seq} is missing (run `edge ledger verify`)")
         return bytes(row[0])
 
     def _used_bytes(self) -> int:
@@ -356,7 +356,7 @@ class Store:
         rows = self._database.execute("SELECT name, seq, head FROM mark").fetchall()
         marks = {name: Mark(seq, head) for name, seq, head in rows}
         if set(marks) != set(schema.MARKS):
-            raise StorageError(f"{self.path}: its marks are {sorted(marks)}: it is damaged")
+            raise DamagedError(f"{self.path}: its marks are {sorted(marks)}: it is damaged")
         return marks
 
     def _check_tail(self) -> None:
@@ -376,11 +376,11 @@ class Store:
             if Mark(seq, head) == self.head:
                 if self._tree.edge.ends_with(leaves):
                     return
-                raise StorageError(
+                raise DamagedError(
                     f"{self.path}: the last records are not the last leaves of the Merkle tree; "
                     f"nothing is added to it ({_REMEDY})"
                 )
-        raise StorageError(
+        raise DamagedError(
             f"{self.path}: the chain breaks at record {seq}; nothing is added to it ({_REMEDY})"
         )
 

@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from edge.errors import StorageError
+from edge.errors import DamagedError
 from edge.ledger.tiles import WIDTH, Edge, Growth
 
 TABLES: Final = {
@@ -121,7 +121,7 @@ def read_edge(database: sqlite3.Connection, size: int) -> Edge:
             rows.append([])
         expected = (size >> 8 * level) // WIDTH * WIDTH + len(rows[level])
         if n != expected:
-            raise StorageError(
+            raise DamagedError(
                 f"the Merkle tree has hash {n} of level {level} where {expected} belongs"
             )
         rows[level].append(one)

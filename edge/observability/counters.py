@@ -70,6 +70,7 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
             "Times that a policy could not go on from its state and started empty.", ("pipeline",)
         ),
         # Ledger
+        "ledgers_set_aside": Meaning("Damaged ledgers set aside at the start, and begun anew."),
         "records_committed": Meaning("Verdicts recorded in the ledger."),
         "records_kept_back": Meaning("Verdicts that the ledger could not take at the time."),
         "records_dropped": Meaning(
