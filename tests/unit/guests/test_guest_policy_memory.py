@@ -120,7 +120,7 @@ def test_a_drift_is_said_once_and_its_frames_are_reviewed_until_it_ends(
     level, alarm, wishes = 0.1, False, 0
     for number in range(60):
         score = 0.2 if number < 30 else 0.1
-        level += 0.2 * (np.float32(score) - level)
+        level += 0.2 * (float(np.float32(score)) - level)
         began = not alarm
         alarm = abs(level - 0.1) > (0.025 if alarm else 0.05)
         decision = see(decider, score)

@@ -14,6 +14,9 @@ from edge.contracts.plan import TensorSpec
 from edge.errors import GuestError
 from edge.wasm.roles import Postprocessor, Transform
 
+Rows = list[list[tuple[float, ...]]]
+"""Findings of each tile: x0, y0, x1, y1, score, label."""
+
 pytest_plugins = ("reference_guest_fixtures",)
 
 
@@ -69,7 +72,7 @@ def test_each_tile_is_the_letterbox_of_its_part_of_the_frame(
 
 def merged(
     guests: ReferenceGuests,
-    found: list[list[tuple[float, ...]]],
+    found: Rows,
     transform: Transform,
     frame: tuple[int, int],
     tiles: dict[str, Any],
@@ -102,7 +105,7 @@ def test_a_mark_is_found_where_it_is_whatever_tile_shows_it(
         frame[y : y + 8, x : x + 12] = 255
         shape = (6, 3, 128, 128)
         tensor, transform = preprocess(guest, frame, None, "uint8", shape, PixelFormat.BGR)
-        rows = []
+        rows: Rows = []
         for n in range(6):
             # Half of full white: where resampling has the mark's edge.
             ys, xs = np.nonzero((tensor[n, 0] > 127) & (tensor[n, 0] != 114))
@@ -122,11 +125,11 @@ def test_what_two_tiles_see_is_one_finding_and_of_one_tile_are_two(
 ) -> None:
     grid = {"columns": 2, "overlap": 0.5}
     # Tiles of 40 pixels begin at 0 and 20.
-    both = [[(22.0, 2.0, 38.0, 12.0, 0.8, 1.0)], [(2.0, 2.0, 18.0, 12.0, 0.9, 1.0)]]
+    both: Rows = [[(22.0, 2.0, 38.0, 12.0, 0.8, 1.0)], [(2.0, 2.0, 18.0, 12.0, 0.9, 1.0)]]
     identity = (1.0, 1.0, 0.0, 0.0)
-    found = merged(guests, both, identity, (60, 40), grid)
-    assert found == [(22, 2, 38, 12, pytest.approx(0.9), 1)]
-    apart = [both[0], [(2.0, 22.0, 18.0, 32.0, 0.9, 1.0)]]
+    (row,) = merged(guests, both, identity, (60, 40), grid)
+    assert row == pytest.approx((22, 2, 38, 12, 0.9, 1))
+    apart: Rows = [both[0], [(2.0, 22.0, 18.0, 32.0, 0.9, 1.0)]]
     assert len(merged(guests, apart, identity, (60, 40), grid)) == 2
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -22,6 +23,7 @@ from edge.wasm.engine import GuestEngine
 
 GUESTS = Path(__file__).parents[3] / "guests"
 FOR_EVER = (1 << 63) - 1
+Constants = dict[str, npt.NDArray[Any]]
 SIDE = 64
 WIDTH, HEIGHT = 200, 100
 
@@ -104,7 +106,7 @@ def model_of(
     nodes: list[Any],
     batch: int,
     output: tuple[str, list[int]],
-    constants: dict[str, np.ndarray[Any, Any]] | None = None,
+    constants: Constants | None = None,
 ) -> onnx.ModelProto:
     """A model from uint8 `images` [batch, 3, SIDE, SIDE] to one float32 output."""
     graph = helper.make_graph(
@@ -128,7 +130,7 @@ def test_a_large_frame_is_looked_at_in_tiles_and_its_mark_found_in_one(
         helper.make_node("Reshape", ["share", "cells"], ["score"]),
         helper.make_node("Concat", ["middle", "score", "label"], ["found"], axis=2),
     ]
-    constants = {
+    constants: Constants = {
         "white": np.array(255, np.float32),
         "cells": np.array([6, 1, 1], np.int64),
         "middle": middle,
@@ -162,7 +164,7 @@ def test_a_classifier_rejects_what_its_card_calls_bad(engine: GuestEngine, tmp_p
         helper.make_node("Reshape", ["mean", "row"], ["level"]),
         helper.make_node("MatMul", ["level", "weights"], ["logits"]),
     ]
-    constants = {
+    constants: Constants = {
         "row": np.array([1, 1], np.int64),
         "weights": np.array([[-0.05, 0.05]], np.float32),
     }
