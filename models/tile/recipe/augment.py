@@ -1,6 +1,6 @@
 """What tiles may look like: other exposures, other poses, and the defects of other tiles.
 
-Pure functions on one sample: plane uint8 [320, 320] and mask uint8 [320, 320]. Arguments are never
+Pure functions on one sample: plane uint8 [192, 192] and mask uint8 [192, 192]. Arguments are never
 written to. All chance comes from the generator that is passed.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Sample = tuple[Plane, Plane, NDArray[np.int64]]
     """Plane, mask, and where the tile lies in them."""
 
-GRAFT_MARGIN_PX = 6
+GRAFT_MARGIN_PX = 4
 
 
 def augment(
@@ -68,8 +68,8 @@ def graft(sample: Sample, donor: Sample, rng: np.random.Generator) -> tuple[Plan
         return plane, mask
     left = int(inside[0]) + int(rng.integers(room_x + 1))
     top = int(inside[1]) + int(rng.integers(room_y + 1))
-    near = cv2.dilate(shape, np.ones((5, 5), np.uint8)).astype(np.float32)
-    alpha = cv2.GaussianBlur(near, (0, 0), 1.5) * rng.uniform(0.75, 1.0)
+    near = cv2.dilate(shape, np.ones((3, 3), np.uint8)).astype(np.float32)
+    alpha = cv2.GaussianBlur(near, (0, 0), 1.0) * rng.uniform(0.75, 1.0)
     factor = piece / max(float(np.median(around)), 1.0)
     plane, mask = plane.copy(), mask.copy()
     window = np.s_[top : top + rows, left : left + columns]
@@ -85,7 +85,7 @@ def _moved(plane: Plane, mask: Plane, rng: np.random.Generator) -> tuple[Plane, 
     scale = rng.uniform(0.8, 1.3)
     matrix = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), rng.uniform(-4, 4), scale)
     matrix[0, 0] *= rng.uniform(0.85, 1.18)
-    matrix[:, 2] += rng.uniform(-25, 25, 2)
+    matrix[:, 2] += rng.uniform(-15, 15, 2)
     moved = cv2.warpAffine(plane, matrix, (SIDE, SIDE), borderValue=PAD)
     laid = cv2.warpAffine(mask * np.uint8(255), matrix, (SIDE, SIDE))
     return np.asarray(moved, np.uint8), np.asarray(laid > 127, np.uint8)
@@ -94,8 +94,8 @@ def _moved(plane: Plane, mask: Plane, rng: np.random.Generator) -> tuple[Plane, 
 def _relit(plane: Plane, rng: np.random.Generator) -> Plane:
     """Another exposure, another lens, another codec."""
     if rng.random() < 0.8:
-        levels = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.6) * rng.uniform(0.6, 1.5)
-        levels = (levels * 255 + rng.uniform(-15, 15)).clip(0, 255).round().astype(np.uint8)
+        levels = np.linspace(0, 1, 256) ** rng.uniform(0.75, 1.35) * rng.uniform(0.75, 1.3)
+        levels = (levels * 255 + rng.uniform(-12, 12)).clip(0, 255).round().astype(np.uint8)
         plane = levels[plane]
     if rng.random() < 0.2:
         plane = np.asarray(cv2.GaussianBlur(plane, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)

@@ -30,19 +30,19 @@ _TENSORS = """
 [[inputs]]
 name = "input"
 dtype = "uint8"
-shape = [1, 3, 320, 320]
+shape = [1, 3, 192, 192]
 layout = "NCHW"
 meaning = "three equal planes of grey levels 0..255"
 
 [[outputs]]
 name = "heat"
 dtype = "float32"
-shape = [1, 1, 80, 80]
+shape = [1, 1, 48, 48]
 meaning = "how surely each cell of 4x4 input pixels is defective, 0..1"
 
 [preprocessing]
 guest = "letterbox"
-description = "One tile, cut to its edges, as 8-bit grey, resized to fit 320x320, padded with 114"
+description = "One tile, cut to its edges, as 8-bit grey, resized to fit 192x192, padded with 114"
 """
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SIDE = 320
+SIDE = 192
 PAD = 114
 """Level around a tile that does not fill the square: letterbox's default."""
 CONTRACT = FrameContract(
@@ -46,8 +46,8 @@ class Tiles:
         part_ids: one name for each frame.
         groups: name of the physical tile that each shows.
         labels: kind of defect; empty of a good frame.
-        planes: uint8 [N, 320, 320], one of the model's three equal planes.
-        masks: uint8 [N, 320, 320], 1 where the defect is.
+        planes: uint8 [N, 192, 192], one of the model's three equal planes.
+        masks: uint8 [N, 192, 192], 1 where the defect is.
         inside: int64 [N, 4], x0, y0, x1, y1 of the tile in the square.
     """
 

@@ -46,7 +46,7 @@ class Parts:
 
 
 def heat_maps(session: ort.InferenceSession, tiles: Tiles) -> NDArray[np.float32]:
-    """float32 [N, 80, 80] of frames."""
+    """float32 [N, 48, 48] of frames."""
     return np.stack(
         [outputs(session, np.stack([plane] * 3)[None])[0][0, 0] for plane in tiles.planes]
     )

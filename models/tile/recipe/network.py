@@ -45,7 +45,7 @@ class Segmenter(nn.Module):
         nn.init.constant_(self.pixels[-1].bias, -4.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Float [N, 3, 320, 320], 0..1, to pixel logits [N, 1, 80, 80] and frame logits [N, 1]."""
+        """Float [N, 3, 192, 192], 0..1, to pixel logits [N, 1, 48, 48] and frame logits [N, 1]."""
         p4 = self.stage4(self.stem(x))
         p8 = self.stage8(p4)
         p16 = self.stage16(p8)
@@ -69,7 +69,7 @@ class ExportedSegmenter(nn.Module):
             segmenter.stem[0].weight.mul_(1 / 255)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """uint8 [1, 3, 320, 320] to heat [1, 1, 80, 80]."""
+        """uint8 [1, 3, 192, 192] to heat [1, 1, 48, 48]."""
         pixels, frame = self.segmenter(x.float())
         return (torch.sqrt(torch.sigmoid(pixels) * torch.sigmoid(frame)[:, :, None, None]),)
 
@@ -81,7 +81,7 @@ def segmentation_loss(
 
     Args:
         outputs: of `Segmenter`.
-        masks: float [N, 1, 320, 320], 1 where the defect is.
+        masks: float [N, 1, 192, 192], 1 where the defect is.
         bad: float [N, 1], 1 of a frame with a defect.
     """
     pixels, frame = outputs
@@ -91,7 +91,7 @@ def segmentation_loss(
     entropy = F.binary_cross_entropy_with_logits(pixels, target, reduction="none")
     found = torch.sigmoid(pixels)
     focus = (target - found).abs().detach()
-    pixel_loss = (entropy * focus * (1 + 4 * target)).sum() / target.sum().clamp(min=50)
+    pixel_loss = (entropy * focus * (1 + 4 * target)).sum() / target.sum().clamp(min=20)
     overlap = (found * target).sum((1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (found.sum((1, 2, 3)) + target.sum((1, 2, 3)) + 1)
     return {

@@ -45,7 +45,8 @@ def batches(tiles: Tiles, schedule: Schedule, epoch: int) -> Iterator[Batch]:
 
 def _batch(tiles: Tiles, chosen: NDArray[np.int64], seed: tuple[int, int, int]) -> Batch:
     rng = np.random.default_rng(seed)
-    donors = np.flatnonzero(tiles.bad)
+    # An uneven tile has no outline to cut out: grafted, it would be a defect that nobody can see.
+    donors = np.flatnonzero([label not in ("", "uneven") for label in tiles.labels])
 
     def sample(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
         return tiles.planes[index], tiles.masks[index], tiles.inside[index]
