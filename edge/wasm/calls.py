@@ -59,12 +59,12 @@ class _Library:
     def __init__(self) -> None:
         path = str(_ffi.filename)
         # Releases the interpreter lock: the decode thread works on while a guest computes.
+        # No prototypes of arguments: they are made C values once, when a function is bound, which
+        # spares each call the half of its cost (0.45 instead of 0.77 us).
         self.call = ctypes.CDLL(path).wasmtime_func_call_unchecked
-        self.call.argtypes = list(_UNCHECKED_ARGUMENTS)
         self.call.restype = ctypes.c_void_p
         # Keeps it: a store of one word.
         self.set_deadline = ctypes.PyDLL(path).wasmtime_context_set_epoch_deadline
-        self.set_deadline.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         self.set_deadline.restype = None
 
 
@@ -86,20 +86,23 @@ def unchecked_function(
     """
     global _library  # noqa: PLW0603 - opened on first use, where the fallback does not need it
     _library = library = _library or _Library()
-    context = ctypes.cast(store._context(), ctypes.c_void_p).value
+    context = ctypes.c_void_p(ctypes.cast(store._context(), ctypes.c_void_p).value)
     values = (_bindings.wasmtime_val_raw_t * 2)()
     words = (ctypes.c_int32 * (2 * _I32_STEP)).from_buffer(values)
     trap = (ctypes.c_size_t * 1)()
     kept = (store, func, values, alarm)
     call, set_deadline = library.call, library.set_deadline
     arm, disarm = alarm.arm, alarm.disarm
-    at_func, at_values, at_trap = (ctypes.addressof(x) for x in (func._func, values, trap))
-    count = max(parameters, 1)
+    at_func, at_values, at_trap = (
+        ctypes.c_void_p(ctypes.addressof(x)) for x in (func._func, values, trap)
+    )
+    count = ctypes.c_size_t(max(parameters, 1))
+    ticks = ctypes.c_uint64(DEADLINE_TICKS)
 
     def invoke(first: int, second: int, _kept: object = kept) -> int:
         words[0] = first
         words[_I32_STEP] = second
-        set_deadline(context, DEADLINE_TICKS)
+        set_deadline(context, ticks)
         arm(budget)
         error = call(context, at_func, at_values, count, at_trap)
         disarm()
