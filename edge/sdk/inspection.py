@@ -15,10 +15,12 @@ import msgspec
 from edge.contracts import abi
 from edge.errors import EdgeError, IncompatibleError
 from edge.sdk import measure, module
+from edge.sdk.parameters import Row, rows
 from edge.wasm import wasi
 from edge.wasm.guest import Guest
 from edge.wasm.sandbox import MAX_SCRIPT_BYTES
 from edge.wasm.script import COMPONENT_HEAD, ScriptModule
+from edge.wasm.section import parameter_schema
 from edge.wasm.shape import PAGE_BYTES
 
 _CALL_MS: Final = 1000
@@ -71,6 +73,7 @@ class Inspection(msgspec.Struct, frozen=True):
     findings: tuple[str, ...]
     is_script: bool = False
     costs: tuple[measure.Cost, ...] = ()
+    parameters: tuple[Row, ...] = ()
 
 
 def inspect(file: Path, memory_mib: int, vectors: Path | None = None) -> Inspection:
@@ -89,6 +92,7 @@ def inspect(file: Path, memory_mib: int, vectors: Path | None = None) -> Inspect
     sha256 = hashlib.sha256(wasm).hexdigest()
     is_script = wasm.startswith(COMPONENT_HEAD)
     answer = _ask_host(file, sha256, memory_mib, vectors)
+    carried, unreadable_schema = _parameters(wasm, file.name)
     declared = module.Declarations((), (), (), (), (), False)
     exports: tuple[ExportFinding, ...] = ()
     findings: tuple[str, ...] = ()
@@ -105,8 +109,8 @@ def inspect(file: Path, memory_mib: int, vectors: Path | None = None) -> Inspect
         file=str(file),
         sha256=sha256,
         size_bytes=len(wasm),
-        usable=not answer.refusal,
-        refusal=answer.refusal,
+        usable=not (answer.refusal or unreadable_schema),
+        refusal=answer.refusal or unreadable_schema,
         abi=answer.version,
         roles=roles,
         imports=declared.imports,
@@ -118,7 +122,17 @@ def inspect(file: Path, memory_mib: int, vectors: Path | None = None) -> Inspect
         findings=findings,
         is_script=is_script,
         costs=answer.costs,
+        parameters=carried,
     )
+
+
+def _parameters(wasm: bytes, name: str) -> tuple[tuple[Row, ...], str]:
+    """The parameters of the schema that a guest carries, or why that cannot be read."""
+    try:
+        schema = parameter_schema(wasm, name)
+    except IncompatibleError as broken:
+        return (), str(broken)
+    return (tuple(rows(schema)) if schema else ()), ""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -222,6 +236,10 @@ def lines(found: Inspection) -> Iterator[str]:
         yield f"  start    {'a start function runs at set-up' if found.has_start else 'none'}"
     if found.custom_sections:
         yield f"  custom   {', '.join(found.custom_sections)}"
+    for row in found.parameters:
+        default = f", default {row.default}" if row.default not in ("", "required") else ""
+        needed = ", required" if row.default == "required" else ""
+        yield f"  parameter {row.name}: {row.kind}{default}{needed}"
     for export in found.exports:
         shown = export.found or export.expected
         yield f"  {export.state:8} {export.name} {shown}"

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edge.contracts.parameters import Schema, expected
 from edge.errors import ConfigError
@@ -13,8 +13,17 @@ _END: Final = "<!-- end of parameters.json -->"
 _BETWEEN: Final = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
 
 
-def rows(schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Name, what it may be, default and meaning of each parameter, those of objects behind them."""
+class Row(NamedTuple):
+    """One parameter: its name with the way to it, what it may be, its default or `required`."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+
+def rows(schema: Schema, prefix: str = "") -> Iterator[Row]:
+    """Each parameter, those of objects behind them."""
     required = schema.get("required", ())
     for key, member in schema.get("properties", {}).items():
         name = prefix + key
@@ -22,7 +31,7 @@ def rows(schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str, str]
         default = default or ("required" if key in required else "")
         items = member.get("items", {})
         nested, inner = (items, f"{name}[].") if "properties" in items else (member, f"{name}.")
-        yield name, expected(member), default, member.get("description", "")
+        yield Row(name, expected(member), default, member.get("description", ""))
         yield from rows(nested, inner)
 
 

@@ -1,5 +1,6 @@
 """A guest's project folder: made from a template, described by `guest.toml`, built in place."""
 
+import json
 import re
 import tempfile
 import tomllib
@@ -9,10 +10,12 @@ from typing import Final
 import msgspec
 
 from edge import shipped
-from edge.errors import ConfigError
+from edge.errors import ConfigError, IncompatibleError
 from edge.sdk.languages import TABLE, Source
+from edge.wasm.section import embed
 
 PROJECT: Final = "guest.toml"
+SCHEMA: Final = "parameters.json"
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _MAX_MEMORY_MIB: Final = 1024
 
@@ -112,14 +115,27 @@ def read(folder: Path) -> Project:
     return project
 
 
+def _carry_schema(schema: Path, built: Path) -> None:
+    if not schema.is_file():
+        return
+    try:
+        document = json.loads(schema.read_text(encoding="utf-8"))
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        built.write_bytes(embed(built.read_bytes(), text))
+    except (OSError, ValueError, RecursionError, IncompatibleError) as wrong:
+        raise ConfigError(schema, str(wrong), "guests/ABI.md has the language") from wrong
+
+
 def build(folder: Path) -> Path:
     """Compile a project.
 
     Returns:
         The module, `NAME.wasm` in the project's folder; replaced whole, or not at all.
 
+    Where the project has a `parameters.json`, the module carries it (guests/ABI.md).
+
     Raises:
-        ConfigError: It is no project.
+        ConfigError: It is no project, or its parameter schema is none.
         BuildError: The toolchain is not installed, or refused the source.
     """
     project = read(folder)
@@ -128,5 +144,6 @@ def build(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as aside:
         built = Path(aside).resolve() / target.name
         TABLE[project.language].compile(source, built)
+        _carry_schema(folder / SCHEMA, built)
         built.replace(target)
     return target

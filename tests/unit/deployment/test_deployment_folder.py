@@ -11,6 +11,7 @@ import pytest
 from deployment_samples import edit, write_folder
 
 from edge.config import DeviceConfig, parse
+from edge.contracts.abi import PARAMETERS_SECTION
 from edge.contracts.frame import PixelFormat
 from edge.contracts.plan import Overflow, PipelinePlan, TensorSpec
 from edge.contracts.verdict import Kind
@@ -19,6 +20,7 @@ from edge.deployment.folder import load_folder, plans
 from edge.deployment.pin import pin
 from edge.deployment.pins import MAX_GUEST_BYTES
 from edge.errors import ConfigError, DeploymentError, IncompatibleError, UntrustedError
+from edge.wasm import binary
 
 
 @pytest.fixture
@@ -211,3 +213,47 @@ def test_the_room_brings_no_engine_into_the_supervisor() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def carry(folder: Path, guest: str, schema: bytes) -> None:
+    """Have a guest of the folder carry these bytes as the schema of its parameters."""
+    file = folder / "guests" / guest
+    content = binary.name(PARAMETERS_SECTION) + schema
+    section = bytes([binary.CUSTOM]) + binary.number(len(content)) + content
+    file.write_bytes(file.read_bytes() + section)
+
+
+SCHEMA = b"""{"type": "object", "additionalProperties": false, "properties": {
+  "reject": {"type": "number", "minimum": 0, "maximum": 1},
+  "of": {"type": "string", "x-name-of": "class"}}}"""
+
+
+def test_parameters_that_fit_the_schema_of_their_guest_pass(folder: Path) -> None:
+    carry(folder, "decide.wasm", SCHEMA)
+    edit(folder / "manifest.toml", "call_ms = 5\n", "call_ms = 5\nparameters = { of = 'open' }\n")
+    pin(folder)
+    load_folder(folder)
+
+
+def test_wrong_parameters_are_all_named_before_anything_is_compiled(folder: Path) -> None:
+    carry(folder, "decide.wasm", SCHEMA)
+    edit(
+        folder / "manifest.toml",
+        "call_ms = 5\n",
+        "call_ms = 5\nparameters = { reject = 2, of = 'opne', rejct = 1 }\n",
+    )
+    with pytest.raises(DeploymentError) as refusal:
+        pin(folder)
+    said = str(refusal.value)
+    for part in (
+        "manifest.toml: pipelines.board.decide.parameters.reject: expected a number 0..1, found 2",
+        'parameters.of: expected the name of a class, found "opne" (did you mean open?)',
+        "parameters.rejct: expected no such parameter, found 1 (did you mean reject?)",
+    ):
+        assert part in said
+
+
+def test_a_broken_schema_is_refused_by_the_guests_name(folder: Path) -> None:
+    carry(folder, "post.wasm", b"{")
+    with pytest.raises(IncompatibleError, match=r"guests/post\.wasm: its parameter schema"):
+        pin(folder)

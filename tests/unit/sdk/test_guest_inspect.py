@@ -12,6 +12,8 @@ from edge.cli.main import main
 from edge.errors import IncompatibleError
 from edge.sdk import module
 from edge.sdk.inspection import Inspection, inspect
+from edge.wasm import binary
+from edge.wasm.section import parameter_schema
 
 
 def inspected(folder: Path, text: str) -> Inspection:
@@ -114,3 +116,29 @@ def test_a_finding_ends_with_1_and_a_missing_file_with_2(
     assert "text must be assembled first" in capsys.readouterr().out
     assert main(["guest", "inspect", str(tmp_path / "none.wasm")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_the_schema_that_a_guest_carries_is_shown_and_a_broken_one_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["guest", "inspect", str(shipped.path("guests/topk/topk.wasm"))]) == 0
+    shown = capsys.readouterr().out
+    assert "parameter k: a whole number 1..300, default 1" in shown
+    broken = tmp_path / "broken.wasm"
+    content = binary.name("edge.parameters") + b'{"type": "object", "pattern": "(a+)+"}'
+    section = bytes([binary.CUSTOM]) + binary.number(len(content)) + content
+    broken.write_bytes(assemble(guest()) + section)
+    assert main(["guest", "inspect", str(broken)]) == 1
+    assert "broken.wasm: its parameter schema" in capsys.readouterr().out
+
+
+def test_a_project_with_a_schema_builds_a_guest_that_carries_it(tmp_path: Path) -> None:
+    words = ["guest", "new", "strict", "--lang", "c", "--role", "decide", "--dir", str(tmp_path)]
+    assert main(words) == 0
+    made = tmp_path / "strict"
+    schema = {"type": "object", "properties": {"limit": {"type": "integer"}}}
+    (made / "parameters.json").write_text(json.dumps(schema, indent=2))
+    assert main(["guest", "build", str(made)]) == 0
+    assert parameter_schema((made / "strict.wasm").read_bytes(), "strict") == schema
+    (made / "parameters.json").write_text('{"type": "object", "$ref": "#"}')
+    assert main(["guest", "build", str(made)]) == 2
