@@ -13,6 +13,7 @@ from guest_toolchains import need
 
 from edge import shipped
 from edge.cli.main import main
+from edge.errors import IncompatibleError
 from edge.sdk import project, vectors
 from edge.sdk.languages import (
     TABLE,
@@ -96,6 +97,29 @@ def test_the_same_call_takes_the_same_fuel_in_every_instance(name: str, tmp_path
                 used.append(session.guest.fuel_used)
     assert used[0] > 100
     assert used[:2] == used[2:]
+
+
+@pytest.mark.timeout(300)
+def test_a_go_guest_that_makes_garbage_goes_on_in_its_memory(tmp_path: Path) -> None:
+    need("go")
+    made = project.make("wasteful", "go", "decide", tmp_path)
+    source, config = made / "wasteful.go", made / "guest.toml"
+    waste = "garbage = make([]byte, 100000)\n\tcall.Verdict, call.Score"
+    text = source.read_text().replace("call.Verdict, call.Score", waste, 1)
+    assert waste in text
+    source.write_text(text + "\nvar garbage []byte\n")
+    config.write_text(config.read_text().replace("memory_mib = 16", "memory_mib = 40"))
+    module = project.build(made)
+    digest = hashlib.sha256(module.read_bytes()).hexdigest()
+    vector = vectors.read(made / "vectors/series.toml")
+    with GuestEngine(tmp_path / "cache") as engine:
+        session = Session(engine.load(module, digest, 40), vector, 1000)
+        for _ in range(1000):  # 100 MB, in 40 MiB
+            assert session.run(vector.calls[0]).decision is not None
+        guest = session.guest
+        assert isinstance(guest, Guest)
+        with pytest.raises(IncompatibleError, match="found no room"):
+            guest.alloc(33 << 20)
 
 
 def test_the_languages_are_listed_with_what_they_lack(

@@ -57,37 +57,42 @@ func edgeError() unsafe.Pointer { return unsafe.Pointer(&errorText) }
 //go:wasmexport edge_abi
 func edgeABI() uint32 { return ABIMajor << 16 } // no later addition is needed
 
-// The part of memory that Go keeps for its own heap; the rest is laid aside for the host.
+// Go keeps the first part of memory for itself: its own variables, and a heap that it collects. The
+// rest is the host's.
 const ownBytes = 8 << 20
 
-var (
-	arena []byte
-	used  uint32
-)
+// Where the heap must end. The runtime asks the system for more behind it, and is refused: the
+// memory of a guest does not grow.
+//
+//go:linkname heapEnd runtime.blocMax
+var heapEnd uintptr
 
-// Before anything else of the guest: no more than there is, whatever the collector would like.
+var next uint64 // what the host is given next; 0: there is no room for it
+
 func init() {
-	if total := pages() << 16; total > ownBytes {
-		debug.SetMemoryLimit(int64(total) - 1<<20)
-		arena = make([]byte, total-ownBytes)
+	heap := uint64(uintptr(unsafe.Pointer(new([16]byte))))
+	if memoryBytes() <= ownBytes || heap > ownBytes-4<<20 {
+		return
 	}
+	heapEnd, next = ownBytes, ownBytes
+	debug.SetMemoryLimit(int64(ownBytes-heap) - 1<<20) // some is lost between its blocks
 }
 
 //go:wasmexport edge_alloc
 func edgeAlloc(bytes, alignment uint32) uint32 {
-	if alignment == 0 || alignment > 4096 || alignment&(alignment-1) != 0 {
+	if next == 0 || alignment == 0 || alignment > 4096 || alignment&(alignment-1) != 0 {
 		return 0
 	}
-	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(arena))))
 	mask := uint64(alignment - 1)
-	begin := (base + uint64(used) + mask) &^ mask
-	end := begin + uint64(bytes) - base
-	if end > uint64(len(arena)) {
+	begin := (next + mask) &^ mask
+	if begin+uint64(bytes) > memoryBytes() {
 		return 0
 	}
-	used = uint32(end)
+	next = begin + uint64(bytes)
 	return uint32(begin)
 }
+
+func memoryBytes() uint64 { return uint64(pages()) << 16 }
 
 // Pages of 64 KiB in the guest's memory, which never grows.
 func pages() uint32
