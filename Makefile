@@ -87,7 +87,8 @@ guests: setup ## Build the Wasm guests from source, byte for byte reproducible.
 guests-all: setup-tests ## Build and try the templates of every guest language, those of npm too.
 	npm install --silent --no-save --prefix $(VENV) $$($(BIN)/python -c "from edge.sdk.languages \
 	  import assemblyscript as a, script as s; print(a.REQUIREMENT, s.REQUIREMENT_JAVASCRIPT)")
-	$(BIN)/pytest tests/conformance/test_templates.py $(ARGS)
+	$(BIN)/pytest tests/conformance/test_templates.py tests/conformance/test_guests_document.py \
+	  tests/conformance/test_configuration_documents.py $(ARGS)
 
 deployment: setup ## Renew models/*/deployment from the built guests and the models.
 	$(foreach model,$(MODELS),$(call pin,$(model)) &&) true
