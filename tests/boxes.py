@@ -11,7 +11,7 @@ from ledgers import entry, frame
 from edge.config import BrokerSection, LedgerSection
 from edge.daemon.recording import Recording
 from edge.ledger import reading
-from edge.ledger.verify import verify
+from edge.ledger.proving import audited
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 
@@ -71,7 +71,7 @@ class Box:
         path = reading.find(self.folder)
         assert path is not None
         with reading.opened(path) as ledger:
-            report = verify(ledger.origin, ledger.marks, ledger.rows())
+            report, _ = audited(ledger)
             assert report.finding is None, report.finding
             return [row.body for row in ledger.rows()]
 

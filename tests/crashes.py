@@ -17,7 +17,7 @@ import pytest
 
 from edge.errors import StorageError
 from edge.ledger import reading
-from edge.ledger.verify import verify
+from edge.ledger.proving import audited
 
 SCRIPT: Final = Path(__file__).with_name("ledger_writer.py")
 DEADLINE_S: Final = 60.0
@@ -126,7 +126,7 @@ def recorded(folder: Path, *, begun: bool = True) -> dict[int, int]:
         if path is None:
             raise StorageError("the ledger is gone")
         with reading.opened(path) as ledger:
-            report = verify(ledger.origin, ledger.marks, ledger.rows())
+            report, _ = audited(ledger)
             assert report.finding is None, report.finding
             return {int(row.frame_id.removeprefix("frame-")): row.seq for row in ledger.rows()}
     except StorageError:

@@ -4,6 +4,7 @@ Acknowledges on standard output, one line each: a frame's number, and the place 
 where it acknowledges too early). Arguments: folder, first frame, variant, records that may wait.
 Variants: `sound`; `early` acknowledges before the commit; `unsynced` commits with
 `synchronous=NORMAL`. The last two are the negative controls of whoever kills it or cuts its power.
+Checkpoints are signed every 16 records, by a new key at each start.
 """
 
 import os
@@ -16,8 +17,10 @@ from pathlib import Path
 from ledgers import entry, frame
 
 from edge.errors import StorageError
-from edge.ledger import schema
+from edge.ledger import schema, signing
 from edge.ledger.ledger import Ledger
+from edge.ledger.note import new_key
+from edge.ledger.signing import Keys
 
 
 def main() -> None:
@@ -26,7 +29,9 @@ def main() -> None:
     variant, waiting = sys.argv[3], int(sys.argv[4])
     if variant == "unsynced":
         _weaken()
-    ledger = Ledger(folder, "box1", lambda call: call(), on_trouble=_say)
+    signing.DUE_RECORDS = 16  # type: ignore[misc]  # a thousand would seldom be reached
+    keys = Keys((new_key(),))
+    ledger = Ledger(folder, "box1", lambda call: call(), on_trouble=_say, keys=keys)
     while True:
         if variant == "early":
             _acknowledge(number, 0)

@@ -26,7 +26,7 @@ from fleets import CollectorProcess
 from edge.fleet.database import Database
 from edge.fleet.store import Store
 from edge.ledger import reading
-from edge.ledger.verify import verify
+from edge.ledger.proving import audited
 from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.messages import Incoming
 
@@ -153,7 +153,7 @@ class Stand:
         path = reading.find(self.daemon.log_file.parent / "state")
         assert path is not None
         with reading.opened(path) as ledger:
-            report = verify(ledger.origin, ledger.marks, ledger.rows())
+            report, _ = audited(ledger)
             if report.finding is not None:
                 found.broken = report.finding.detail
             rows = {row.seq: (row.body, row.frame_id) for row in ledger.rows()}

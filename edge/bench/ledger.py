@@ -20,13 +20,11 @@ from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.ledger import merkle, note, reading, schema, tree
 from edge.ledger import record as records
-from edge.ledger.audit import Audit
 from edge.ledger.entry import Entry, Pinned
-from edge.ledger.proving import keys_of
+from edge.ledger.proving import audited
 from edge.ledger.signing import DUE_RECORDS, Keys
 from edge.ledger.store import Prepared, Retention, Store
 from edge.ledger.tiles import Edge, TileReader
-from edge.ledger.verify import verify
 
 BATCH: Final = 32
 _GROWN_AT_ONCE: Final = 65_536
@@ -161,8 +159,7 @@ def _verify_s(folder: Path) -> float:
     for _ in range(3):
         with _opened(folder) as ledger:
             start = time.process_time()
-            audit = Audit(ledger, ledger.log_origin, keys_of(ledger))
-            report = verify(ledger.origin, ledger.marks, ledger.rows(), None, audit)
+            report, _ = audited(ledger)
             took_s.append(time.process_time() - start)
             if report.finding is not None:
                 raise AssertionError(report.finding.detail)

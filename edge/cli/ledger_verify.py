@@ -18,12 +18,11 @@ from edge.cli import ledger_text
 from edge.errors import ProofError, StorageError
 from edge.ledger import note as notes
 from edge.ledger import proof as proofs
-from edge.ledger import reading, verify
+from edge.ledger import reading
 from edge.ledger import record as records
-from edge.ledger.audit import Audit
 from edge.ledger.note import LOG, Verifier
 from edge.ledger.proof import Proved
-from edge.ledger.proving import keys_of
+from edge.ledger.proving import audited
 from edge.ledger.verify import Finding, Place, Report
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _verify(
     *,
     as_json: bool,
 ) -> int:
-    audited = Audited()
+    looked_at = Audited()
     try:
         with reading.opened(path) as ledger:
             anchor = ledger.marks["anchor"].seq
@@ -146,38 +145,37 @@ def _verify(
                     file=sys.stderr,
                 )
                 return _USAGE
-            believed = known or keys_of(ledger)
-            audit = Audit(ledger, ledger.log_origin, believed, elsewhere)
-            report = verify.verify(ledger.origin, ledger.marks, ledger.rows(), expected, audit)
-            audited = Audited(audit.checkpoints, audit.signed, tuple(key.vkey for key in believed))
+            report, audit = audited(ledger, known, expected, elsewhere)
+            keys = tuple(key.vkey for key in audit.known)
+            looked_at = Audited(audit.checkpoints, audit.signed, keys)
     except StorageError as failed:
         report = Report("", "", 0, 0, "", 0, 0, Finding(0, "unreadable", str(failed)))
     except ProofError as wrong:
         report = Report("", "", 0, 0, "", 0, 0, Finding(0, "checkpoint", f"its keys: {wrong}"))
     if as_json:
-        print(_json(msgspec.to_builtins(report) | msgspec.to_builtins(audited)))
+        print(_json(msgspec.to_builtins(report) | msgspec.to_builtins(looked_at)))
     elif report.finding is not None:
         print(f"{path}: {report.finding.kind}: {report.finding.detail}")
         print(f"{report.records} records before that are sound")
     else:
-        _print_sound(path, report, audited, own=not known)
+        _print_sound(path, report, looked_at, own=not known)
     return 0 if report.finding is None else 1
 
 
-def _print_sound(path: Path, report: Report, audited: Audited, *, own: bool) -> None:
+def _print_sound(path: Path, report: Report, found: Audited, *, own: bool) -> None:
     print(
         f"{path}: sound; ledger {report.ledger} of {report.device}, {report.records} records, "
         f"{report.first} to {report.last}, receipted up to {report.receipted}"
     )
     print(f"head {report.last}:{report.head}")
-    unsigned = report.last - audited.signed
+    unsigned = report.last - found.signed
     print(
-        f"{audited.checkpoints} checkpoints, signed up to {audited.signed}"
+        f"{found.checkpoints} checkpoints, signed up to {found.signed}"
         + (f"; the last {unsigned} records are not signed yet" if unsigned else "")
     )
-    for vkey in audited.keys:
+    for vkey in found.keys:
         print(f"key {vkey}")
-    if own and audited.keys:
+    if own and found.keys:
         print("These keys are the ledger's own word: give --key to hold it to one that you know.")
 
 

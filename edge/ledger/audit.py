@@ -56,6 +56,7 @@ class Audit:
         elsewhere: Checkpoints that were kept elsewhere.
 
     Attributes:
+        known: Keys that may sign.
         checkpoints: Found sound, those from elsewhere among them.
         signed: Size of the last one of them.
     """
@@ -70,7 +71,7 @@ class Audit:
         self.checkpoints = self.signed = 0
         self._stored = stored
         self._origin = origin
-        self._known = known
+        self.known = tuple(known)
         self._elsewhere = elsewhere
         self._tree = Edge()
         self._leaves: list[bytes] = []  # not yet in the tree
@@ -161,7 +162,7 @@ class Audit:
         return None
 
     def _opened(self, note: bytes) -> Checkpoint:
-        checkpoint = checkpoints.opened(note, self._known).checkpoint
+        checkpoint = checkpoints.opened(note, self.known).checkpoint
         if checkpoint.origin != self._origin:
             raise ProofError(f"it is of {checkpoint.origin!r}; this is {self._origin!r}")
         return checkpoint

@@ -1,16 +1,19 @@
-"""Proofs out of a ledger, or a copy of one, that is open for reading."""
+"""Proofs out of a ledger, or a copy of one, that is open for reading; and its whole audit."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from edge.errors import ProofError
 from edge.ledger import note as notes
 from edge.ledger import proof as proofs
+from edge.ledger.audit import Audit
 from edge.ledger.merkle import inclusion_proof, leaf_hash
 from edge.ledger.note import Verifier
 from edge.ledger.proof import Proof
 from edge.ledger.reading import Reading
 from edge.ledger.signing import DUE_S, Kept
 from edge.ledger.tiles import TileReader
+from edge.ledger.verify import Place, Report, verify
 
 _LOOKED_AT: Final = 1_000
 """Of the last checkpoints, for one that is cosigned."""
@@ -23,6 +26,27 @@ def keys_of(ledger: Reading) -> list[Verifier]:
         ProofError: What it says is no key.
     """
     return [notes.parse_vkey(vkey) for vkey, _ in ledger.signers()]
+
+
+def audited(
+    ledger: Reading,
+    known: Sequence[Verifier] = (),
+    expected: Place | None = None,
+    elsewhere: Sequence[bytes] = (),
+) -> tuple[Report, Audit]:
+    """Check the whole ledger: chain, tree and checkpoints.
+
+    Args:
+        ledger: Open for reading.
+        known: Keys that may have signed; none: those that the ledger itself names.
+        expected: A head that the caller knows from elsewhere.
+        elsewhere: Checkpoints that were kept elsewhere.
+
+    Raises:
+        ProofError: What the ledger names as its keys are none.
+    """
+    audit = Audit(ledger, ledger.log_origin, known or keys_of(ledger), elsewhere)
+    return verify(ledger.origin, ledger.marks, ledger.rows(), expected, audit), audit
 
 
 def prove(ledger: Reading, seq: int, record: bytes | None = None) -> Proof:

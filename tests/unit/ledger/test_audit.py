@@ -13,16 +13,17 @@ import pytest
 from ledgers import entry
 
 from edge.errors import ProofError
-from edge.ledger import audit, merkle, note, reading, tree
 from edge.ledger import checkpoint as checkpoints
+from edge.ledger import merkle, note, reading, tree
+from edge.ledger.audit import Audit
 from edge.ledger.checkpoint import Checkpoint
 from edge.ledger.note import Signer, Verifier
-from edge.ledger.proving import keys_of
+from edge.ledger.proving import audited
 from edge.ledger.record import GENESIS, linked
 from edge.ledger.signing import Keys
 from edge.ledger.store import Prepared, Retention, Store
 from edge.ledger.tiles import Edge
-from edge.ledger.verify import Finding, Report, verify
+from edge.ledger.verify import Finding, Report
 
 KEY = note.new_key()
 SIGNED = (250, 400, 700)
@@ -87,10 +88,9 @@ def database_of(folder: Path) -> Iterator[sqlite3.Connection]:
 
 def checked(
     folder: Path, known: tuple[Verifier, ...] = (), elsewhere: tuple[bytes, ...] = ()
-) -> tuple[Report, audit.Audit]:
+) -> tuple[Report, Audit]:
     with reading.opened(folder / "ledger.db") as ledger:
-        beside = audit.Audit(ledger, ledger.log_origin, known or keys_of(ledger), elsewhere)
-        return verify(ledger.origin, ledger.marks, ledger.rows(), None, beside), beside
+        return audited(ledger, known, None, elsewhere)
 
 
 def found(
