@@ -14,11 +14,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import drain, frame_path, ledger, whole_line
+from edge.bench import drain, frame_path, guests, ledger, whole_line
 from edge.config import LogSection
 from edge.observability import log
 
-_PARTS: Final = ("path", "line", "drain", "ledger")
+_PARTS: Final = ("path", "line", "drain", "ledger", "guests")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         choices=_PARTS,
-        help="the frame path alone, the whole line alone, how an outage drains, or the ledger",
+        help="the frame path alone, the whole line alone, how an outage drains, the ledger, or "
+        "what guests cost",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _drain(arguments, console, folder, found)
         if arguments.only == "ledger":
             return _ledger(arguments, console, folder, found)
+        if arguments.only == "guests":
+            return _guests(arguments, console, folder, found)
         if arguments.only != "line":
             with console.status("frame path: ours, bare script, floor, in turn"):
                 paths = frame_path.measure(folder, 20 if arguments.quick else 200)
@@ -85,6 +88,37 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(found) + "\n")
     return 0 if clean else 1
+
+
+def _guests(
+    arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
+) -> int:
+    """Measure what guests cost, beside cv2 and NumPy, and beside Extism where it is installed."""
+    with console.status("guests: calls, cold starts, pixels in turn"):
+        figures = guests.measure(folder, 20 if arguments.quick else 200)
+    console.print(
+        f"[bold]guests[/]   warm call {figures.call_us} µs; host work of a frame "
+        f"{figures.frame_us} µs; compiled code to first decision {figures.cold_ms} ms "
+        f"({figures.cold_bytes >> 10} KiB); fresh instance {figures.fresh_us} µs; "
+        f"fuel {figures.fuel_ratio}x"
+    )
+    table = Table(title="Letterbox, normalise, CHW, medians", title_justify="left")
+    for column in ("frame", "guest", "cv2 + NumPy", "guest/cv2", "Extism", "Extism/guest"):
+        table.add_column(column, justify="left" if column == "frame" else "right")
+    for each in figures.pixels:
+        table.add_row(
+            each.case,
+            f"{each.ours_ms:.2f} ms",
+            f"{each.cv2_ms:.2f} ms",
+            f"{each.ratio:.2f}",
+            f"{each.extism_ms:.2f} ms" if each.extism_ms else "not installed",
+            f"{each.extism_ratio:.1f}" if each.extism_ratio else "",
+        )
+    console.print(table)
+    found["guests"] = msgspec.to_builtins(figures)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 0
 
 
 def _drain(
