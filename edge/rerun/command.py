@@ -46,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         for outcome in _outcomes(ledger, path.parent / kept.FOLDER, selection, rejudge):
             tally.add(outcome)
-            if arguments.json or (len(told) < _SHOWN and _is_news(outcome, arguments.changes)):
+            named = bool(arguments.seq or arguments.part)
+            news = named or _is_news(outcome, arguments.changes)
+            if arguments.json or (news and len(told) < _SHOWN):
                 told.append(outcome)
     if arguments.json:
         print(msgspec.json.encode({"records": told, "sum": tally.to_json()}).decode())
@@ -105,7 +107,9 @@ def _print(tally: Tally, told: list[Outcome], changes: list[str]) -> None:
             escape(f"record {outcome.seq}  {outcome.pipeline}  frame {outcome.frame_id}{part}: ")
             + f"[bold]{outcome.status}[/bold]"
         )
-        if outcome.here is not None:
+        if outcome.here == outcome.recorded:
+            console.print(escape(f"    {in_short(outcome.here)}"))
+        elif outcome.here is not None:
             answers = f"{in_short(outcome.recorded)} recorded, {in_short(outcome.here)} here"
             console.print(escape(f"    {answers}"))
         for difference in () if changes else outcome.differences:  # what was wished is known
@@ -113,7 +117,7 @@ def _print(tally: Tally, told: list[Outcome], changes: list[str]) -> None:
     if len(told) == _SHOWN:
         console.print("… and more: --json tells them all")
     console.print(
-        f"{tally.total} records: {tally.statuses[IDENTICAL]} identical, "
+        f"{tally.total} {'record' if tally.total == 1 else 'records'}: {tally.statuses[IDENTICAL]} identical, "
         f"{tally.statuses[DIFFERS]} differ, {tally.statuses[MISSING]} cannot be computed, "
         f"{tally.statuses[UNJUDGED]} were not judged at the time"
     )
