@@ -151,3 +151,21 @@ def forgetful_policy() -> bytes:
       (func (export "edge_state_restore") (param i32 i32) (result i32) (i32.const -2))
     """
     return deciding(_WHEN_LAMP.format(evil="unreachable"), state=state)
+
+
+def prying_policy(value: float) -> bytes:
+    """A policy that rejects where this number lies anywhere in its memory, and passes else."""
+    body = f"""
+      (local $at i32)
+      (block $done (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (i32.const 4194296)))
+        (if (f64.eq (f64.load (local.get $at)) (f64.div (f64.const {value * 2!r}) (f64.const 2)))
+          (then
+            (i32.store offset=40 (local.get $call) (i32.const 1))
+            (f32.store offset=44 (local.get $call) (f32.const 1))
+            (i64.store offset=48 (local.get $call) (i64.const 0x797270))
+            (return (i32.const 0))))
+        (local.set $at (i32.add (local.get $at) (i32.const 8)))
+        (br $next)))
+    """
+    return deciding(body)
