@@ -116,8 +116,9 @@ def _print(tally: Tally, told: list[Outcome], changes: list[str]) -> None:
             console.print(escape(f"    {difference.kind}: {difference}"))
     if len(told) == _SHOWN:
         console.print("… and more: --json tells them all")
+    records = "record" if tally.total == 1 else "records"
     console.print(
-        f"{tally.total} {'record' if tally.total == 1 else 'records'}: {tally.statuses[IDENTICAL]} identical, "
+        f"{tally.total} {records}: {tally.statuses[IDENTICAL]} identical, "
         f"{tally.statuses[DIFFERS]} differ, {tally.statuses[MISSING]} cannot be computed, "
         f"{tally.statuses[UNJUDGED]} were not judged at the time"
     )
