@@ -56,6 +56,15 @@ class PairSet:
     def __len__(self) -> int:
         return len(self.part_ids)
 
+    def first(self, count: int) -> PairSet:
+        """The first pairs alone; the images are shared."""
+        return PairSet(
+            self.part_ids[:count],
+            self.images[:count],
+            self.boxes[:count],
+            self.residual_px[:count],
+        )
+
 
 def deeppcb_folder(data: str | Path | None = None) -> Path:
     """The folder of the data set.
@@ -71,12 +80,17 @@ def load_training(folder: Path) -> PairSet:
     return _load(folder / "trainval", official_split=None)
 
 
-def load_test(folder: Path) -> PairSet:
-    """The official test pairs that the folder holds (JPEG, as from the camera): 400 of 500."""
-    return _load(folder, official_split="test")
+def load_test(folder: Path, most: int | None = None) -> PairSet:
+    """The official test pairs that the folder holds (JPEG, as from the camera): 400 of 500.
+
+    Args:
+        folder: of the data set.
+        most: take the first ones alone.
+    """
+    return _load(folder, official_split="test", most=most)
 
 
-def _load(folder: Path, official_split: str | None) -> PairSet:
+def _load(folder: Path, official_split: str | None, most: int | None = None) -> PairSet:
     boxes_of: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for row in rows(folder / "boxes.csv"):
         corners = (float(row[key]) for key in ("x1", "y1", "x2", "y2"))
@@ -85,7 +99,7 @@ def _load(folder: Path, official_split: str | None) -> PairSet:
         row
         for row in rows(folder / "parts.csv")
         if official_split is None or row["official_split"] == official_split
-    ]
+    ][:most]
     images = np.empty((len(parts), 2, SIDE, SIDE), np.uint8)
     for pair, row in zip(images, parts, strict=True):
         pair[0] = _grey(folder / "images" / row["image"])
