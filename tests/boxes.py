@@ -12,6 +12,7 @@ from edge.config import BrokerSection, LedgerSection
 from edge.daemon.recording import Recording
 from edge.ledger import reading
 from edge.ledger.proving import audited
+from edge.ledger.signing import NO_KEYS, Keys
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 
@@ -27,7 +28,9 @@ class Box:
         counters: The daemon's.
     """
 
-    def __init__(self, folder: Path, broker: BrokerSection, first: int = 1) -> None:
+    def __init__(
+        self, folder: Path, broker: BrokerSection, first: int = 1, keys: Keys = NO_KEYS
+    ) -> None:
         self.folder = folder / "ledger"
         self.committed: set[int] = set()
         self.counters = Counters()
@@ -40,7 +43,7 @@ class Box:
         )
         section = LedgerSection.model_validate({"frames": {"enabled": False}})
         self.recording = Recording(
-            section, self.folder, "box1", self.session, self.counters, lambda: None
+            section, self.folder, "box1", self.session, self.counters, lambda: None, keys
         )
 
     def _connected(self) -> None:
@@ -77,9 +80,11 @@ class Box:
 
 
 @asynccontextmanager
-async def box(folder: Path, broker: BrokerSection, *, first: int = 1) -> AsyncIterator[Box]:
-    """A box that is connected; `first` is the number of its first frame."""
-    made = Box(folder, broker, first)
+async def box(
+    folder: Path, broker: BrokerSection, *, first: int = 1, keys: Keys = NO_KEYS
+) -> AsyncIterator[Box]:
+    """A box that is connected; `first` is the number of its first frame, `keys` sign."""
+    made = Box(folder, broker, first, keys)
     tasks = [
         asyncio.create_task(made.session.run(), name="session"),
         asyncio.create_task(made.recording.keep_sending(), name="records"),

@@ -21,7 +21,8 @@ from edge.cli.arguments import add_config
 from edge.fleet import config
 from edge.fleet.alarms import Alarm
 from edge.fleet.collecting import collect, store_of
-from edge.fleet.store import DeviceRow, LedgerRow, Store
+from edge.fleet.register import DeviceRow
+from edge.fleet.store import LedgerRow, Store
 from edge.observability import log
 from edge.observability.systemd import Notifier
 

@@ -10,7 +10,9 @@ from edge.errors import EdgeError, StorageError
 from edge.fleet.collector import Collector
 from edge.fleet.config import CollectConfig
 from edge.fleet.database import Database
-from edge.fleet.store import Limits, Store
+from edge.fleet.register import Limits
+from edge.fleet.store import Store
+from edge.fleet.witness import Witness
 from edge.observability.systemd import Notifier
 
 log = structlog.get_logger("edge.fleet")
@@ -35,6 +37,7 @@ async def collect(config: CollectConfig, notifier: Notifier) -> None:
     """Collect until SIGTERM or SIGINT.
 
     Raises:
+        ConfigError: A key cannot be used.
         StorageError: The store cannot be used.
         CollectorBugError: Something failed that nobody foresaw; it was logged.
     """
@@ -50,9 +53,10 @@ async def collect(config: CollectConfig, notifier: Notifier) -> None:
     loop.set_exception_handler(fail)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _resolve, stop)
+    witness = Witness.of(config.collect)
     store = store_of(config)
     await asyncio.to_thread(_prepare, store)
-    await _run(config, store, notifier, stop)
+    await _run(config, store, witness, notifier, stop)
 
 
 def _prepare(store: Store) -> None:
@@ -66,9 +70,13 @@ def _prepare(store: Store) -> None:
 
 
 async def _run(
-    config: CollectConfig, store: Store, notifier: Notifier, stop: asyncio.Future[None]
+    config: CollectConfig,
+    store: Store,
+    witness: Witness,
+    notifier: Notifier,
+    stop: asyncio.Future[None],
 ) -> None:
-    collector = Collector(config, store)
+    collector = Collector(config, store, witness)
     announced = False
 
     def on_look() -> None:

@@ -17,13 +17,16 @@ from typing import Any, Final
 import structlog
 
 from edge import __version__
+from edge.errors import ProofError
 from edge.fleet import arrivals
 from edge.fleet.alarms import ALARMS, Alarm
 from edge.fleet.arrivals import RefusedError
 from edge.fleet.config import CollectConfig
 from edge.fleet.keeping import Keeping
-from edge.fleet.store import DeviceRow, Held, Store, Taken
+from edge.fleet.register import DeviceRow, Held, Taken
+from edge.fleet.store import Store
 from edge.fleet.watch import Watch
+from edge.fleet.witness import Claim, Compared, Witness
 from edge.mqtt.messages import Incoming, Will
 from edge.mqtt.session import Session
 
@@ -32,6 +35,7 @@ log = structlog.get_logger("edge.fleet")
 COUNTERS: Final = (
     "records_stored", "records_repeated", "records_left", "records_refused",
     "records_overflowed", "devices_refused", "topics_refused", "receipts_sent",
+    "checkpoints_compared", "checkpoints_refused",
 )  # fmt: skip
 _MAX_KEPT_ALARMS: Final = 100_000
 
@@ -42,15 +46,19 @@ class Collector:
     Args:
         config: Its config.
         store: Prepared; owned by this object's thread until `close`.
+        witness: Checks and cosigns checkpoints.
     """
 
-    def __init__(self, config: CollectConfig, store: Store) -> None:
+    def __init__(self, config: CollectConfig, store: Store, witness: Witness) -> None:
         collect = config.collect
         self._config = config
         self._topic = f"fleet/collectors/{collect.name}/status"
         self.counters = dict.fromkeys(COUNTERS, 0)
         self._watch = Watch(collect.silent_after_s, collect.gap_after_s, config.store.max_devices)
+        self._witness = witness
         self._receipts: dict[tuple[str, str], Held] = {}
+        self._claims: dict[str, Claim] = {}  # the one checkpoint of each device that is compared
+        self._cosigned: dict[tuple[str, str], tuple[int, str]] = {}
         self._kept_alarms: set[str] = set()  # topics that the broker keeps
         self._trouble = ""
         self._draining = False
@@ -63,6 +71,8 @@ class Collector:
         self._keeping = Keeping(store, asyncio.get_running_loop().call_soon_threadsafe, self._taken)
         share = f"$share/{collect.share}/" if collect.share else ""
         self.session.subscribe(f"{share}edge/+/records", 1, self._record)
+        # Retained, and so not shared: brokers send what they kept to plain subscriptions only.
+        self.session.subscribe("edge/+/checkpoints", 1, self._checkpoint)
         self.session.subscribe("edge/+/status", 1, self._device_status)
         self.session.subscribe(f"{ALARMS}/#", 1, self._kept_alarm)
 
@@ -139,6 +149,49 @@ class Collector:
         if not self._watch.said(device, status.state, time.monotonic(), retained=message.retain):
             self.counters["devices_refused"] += 1
 
+    def _checkpoint(self, message: Incoming) -> None:
+        self.session.acknowledge(message)
+        device = arrivals.device_of(message.topic)
+        if not device or not message.payload:  # an empty one clears what the broker kept
+            return
+        try:
+            claim = self._witness.read(device, message.payload)
+        except ProofError as wrong:
+            self.counters["checkpoints_refused"] += 1
+            self._watch.refused(device, f"a checkpoint: {str(wrong)[:200]}")
+            return
+        before = self._claims.get(device)
+        if before is None and len(self._claims) >= self._config.store.max_devices:
+            self.counters["devices_refused"] += 1
+        # One that waits for its records is not pushed out by the next, or none were ever compared.
+        elif before is None or before.ledger != claim.ledger or claim.size <= before.size:
+            self._claims[device] = claim
+            self._compare(claim)
+
+    def _compare(self, claim: Claim) -> None:
+        def compared(result: tuple[Compared, Taken]) -> None:
+            found, taken = result
+            self._announce(taken)
+            if found is Compared.MORE:
+                self._compare(claim)
+            if found in (Compared.MORE, Compared.EARLY):
+                return  # an early one is compared when more has come
+            if self._claims.get(claim.device) is claim:
+                del self._claims[claim.device]
+            if found is Compared.SAME:
+                self.counters["checkpoints_compared"] += 1
+                self._cosign(claim, taken.held)
+
+        self._keeping.ask(lambda store: store.compare(claim), compared)
+
+    def _cosign(self, claim: Claim, held: list[Held]) -> None:
+        line = self._witness.cosignature(claim, int(time.time()))
+        if line:
+            for each in held:
+                name = (each.device, each.ledger)
+                self._cosigned[name] = (claim.size, line)
+                self._receipts[name] = each
+
     def _kept_alarm(self, message: Incoming) -> None:
         """What the broker keeps as alarms, by its own word: ours, or another collector's."""
         self.session.acknowledge(message)
@@ -165,6 +218,9 @@ class Collector:
         for held in taken.held:
             if held.seq:
                 self._receipts[held.device, held.ledger] = held
+            claim = self._claims.get(held.device)
+            if claim is not None and claim.ledger == held.ledger and claim.size <= held.seq:
+                self._compare(claim)
         self._announce(taken)
 
     def _announce(self, taken: Taken) -> None:
@@ -185,10 +241,15 @@ class Collector:
         if not self.session.connected:
             return
         for name, held in list(self._receipts.items()):
-            body = {"ledger": held.ledger, "seq": held.seq, "head": held.head.hex()}
+            body: dict[str, Any] = {
+                "ledger": held.ledger, "seq": held.seq, "head": held.head.hex()
+            }  # fmt: skip
+            if name in self._cosigned:
+                body["checkpoint"], body["cosignature"] = self._cosigned[name]
             if not self.session.publish(f"edge/{held.device}/receipts", json.dumps(body).encode()):
                 return  # the queue is full: the rest follows
             del self._receipts[name]
+            self._cosigned.pop(name, None)
             self.counters["receipts_sent"] += 1
 
     # Watching ------------------------------------------------------------------------------------

@@ -67,6 +67,17 @@ class CollectSection(Section):
     gap_after_s: float = Field(
         60.0, gt=0, le=86_400, description="Seconds that a missing record may be late."
     )
+    device_keys: File | None = Field(
+        None, description="File of the devices' public keys (vkey), one a line."
+    )
+    witness_key: File | None = Field(
+        None, description="Private key that cosigns checkpoints; none: nothing is cosigned."
+    )
+    witness_name: str = Field(
+        "edge-fleet",
+        pattern=r"^[!-*,-~]{1,200}$",
+        description="Name of that key, the same for all collectors that have it.",
+    )
     receipt_interval_s: float = Field(
         0.1, gt=0, le=60, description="Seconds between receipts to one device."
     )

@@ -18,7 +18,8 @@ import msgspec
 
 from edge.errors import StorageError
 from edge.fleet.arrivals import Arrival
-from edge.fleet.store import Store, Taken
+from edge.fleet.register import Taken
+from edge.fleet.store import Store
 
 MAX_BATCH: Final = 256
 MAX_WAITING: Final = 4_096

@@ -14,12 +14,14 @@ _TABLES: Final = (
     "device TEXT PRIMARY KEY, state TEXT NOT NULL, seen_ns BIGINT NOT NULL)",
     # anchor: where the chain that is held begins; above 0 only where somebody accepted a gap.
     # seq, head: up to where it is held and verified. highest, ahead: the last record stored, and
-    # how many lie above seq. kept_bytes: of all records and conflicts.
+    # how many lie above seq. kept_bytes: of all records. tree_size, tree_roots: of the Merkle tree,
+    # up to the last checkpoint that was compared (`edge.ledger.merkle.Range`).
     "CREATE TABLE IF NOT EXISTS ledger("
     "id {identity}, device TEXT NOT NULL, ledger TEXT NOT NULL, first_seen_ns BIGINT NOT NULL, "
     "anchor_seq BIGINT NOT NULL, anchor_head {bytes} NOT NULL, "
     "seq BIGINT NOT NULL, head {bytes} NOT NULL, highest BIGINT NOT NULL, ahead BIGINT NOT NULL, "
-    "kept_bytes BIGINT NOT NULL, conflicts BIGINT NOT NULL, UNIQUE(device, ledger))",
+    "kept_bytes BIGINT NOT NULL, conflicts BIGINT NOT NULL, tree_size BIGINT NOT NULL, "
+    "tree_roots {bytes} NOT NULL, UNIQUE(device, ledger))",
     "CREATE TABLE IF NOT EXISTS record("
     "ledger_id BIGINT NOT NULL, seq BIGINT NOT NULL, prev {bytes} NOT NULL, leaf {bytes} NOT NULL, "
     "received_ns BIGINT NOT NULL, body {bytes} NOT NULL, PRIMARY KEY(ledger_id, seq))",

@@ -25,7 +25,10 @@ from edge.fleet import schema
 from edge.fleet.alarms import Alarm, Kind
 from edge.fleet.arrivals import Arrival
 from edge.fleet.database import Database
+from edge.fleet.register import Held, Limits, Register, Taken
+from edge.fleet.witness import Claim, Compared
 from edge.ledger import record as records
+from edge.ledger.merkle import Range
 
 MAX_AHEAD: Final = 4_096
 """Records stored above the whole part; a device sends 1,024 beyond its receipt."""
@@ -33,44 +36,10 @@ MAX_LEDGERS: Final = 64
 """Of one device: each was a disk."""
 MAX_CONFLICTS: Final = 256
 """Kept of one ledger; a fork of two copies of a disk shows in the first."""
+_COMPARED: Final = 20_000
+"""Leaves that one comparison reads: 0.1 s or so."""
 _STEP: Final = 512
 """Records looked at in one query on the way along a chain."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What the config bounds."""
-
-    max_devices: int = 1_000
-    max_device_bytes: int = 20 << 30
-
-
-class Held(msgspec.Struct, frozen=True):
-    """Up to where a ledger is held whole: what a receipt says."""
-
-    device: str
-    ledger: str
-    seq: int
-    head: bytes
-
-
-class Taken(msgspec.Struct):
-    """What became of a batch.
-
-    Attributes:
-        held: Of each ledger that was touched.
-        raised: Alarms that stand since now.
-        ended: Alarms whose cause has gone.
-        stored: Records that are new.
-        repeated: Records that were there.
-        left: Records beyond a bound.
-    """
-
-    held: list[Held] = []
-    raised: list[Alarm] = []
-    ended: list[Alarm] = []
-    stored: int = 0
-    repeated: int = 0
-    left: int = 0
 
 
 class LedgerRow(msgspec.Struct):
@@ -88,6 +57,8 @@ class LedgerRow(msgspec.Struct):
     ahead: int
     kept_bytes: int
     conflicts: int
+    tree_size: int
+    tree_roots: bytes
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -99,18 +70,10 @@ class Gap(msgspec.Struct, frozen=True):
     resumes: int
 
 
-class DeviceRow(msgspec.Struct, frozen=True):
-    """A device: `state` is `online`, `offline`, or empty where it has not said so."""
-
-    device: str
-    state: str
-    seen_ns: int
-
-
 _LEDGER: Final = ", ".join(LedgerRow.__struct_fields__)
 
 
-class Store:
+class Store(Register):
     """The store.
 
     Args:
@@ -125,9 +88,7 @@ class Store:
         limits: Limits | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._database = database
-        self._limits = limits or Limits()
-        self._now_ns = now_ns
+        super().__init__(database, limits or Limits(), now_ns)
         # A row lock, where there are row locks; SQLite's transaction locks the whole file.
         self._for_update = " FOR UPDATE" if database.postgres else ""
 
@@ -311,9 +272,10 @@ class Store:
             return None
         self._database.run(
             "INSERT INTO ledger(device, ledger, first_seen_ns, anchor_seq, anchor_head, seq, head, "
-            "highest, ahead, kept_bytes, conflicts) VALUES(?, ?, ?, 0, ?, 0, ?, 0, 0, 0, 0) "
+            "highest, ahead, kept_bytes, conflicts, tree_size, tree_roots) "
+            "VALUES(?, ?, ?, 0, ?, 0, ?, 0, 0, 0, 0, 0, ?) "
             "ON CONFLICT DO NOTHING",
-            (device, ledger, self._now_ns(), records.GENESIS, records.GENESIS),
+            (device, ledger, self._now_ns(), records.GENESIS, records.GENESIS, b""),
         )
         if others:
             self._raise(
@@ -336,62 +298,67 @@ class Store:
     def _write(self, row: LedgerRow) -> None:
         self._database.run(
             "UPDATE ledger SET anchor_seq=?, anchor_head=?, seq=?, head=?, highest=?, ahead=?, "
-            "kept_bytes=?, conflicts=? WHERE id=?",
+            "kept_bytes=?, conflicts=?, tree_size=?, tree_roots=? WHERE id=?",
             (
                 row.anchor_seq, row.anchor_head, row.seq, row.head, row.highest, row.ahead,
-                row.kept_bytes, row.conflicts, row.id,
+                row.kept_bytes, row.conflicts, row.tree_size, row.tree_roots, row.id,
             ),
         )  # fmt: skip
 
-    # Devices and alarms --------------------------------------------------------------------------
+    # Checkpoints ---------------------------------------------------------------------------------
 
-    def note_devices(self, states: dict[str, str]) -> Taken:
-        """Write down what devices said: `online`, `offline`, or "" for a sign of life.
+    def compare(self, claim: Claim) -> tuple[Compared, Taken]:
+        """Hold a checkpoint to the records that are held: is its root theirs?
+
+        What is computed is kept: the next checkpoint costs no more than the records between.
 
         Raises:
-            StorageError: Nothing of it was written.
+            StorageError: Nothing was written.
         """
         taken = Taken()
-        now_ns = self._now_ns()
         with self._database.transaction():
-            for device, state in sorted(states.items()):
-                if not self._admits(device):
-                    taken.left += 1
-                    continue
-                self._database.run(
-                    "INSERT INTO device VALUES(?, ?, ?) ON CONFLICT(device) DO UPDATE SET "
-                    "seen_ns=excluded.seen_ns, state=CASE WHEN excluded.state='' "
-                    "THEN device.state ELSE excluded.state END",
-                    (device, state, now_ns),
+            row = self._locked(claim.device, claim.ledger)
+            if row is None or row.seq < claim.size:
+                return Compared.EARLY, taken
+            if row.anchor_seq or claim.size < row.tree_size:
+                return Compared.BEYOND, taken
+            tree = self._tree(row)
+            for seq, leaf in self._leaves_between(row, claim.size):
+                assert seq == tree.size + 1, "the whole part of a ledger has no gap"
+                tree.push(leaf)
+            row.tree_size, row.tree_roots = tree.size, b"".join(tree.roots)
+            found = Compared.MORE if tree.size < claim.size else Compared.SAME
+            if found is Compared.SAME and tree.root() != claim.root:
+                found = Compared.OTHER
+                detail = (
+                    f"its checkpoint of {claim.size} records has another root than the records "
+                    "that it sent: somebody has seen, or will see, another ledger"
                 )
-        return taken
+                name = (claim.device, claim.ledger)
+                self._raise(Alarm(*name, Kind.CHECKPOINT, claim.size, detail), taken)
+            if found in (Compared.SAME, Compared.OTHER):
+                self._database.run(
+                    "INSERT INTO checkpoint VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (row.id, claim.size, claim.note, self._now_ns()),
+                )
+            self._write(row)
+            taken.held.append(Held(row.device, row.ledger, row.seq, row.head))
+        return found, taken
 
-    def change_alarms(
-        self, raised: Sequence[Alarm], ended: Sequence[tuple[str, str, Kind]]
-    ) -> Taken:
-        """Raise alarms, and end those of these devices, ledgers and kinds, where they stand.
+    def _tree(self, row: LedgerRow) -> Range:
+        roots = row.tree_roots
+        return Range(row.tree_size, [roots[n : n + 32] for n in range(0, len(roots), 32)])
 
-        Raises:
-            StorageError: Nothing of it was written.
-        """
-        taken = Taken()
-        with self._database.transaction():
-            for alarm in raised:
-                self._raise(alarm, taken)
-            for device, ledger, kind in ended:
-                self._end(device, ledger, kind, taken)
-        return taken
+    def _leaves_between(self, row: LedgerRow, size: int) -> list[tuple[int, bytes]]:
+        """Return the next leaves, at most `_COMPARED` at once: what is left is asked for again."""
+        rows = self._database.rows(
+            "SELECT seq, leaf FROM record WHERE ledger_id=? AND seq > ? AND seq <= ? "
+            "ORDER BY seq LIMIT ?",
+            (row.id, row.tree_size, size, _COMPARED),
+        )
+        return [(seq, bytes(leaf)) for seq, leaf in rows]
 
-    def alarms(self) -> list[Alarm]:
-        """Return all that stand."""
-        with self._database.transaction():
-            return self._alarms("", ())
-
-    def devices(self) -> list[DeviceRow]:
-        """Return all devices, by name."""
-        with self._database.transaction():
-            rows = self._database.rows("SELECT device, state, seen_ns FROM device ORDER BY device")
-        return [DeviceRow(*row) for row in rows]
+    # Ledgers -------------------------------------------------------------------------------------
 
     def ledgers(self) -> list[LedgerRow]:
         """Return all ledgers, by device and age."""
@@ -454,43 +421,6 @@ class Store:
         self._walk(row, {}, taken)
         row.ahead -= row.seq - before
         self._write(row)
-
-    def _alarms(self, where: str, values: tuple[object, ...]) -> list[Alarm]:
-        rows = self._database.rows(
-            f"SELECT device, ledger, kind, seq, detail, count, raised_at_ns FROM alarm{where} "  # noqa: S608 - our own words
-            "ORDER BY device, raised_at_ns",
-            values,
-        )
-        return [Alarm(d, name, Kind(kind), *rest) for d, name, kind, *rest in rows]
-
-    def _raise(self, alarm: Alarm, taken: Taken) -> None:
-        now_ns = self._now_ns()
-        count = self._database.rows(
-            "INSERT INTO alarm VALUES(?, ?, ?, ?, ?, 1, ?) ON CONFLICT(device, ledger, kind) "
-            "DO UPDATE SET count=alarm.count + 1 RETURNING count",
-            (alarm.device, alarm.ledger, alarm.kind.value, alarm.seq, alarm.detail, now_ns),
-        )[0][0]
-        if count == 1:
-            taken.raised.append(msgspec.structs.replace(alarm, raised_at_ns=now_ns))
-
-    def _end(self, device: str, ledger: str, kind: Kind, taken: Taken) -> None:
-        ended = self._database.run(
-            "DELETE FROM alarm WHERE device=? AND ledger=? AND kind=?", (device, ledger, kind.value)
-        )
-        if ended:
-            taken.ended.append(Alarm(device, ledger, kind, 0, ""))
-
-    def _admits(self, device: str) -> bool:
-        known = self._database.rows("SELECT 1 FROM device WHERE device=?", (device,))
-        if known:
-            return True
-        count = self._database.rows("SELECT count(*) FROM device")[0][0]
-        if count >= self._limits.max_devices:
-            return False
-        self._database.run(
-            "INSERT INTO device VALUES(?, '', ?) ON CONFLICT DO NOTHING", (device, self._now_ns())
-        )
-        return True
 
 
 def _run_of(fresh: dict[int, Arrival], first: int) -> list[tuple[int, bytes, bytes]]:

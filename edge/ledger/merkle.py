@@ -62,13 +62,22 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
 class Range:
     """The roots of a growing tree's complete subtrees: all that its root needs.
 
+    Args:
+        size: Leaves.
+        roots: As another range of this size has them: whoever keeps these goes on later.
+
     Attributes:
         size: Leaves.
     """
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._roots: list[bytes] = []
+    def __init__(self, size: int = 0, roots: Sequence[bytes] = ()) -> None:
+        self.size = size
+        self._roots = list(roots)
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The roots of the complete subtrees, the largest first."""
+        return tuple(self._roots)
 
     def push(self, subtree: bytes, height: int = 0) -> None:
         """Add a leaf, or the root of a complete subtree where the size is a multiple of its."""

@@ -14,7 +14,8 @@ from edge.errors import StorageError
 from edge.fleet.alarms import Kind
 from edge.fleet.arrivals import Arrival
 from edge.fleet.database import Database
-from edge.fleet.store import MAX_AHEAD, MAX_CONFLICTS, MAX_LEDGERS, Limits, Store, Taken
+from edge.fleet.register import Limits, Taken
+from edge.fleet.store import MAX_AHEAD, MAX_CONFLICTS, MAX_LEDGERS, Store
 
 Open = Callable[..., Store]
 
