@@ -6,8 +6,10 @@ import json
 from edge import config
 from edge.cli.arguments import add_config, add_deployment
 from edge.contracts.plan import PipelinePlan
+from edge.daemon.checkpoints import cosigners_of
 from edge.deployment.folder import load_folder, plans
 from edge.errors import ConfigError, DeploymentError
+from edge.ledger.note import read_key
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check; status 78 with the finding where something does not fit."""
     settings = config.load(arguments.config, tuple(arguments.overrides))
+    cosigners_of(settings.ledger.cosigners)
+    for key in (settings.ledger.key, settings.ledger.retiring_key):
+        if key is not None:
+            read_key(key)
     pipelines: tuple[PipelinePlan, ...] = ()
     if arguments.deployment is not None:
         try:

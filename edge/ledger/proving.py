@@ -12,7 +12,7 @@ from edge.ledger.note import Verifier
 from edge.ledger.proof import Proof
 from edge.ledger.reading import Reading
 from edge.ledger.signing import DUE_S, Kept
-from edge.ledger.tiles import TileReader
+from edge.ledger.tiles import WIDTH, TileReader
 from edge.ledger.verify import Place, Report, verify
 
 _LOOKED_AT: Final = 1_000
@@ -64,6 +64,12 @@ def prove(ledger: Reading, seq: int, record: bytes | None = None) -> Proof:
     if not 0 < seq <= ledger.size():
         raise ProofError(f"there is no record {seq}: the last one is {ledger.size()}")
     over = _checkpoint_over(ledger, seq)
+    kept_from = ledger.leaf_tiles()[0] * WIDTH + 1
+    if seq < kept_from:
+        raise ProofError(
+            f"the leaf hashes before record {kept_from} were dropped with their records, to keep "
+            "to ledger.max_bytes (proofs made before hold; the cloud may make others)"
+        )
     row = ledger.record(seq)
     body = row.body if row is not None else record
     subtrees = TileReader(ledger.tile)

@@ -6,8 +6,9 @@ Rules (C2SP tlog-tiles, c2sp.org/tlog-tiles):
    written last, when the rest is durable: who reads it finds all that it covers.
 2. What the checkpoint that lies there covers is not written again. It is continued only if it is
    of this ledger and of this tree: another history goes into another folder.
-3. Bundles of records that were pruned are not there; what was written before they were, stays. Nor
-   are those with a record longer than a bundle can say: its 256 records are known by hash alone.
+3. Bundles of records that were pruned are not there, nor tiles of leaf hashes that were dropped;
+   what was written before, stays. Nor are bundles with a record longer than they can say: its 256
+   records are known by hash alone.
 """
 
 import os
@@ -62,11 +63,12 @@ def publish(ledger: Reading, folder: Path) -> Published:
         folder.mkdir(parents=True, exist_ok=True)
         since = _since(ledger, folder, last.size, subtrees)
         files, too_long = 0, []
-        new = tiles.of_tree(last.size, since)
+        kept_from = ledger.leaf_tiles()[0]
+        new = [tile for tile in tiles.of_tree(last.size, since) if tile[0] or tile[1] >= kept_from]
         for level, n, hashes in new:
             content = ledger.tile(level, n)[: hashes * merkle.HASH_BYTES]
             if len(content) < hashes * merkle.HASH_BYTES:
-                raise StorageError(f"tile {n} of level {level} of the tree was dropped or lost")
+                raise StorageError(f"tile {n} of level {level} of the tree is missing")
             _write(folder, tiles.path(level, n, hashes), content)
             files += 1
             if level == 0:

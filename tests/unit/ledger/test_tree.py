@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from ledgers import entry
 
-from edge.errors import StorageError
+from edge.errors import ProofError, StorageError
 from edge.ledger import checkpoint as checkpoints
-from edge.ledger import merkle, migration, note, reading, schema, signing, tree
+from edge.ledger import merkle, migration, note, proving, publishing, reading, schema, signing, tree
 from edge.ledger.note import COSIGNER, Signer
 from edge.ledger.proving import audited
 from edge.ledger.signing import Keys
@@ -257,6 +257,16 @@ def test_leaves_go_only_beyond_their_share_and_never_those_of_kept_records(
     assert merkle.inclusion_proof(size - 1, size, subtrees)
     with pytest.raises(StorageError, match="tile 0 of level 0 of the tree is missing"):
         merkle.inclusion_proof(5, size, tree_in(path, size))
+    with reading.opened(path) as ledger:
+        assert audited(ledger)[0].finding is None
+        assert proving.prove(ledger, 18 * 256 + 1).record is None
+        with pytest.raises(ProofError, match="leaf hashes before record 4609 were dropped"):
+            proving.prove(ledger, 18 * 256)
+        published = publishing.publish(ledger, tmp_path / "tiles")
+    assert published.size == size
+    assert not (tmp_path / "tiles" / "tile" / "0" / "017").exists()
+    assert (tmp_path / "tiles" / "tile" / "0" / "018").exists()
+    assert (tmp_path / "tiles" / "tile" / "1" / "000.p" / "80").exists()
 
 
 def test_a_proof_reads_a_tile_or_two_a_level_and_has_a_hash_a_height(
