@@ -17,7 +17,9 @@ import msgspec
 
 from edge.contracts.plan import MAX_MODEL_BYTES, TensorSpec
 from edge.errors import IncompatibleError
-from edge.inference.screen import _field, _varint, screen
+from edge.inference import protobuf
+from edge.inference.protobuf import BYTES, VARINT
+from edge.inference.screen import screen
 
 MAX_TEXT: Final = 200
 """Names in a file may be megabytes; this much of one is shown."""
@@ -43,7 +45,6 @@ _DTYPES: Final = {
     16: "bfloat16",
 }
 """TensorProto.DataType by number."""
-_VARINT, _BYTES = 0, 2
 _WORD: Final = 64
 _MOST: Final = (1 << 63) - 1
 """Largest number that JSON readers agree on as an integer of 64 bits."""
@@ -158,16 +159,16 @@ class _Reader:
         ir_version, producer = 0, ["", ""]
         main: Span | None = None
         for number, wire, start, stop in self._fields((0, len(self._content))):
-            if number == 1 and wire == _VARINT:  # ir_version
+            if number == 1 and wire == VARINT:  # ir_version
                 ir_version = self._number(start, stop)
-            elif number in (2, 3) and wire == _BYTES:  # producer_name, producer_version
+            elif number in (2, 3) and wire == BYTES:  # producer_name, producer_version
                 producer[number - 2] = self._text(start, stop)
-            elif number == 8 and wire == _BYTES:  # noqa: PLR2004 - opset_import
+            elif number == 8 and wire == BYTES:  # noqa: PLR2004 - opset_import
                 self._opset((start, stop))
-            elif number == 7 and wire == _BYTES:  # noqa: PLR2004 - graph
+            elif number == 7 and wire == BYTES:  # noqa: PLR2004 - graph
                 main = (start, stop)
                 self._graphs.append(main)
-            elif number == 25 and wire == _BYTES:  # noqa: PLR2004 - functions
+            elif number == 25 and wire == BYTES:  # noqa: PLR2004 - functions
                 self._function((start, stop))
         while self._graphs:
             span = self._graphs.pop()
@@ -188,7 +189,7 @@ class _Reader:
 
     def _graph(self, span: Span, *, top: bool) -> None:
         for number, wire, start, stop in self._fields(span):
-            if wire != _BYTES:
+            if wire != BYTES:
                 continue
             if number == 1:  # node
                 self._node((start, stop))
@@ -201,13 +202,13 @@ class _Reader:
 
     def _function(self, span: Span) -> None:
         for number, wire, start, stop in self._fields(span):
-            if number == 7 and wire == _BYTES:  # noqa: PLR2004 - node
+            if number == 7 and wire == BYTES:  # noqa: PLR2004 - node
                 self._node((start, stop))
 
     def _node(self, span: Span) -> None:
         operator = domain = ""
         for number, wire, start, stop in self._fields(span):
-            if wire != _BYTES:
+            if wire != BYTES:
                 continue
             if number == 4:  # noqa: PLR2004 - op_type
                 operator = self._text(start, stop)
@@ -217,7 +218,7 @@ class _Reader:
                 self._graphs += [
                     (inner, end)
                     for field, kind, inner, end in self._fields((start, stop))
-                    if field in (6, 11) and kind == _BYTES  # g, graphs
+                    if field in (6, 11) and kind == BYTES  # g, graphs
                 ]
         self._operators[operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"] += 1
 
@@ -226,7 +227,7 @@ class _Reader:
         for number, wire, start, stop in self._fields(span):
             if number == 1:  # dims, packed or one by one
                 dimensions += self._numbers(wire, start, stop)
-            elif number == 8 and wire == _BYTES and top:  # noqa: PLR2004 - name
+            elif number == 8 and wire == BYTES and top:  # noqa: PLR2004 - name
                 self._initialised.add(self._text(start, stop))
         count = max(0, math.prod(dimensions[:MAX_DIMENSIONS]))
         self._parameters = min(self._parameters + count, _MOST)
@@ -234,9 +235,9 @@ class _Reader:
     def _opset(self, span: Span) -> None:
         domain, version = "", 0
         for number, wire, start, stop in self._fields(span):
-            if number == 1 and wire == _BYTES:
+            if number == 1 and wire == BYTES:
                 domain = self._text(start, stop)
-            elif number == 2 and wire == _VARINT:  # noqa: PLR2004 - version
+            elif number == 2 and wire == VARINT:  # noqa: PLR2004 - version
                 version = self._number(start, stop)
         self._opsets[domain or "ai.onnx"] = version
 
@@ -244,49 +245,51 @@ class _Reader:
         """ValueInfoProto: name 1, type 2; of it tensor_type 1: elem_type 1, shape 2; dim 1."""
         name, dtype, shape = "", "no tensor", []
         for number, wire, start, stop in self._fields(span):
-            if number == 1 and wire == _BYTES:
+            if number == 1 and wire == BYTES:
                 name = self._text(start, stop)
-            elif number == 2 and wire == _BYTES:  # noqa: PLR2004 - type
+            elif number == 2 and wire == BYTES:  # noqa: PLR2004 - type
                 for tensor in self._inner((start, stop), 1):
                     for field, kind, inner, end in self._fields(tensor):
-                        if field == 1 and kind == _VARINT:
+                        if field == 1 and kind == VARINT:
                             element = self._number(inner, end)
                             dtype = _DTYPES.get(element, f"type {element}")
-                        elif field == 2 and kind == _BYTES:  # noqa: PLR2004 - shape
+                        elif field == 2 and kind == BYTES:  # noqa: PLR2004 - shape
                             shape = [self._dimension(each) for each in self._inner((inner, end), 1)]
         return Port(name, dtype, tuple(shape[:MAX_NAMED]))
 
     def _dimension(self, span: Span) -> int | str:
         for number, wire, start, stop in self._fields(span):
-            if number == 1 and wire == _VARINT:
+            if number == 1 and wire == VARINT:
                 return self._number(start, stop)
-            if number == 2 and wire == _BYTES:  # noqa: PLR2004 - dim_param
+            if number == 2 and wire == BYTES:  # noqa: PLR2004 - dim_param
                 return self._text(start, stop) or "?"
         return "?"
 
     def _inner(self, span: Span, wanted: int) -> Iterator[Span]:
         for number, wire, start, stop in self._fields(span):
-            if number == wanted and wire == _BYTES:
+            if number == wanted and wire == BYTES:
                 yield start, stop
 
     def _fields(self, span: Span) -> Iterator[tuple[int, int, int, int]]:
         position, end = span
         while position < end:
-            number, wire, start, position = _field(self._content, position, end, self._where)
+            number, wire, start, position = protobuf.field(
+                self._content, position, end, self._where
+            )
             yield number, wire, start, position
 
     def _number(self, start: int, stop: int) -> int:
-        value, _ = _varint(self._content, start, stop, self._where)
+        value, _ = protobuf.varint(self._content, start, stop, self._where)
         value &= (1 << _WORD) - 1
         # int64: a negative one has its sign in bit 63.
         return value - (1 << _WORD) if value >> (_WORD - 1) else value
 
     def _numbers(self, wire: int, start: int, stop: int) -> list[int]:
-        if wire == _VARINT:
+        if wire == VARINT:
             return [self._number(start, stop)]
         found: list[int] = []
-        while wire == _BYTES and start < stop and len(found) < MAX_DIMENSIONS:
-            value, start = _varint(self._content, start, stop, self._where)
+        while wire == BYTES and start < stop and len(found) < MAX_DIMENSIONS:
+            value, start = protobuf.varint(self._content, start, stop, self._where)
             found.append(value)
         return found
 

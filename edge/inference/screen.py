@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from edge.errors import IncompatibleError
+from edge.inference import protobuf
 
 MAX_FIELDS: Final = 2_000_000
 """About two seconds of scanning. A ResNet-50 has some 10,000: weights are one field each."""
@@ -61,8 +62,6 @@ _NODE_DOMAIN: Final = 7
 _TENSOR_EXTERNAL: Final = 13
 _TENSOR_LOCATION: Final = 14
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
 
 def screen(content: bytes, where: str) -> None:
     """Refuse a model that reaches beyond its own bytes and ONNX Runtime's own operators.
@@ -82,15 +81,15 @@ def screen(content: bytes, where: str) -> None:
         if not open_messages:
             break
         kind, position, end = open_messages.pop()
-        number, wire, start, position = _field(content, position, end, where)
+        number, wire, start, position = protobuf.field(content, position, end, where)
         open_messages.append((kind, position, end))
         child = _CHILDREN[kind].get(number)
-        if child is not None and wire == _BYTES:
+        if child is not None and wire == protobuf.BYTES:
             graphs += child is _Kind.GRAPH
             open_messages.append((child, start, position))
             if len(open_messages) > MAX_DEPTH:
                 raise IncompatibleError(f"{where}: is nested deeper than {MAX_DEPTH} messages")
-        elif kind is _Kind.NODE and wire == _BYTES:
+        elif kind is _Kind.NODE and wire == protobuf.BYTES:
             _check_node(number, content[start:position], where)
         elif kind is _Kind.TENSOR:
             _check_tensor(number, content[start:position], where)
@@ -122,46 +121,6 @@ def _check_tensor(number: int, payload: bytes, where: str) -> None:
         raise IncompatibleError(
             f"{where}: keeps weights in another file (save the model with its weights embedded)"
         )
-
-
-def _field(content: bytes, position: int, end: int, where: str) -> tuple[int, int, int, int]:
-    """Read one field: its number, its wire type, where its payload starts and where it ends."""
-    tag, start = _varint(content, position, end, where)
-    number, wire = tag >> 3, tag & 7
-    if wire == _BYTES:
-        length, start = _varint(content, start, end, where)
-        stop = start + length
-    elif wire == _VARINT:
-        _, stop = _varint(content, start, end, where)
-    elif wire == _FIXED64:
-        stop = start + 8
-    elif wire == _FIXED32:
-        stop = start + 4
-    else:
-        raise _broken(where, position, f"wire type {wire}")
-    if not 0 < number < 1 << 29:
-        raise _broken(where, position, f"field number {number}")
-    if stop > end:
-        raise _broken(where, position, "a field that ends behind its message")
-    return number, wire, start, stop
-
-
-def _varint(content: bytes, position: int, end: int, where: str) -> tuple[int, int]:
-    value = shift = 0
-    while position < end and shift < 70:  # noqa: PLR2004 - ten bytes of seven bits, protobuf's most
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return value, position
-        shift += 7
-    raise _broken(where, position, "an unfinished number")
-
-
-def _broken(where: str, position: int, found: str) -> IncompatibleError:
-    return IncompatibleError(
-        f"{where}: is no ONNX model, or is cut off: found {found} at byte {position}"
-    )
 
 
 def _shown(text: bytes) -> str:
