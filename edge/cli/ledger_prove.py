@@ -202,7 +202,11 @@ def _show_keys(ledger: Reading, arguments: argparse.Namespace) -> int:
         for vkey, _ in listed:
             print(vkey)
     if not listed:
-        print("edge: no checkpoint was signed yet, so no key is listed", file=sys.stderr)
+        print(
+            "edge: no checkpoint was signed yet, so no key is listed (--file KEYFILE shows what "
+            "a key's vkey will be; the daemon's own lies in storage.path)",
+            file=sys.stderr,
+        )
     return 0 if listed else 1
 
 

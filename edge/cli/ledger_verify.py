@@ -235,7 +235,7 @@ def _print_proved(path: Path, proved: Proved) -> None:
     try:
         record = records.decode(proved.record)
     except StorageError:
-        print(proved.record.decode("utf-8", "backslashreplace"))
+        print(ledger_text.shown(proved.record.decode("utf-8", "backslashreplace")))
         return
     print(ledger_text.line(record))
     print(ledger_text.details(record))

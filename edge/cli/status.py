@@ -288,6 +288,8 @@ def _ledger(status: Status, ledger: dict[str, Any]) -> str:
     text = f"{ledger.get('committed', 0)} records, {ledger.get('owed', 0)} owed to the cloud"
     if since_ns := ledger.get("owed_since_ns"):
         text += f" since {_span((status.time_ns - since_ns) / 1e9)}"
+    if (signed := ledger.get("signed")) is not None:
+        text += f"; signed up to {signed}"
     if most := ledger.get("max_bytes"):
         text += f"; {_mib(ledger.get('bytes', 0))} of {_mib(most)} MiB"
     if waiting := ledger.get("waiting"):

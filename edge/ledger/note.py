@@ -43,7 +43,7 @@ _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _TIME_BYTES: Final = 8
 _MAX_KEY_FILE_BYTES: Final = 4_096
-_NAME: Final = re.compile(r"[^\s+\x00-\x20\x7f]+")
+_NAME: Final = re.compile(r"[^\s+\x00-\x20\x7f-\x9f]+")
 
 
 class Signature(msgspec.Struct, frozen=True):
