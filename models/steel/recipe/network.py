@@ -12,23 +12,32 @@ from models.steel.recipe.data import CLASSES
 DROPPED = 0.2
 
 
+FEATURE_WIDTHS = (24, 48, 96, 128)
+"""Channels at a half, a quarter, an eighth and a sixteenth of the image's size."""
+
+
+def surface_features() -> nn.Sequential:
+    """The layers that look; another model of metal surfaces may begin with these weights."""
+    w2, w4, w8, w16 = FEATURE_WIDTHS
+    return nn.Sequential(
+        conv_bn_relu(3, w2, stride=2),
+        *bottlenecks(w2, 1),
+        conv_bn_relu(w2, w4, stride=2),
+        *bottlenecks(w4, 2),
+        conv_bn_relu(w4, w8, stride=2),
+        *bottlenecks(w8, 2),
+        conv_bn_relu(w8, w16, stride=2),
+        *bottlenecks(w16, 1),
+    )
+
+
 class Classifier(nn.Module):
     """Class logits of crops scaled to 0..1."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 96, 128)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        w2, w4, w8, w16 = widths
-        self.features = nn.Sequential(
-            conv_bn_relu(3, w2, stride=2),
-            *bottlenecks(w2, 1),
-            conv_bn_relu(w2, w4, stride=2),
-            *bottlenecks(w4, 2),
-            conv_bn_relu(w4, w8, stride=2),
-            *bottlenecks(w8, 2),
-            conv_bn_relu(w8, w16, stride=2),
-            *bottlenecks(w16, 1),
-        )
-        self.classes = nn.Linear(w16, len(CLASSES))
+        self.features = surface_features()
+        self.classes = nn.Linear(FEATURE_WIDTHS[-1], len(CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, 3, 128, 128], 0..1, to logits [N, 7]."""

@@ -1,5 +1,9 @@
 """The segmenter: a small pyramid over one tile, a heat map at a quarter of its size.
 
+Its first layers are those of the steel classifier, with their weights to begin with: seventy
+training tiles do not teach a network what scratches on metal look like, a thousand crops of strip
+do.
+
 Two heads learn together: where a defect is (pixels), and whether there is one (the whole frame,
 from the same features). The heat map that leaves the network is their geometric mean, so that a
 spot counts less on a tile that as a whole looks good: one map, one meaning, and its peak is the
@@ -12,28 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recipe.layers import Bottleneck, bottlenecks, conv_bn_relu
+from models.recipe.layers import Bottleneck, conv_bn_relu
+from models.steel.recipe.network import FEATURE_WIDTHS, surface_features
 
 STRIDE = 4
+_TO_4, _TO_8, _TO_16 = slice(0, 5), slice(5, 8), slice(8, 10)
+"""Which of the feature layers lead to a quarter, an eighth and a sixteenth of the size."""
 DROPPED = 0.2
 
 
 class Segmenter(nn.Module):
     """Pixel and frame logits of tiles scaled to 0..1."""
 
-    def __init__(
-        self, widths: tuple[int, ...] = (16, 32, 64, 96, 128), merged: int = 64, fine: int = 32
-    ) -> None:
+    def __init__(self, merged: int = 64, fine: int = 32) -> None:
         super().__init__()
-        w2, w4, w8, w16, w32 = widths
-        self.stem = conv_bn_relu(3, w2, stride=2)
-        self.stage4 = nn.Sequential(conv_bn_relu(w2, w4, stride=2), *bottlenecks(w4, 1))
-        self.stage8 = nn.Sequential(conv_bn_relu(w4, w8, stride=2), *bottlenecks(w8, 2))
-        self.stage16 = nn.Sequential(conv_bn_relu(w8, w16, stride=2), *bottlenecks(w16, 2))
-        self.stage32 = nn.Sequential(conv_bn_relu(w16, w32, stride=2), *bottlenecks(w32, 2))
-        self.lateral32 = conv_bn_relu(w32, merged, kernel=1)
+        _, w4, w8, w16 = FEATURE_WIDTHS
+        self.features = surface_features()
         self.lateral16 = conv_bn_relu(w16, merged, kernel=1)
-        self.merge16 = Bottleneck(merged)
+        self.merge16 = Bottleneck(merged, merged)
         self.lateral8 = conv_bn_relu(w8, merged, kernel=1)
         self.merge8 = Bottleneck(merged, merged)
         self.down8 = conv_bn_relu(merged, fine, kernel=1)
@@ -46,11 +46,10 @@ class Segmenter(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Float [N, 3, 192, 192], 0..1, to pixel logits [N, 1, 48, 48] and frame logits [N, 1]."""
-        p4 = self.stage4(self.stem(x))
-        p8 = self.stage8(p4)
-        p16 = self.stage16(p8)
-        p32 = self.stage32(p16)
-        merged16 = self.merge16(self.lateral16(p16) + _up(self.lateral32(p32)))
+        p4 = self.features[_TO_4](x)
+        p8 = self.features[_TO_8](p4)
+        p16 = self.features[_TO_16](p8)
+        merged16 = self.merge16(self.lateral16(p16))
         merged8 = self.merge8(self.lateral8(p8) + _up(merged16))
         merged4 = self.merge4(self.lateral4(p4) + _up(self.down8(merged8)))
         seen = self.frame_features(merged8)
@@ -66,7 +65,7 @@ class ExportedSegmenter(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         with torch.no_grad():
-            segmenter.stem[0].weight.mul_(1 / 255)
+            segmenter.features[0][0].weight.mul_(1 / 255)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """uint8 [1, 3, 192, 192] to heat [1, 1, 48, 48]."""

@@ -1,6 +1,7 @@
-"""Trains the segmenter on the frames of the training tiles, from nothing.
+r"""Trains the segmenter on the frames of the training tiles, from the features of steel.
 
-`python -m models.tile.recipe.train --data ../shared/data --out models/tile/.train`
+`python -m models.tile.recipe.train --data ../shared/data --out models/tile/.train \
+    --features models/steel/.train/checkpoint.pt`
 
 A fifth of the training tiles is left out and judged at the end: threshold and votes are chosen on
 them, since no test tile may be asked.
@@ -75,28 +76,38 @@ def peaks(network: Segmenter, tiles: Tiles) -> NDArray[np.float64]:
     return np.column_stack([both, np.sqrt(both[:, 0] * both[:, 1])])
 
 
+def _with_features(network: Segmenter, steel: dict[str, Tensor]) -> dict[str, Tensor]:
+    features = {name: value for name, value in steel.items() if name.startswith("features.")}
+    return {**network.state_dict(), **features}
+
+
 def main() -> None:
     """Trains, or goes on with the run whose checkpoint lies in the output folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--data", help="folder that holds mt/; default EDGE_DATA")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of torch; one more augments")
     parser.add_argument("--hold-back", type=int, choices=range(FOLDS), default=HELD_BACK)
+    parser.add_argument(
+        "--features", type=Path, required=True, help="checkpoint of the steel classifier"
+    )
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     schedule = Schedule(
-        arguments.epochs, batch=12, peak_rate=2.5e-3, warmup_steps=100, weight_decay=0.05,
+        arguments.epochs, batch=12, peak_rate=2e-3, warmup_steps=100, weight_decay=0.05,
         ema_decay=0.995, seed=arguments.seed,
     )  # fmt: skip
     run = Run(Segmenter, schedule)
     checkpoint = arguments.out / "checkpoint.pt"
     if checkpoint.exists():
         run.restore(checkpoint)
+    else:
+        run.start_from(arguments.features, partial(_with_features, run.network))
     if arguments.compile:
         run.compile()
     tiles = load("train", arguments.data)
