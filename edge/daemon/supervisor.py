@@ -68,10 +68,10 @@ class Supervisor:
         self.lineup = Lineup(self._pipeline, self._inputs, config.storage.path / "guests")
 
     async def prepare(self) -> None:
-        """Recall what the ledger knows, and what actions are on, before the first frame comes."""
+        """Take up what the last run left: actions that are on, and verdicts that were given."""
         self._leases.recover()
-        for pipeline in self.lineup:
-            await pipeline.recall()
+        for plan in self._plans:
+            await self.lineup.add(plan)
 
     async def keep_leases(self) -> None:
         """Keep the journal of the actions that hold; until cancelled."""

@@ -230,12 +230,12 @@ def test_a_bug_ends_the_daemon_with_a_status_and_a_log_line(tmp_path: Path) -> N
     program = f"""
 import asyncio, sys
 from edge.cli.main import main
-from edge.daemon.supervisor import Supervisor
+from edge.daemon.inputs import Inputs
 
-def plant(self):
+def plant(self, pipeline):
     asyncio.get_running_loop().call_later(0.1, lambda: 1 / 0)
 
-Supervisor._subscribe = plant
+Inputs.connect = plant
 sys.exit(main(["run", "--config={CONFIG}", "--set", "storage.path={tmp_path / "s"}",
     "--set", "broker.port=1", "--deployment={DEPLOYMENT}", "--allow-unsigned"]))
 """

@@ -1,0 +1,179 @@
+"""What comes in: cameras, reference images and signals, each by its binding, for whoever wants it.
+
+A topic is subscribed when the first plan names it, and stays so: a plan that comes and goes leaves
+its shelves and histories filled for the one that comes next.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from edge.config import Binding, DeviceConfig
+from edge.contracts.frame import parse_content_type
+from edge.contracts.plan import PipelinePlan
+from edge.daemon import signals
+from edge.daemon.active_pipeline import ActivePipeline
+from edge.daemon.references import ReferenceShelf
+from edge.daemon.throttle import Throttle
+from edge.errors import DecodeError
+from edge.mqtt.messages import Incoming
+from edge.mqtt.session import Session
+from edge.mqtt.topics import TopicTemplate
+from edge.observability.counters import Counters
+
+log = structlog.get_logger("edge.daemon")
+
+_Take = Callable[[Binding, Incoming, dict[str, str]], None]
+
+
+class Inputs:
+    """The inputs of all pipelines.
+
+    Args:
+        config: The device config.
+        session: The broker's session.
+        counters: The daemon's counters.
+        throttle: Of complaints.
+        forget: Called with the key of a reference image that is no longer kept.
+
+    Attributes:
+        references: Reference images, by logical name.
+        signals: Histories of signals, by logical name.
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        session: Session,
+        counters: Counters,
+        throttle: Throttle,
+        forget: Callable[[str], None],
+    ) -> None:
+        self.references: dict[str, ReferenceShelf] = {}
+        self.signals: dict[str, signals.SignalHistory] = {}
+        self._config = config
+        self._session = session
+        self._counters = counters
+        self._throttle = throttle
+        self._forget = forget
+        self._cameras: dict[str, list[ActivePipeline]] = {}
+        self._closed = False
+
+    def want(self, plan: PipelinePlan) -> None:
+        """Take in the reference images and signals that a plan names."""
+        if plan.reference and plan.reference not in self.references:
+            shelf = ReferenceShelf(self._config.limits.reference_bytes, self._dropped)
+            self.references[plan.reference] = shelf
+            self._listen(plan.reference, self._references_to(shelf))
+        for grant in plan.signals:
+            if grant.name not in self.signals:
+                history = signals.SignalHistory(self._config.limits.signal_history)
+                self.signals[grant.name] = history
+                self._listen(grant.name, self._signals_to(grant.name, history))
+
+    def connect(self, pipeline: ActivePipeline) -> None:
+        """Send a pipeline the frames of its camera, and of no other."""
+        self.disconnect(pipeline)
+        source = pipeline.plan.source
+        if source not in self._cameras:
+            self._cameras[source] = []
+            self._listen(source, self._frames_to(self._cameras[source]))
+        self._cameras[source].append(pipeline)
+
+    def disconnect(self, pipeline: ActivePipeline) -> None:
+        """Send a pipeline no more frames."""
+        for pipelines in self._cameras.values():
+            if pipeline in pipelines:
+                pipelines.remove(pipeline)
+
+    def close(self) -> None:
+        """Take no more frames; the broker keeps them for the next start."""
+        self._closed = True
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status message says of the reference images."""
+        return {
+            name: {"bytes": shelf.bytes, "images": len(shelf)}
+            for name, shelf in sorted(self.references.items())
+        }
+
+    def _listen(self, name: str, take: _Take) -> None:
+        binding = self._config.bindings.find(name)
+        assert binding is not None, "the plan was resolved against these bindings"
+        template = TopicTemplate(binding.topic, binding.share)
+
+        def receive(message: Incoming) -> None:
+            take(binding, message, template.match(message.topic) or {})
+
+        self._session.subscribe(template.filter, binding.qos, receive)
+
+    def _frames_to(self, pipelines: list[ActivePipeline]) -> _Take:
+        def take(_binding: Binding, message: Incoming, named: dict[str, str]) -> None:
+            if self._closed:
+                return  # not acknowledged
+            receivers = tuple(pipelines)
+            if not receivers:
+                # The deployment that wanted this camera is gone: nobody owes it a verdict.
+                self._counters.count("frames_unclaimed")
+                self._session.acknowledge(message)
+                return
+            left = len(receivers)
+
+            def settle() -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    self._session.acknowledge(message)
+
+            for pipeline in receivers:
+                pipeline.receive(message, named, settle)
+
+        return take
+
+    def _references_to(self, shelf: ReferenceShelf) -> _Take:
+        def take(_binding: Binding, message: Incoming, named: dict[str, str]) -> None:
+            reference_id = message.properties.get("reference-id") or named.get("reference_id", "")
+            limit = self._config.limits.max_payload_bytes
+            try:
+                if not message.payload:
+                    shelf.remove(reference_id)
+                elif len(message.payload) > limit:
+                    raise DecodeError(f"{len(message.payload)} bytes; the limit is {limit}")
+                else:
+                    content = parse_content_type(message.content_type)
+                    shelf.put(reference_id, content, message.payload)
+                    self._counters.count("references_received")
+            except DecodeError as wrong:
+                self._counters.count("references_refused", cause="not an image")
+                self._complain("reference_refused", message.topic, str(wrong))
+            self._session.acknowledge(message)
+
+        return take
+
+    def _signals_to(self, name: str, history: signals.SignalHistory) -> _Take:
+        def take(binding: Binding, message: Incoming, _named: dict[str, str]) -> None:
+            try:
+                if len(message.payload) > self._config.limits.signal_payload_bytes:
+                    raise signals.MalformedSignalError(f"{len(message.payload)} bytes")
+                for time_ns, value in signals.read(
+                    message.payload, binding, self._config.clock, message.arrived_at_ns
+                ):
+                    history.add(time_ns, value)
+                self._counters.count("signals_received", signal=name)
+            except signals.MalformedSignalError as wrong:
+                self._counters.count("signals_refused", signal=name)
+                self._complain("signal_refused", message.topic, str(wrong))
+            self._session.acknowledge(message)
+
+        return take
+
+    def _dropped(self, key: str, evicted: bool) -> None:
+        if evicted:
+            self._counters.count("references_evicted")
+        self._forget(key)
+
+    def _complain(self, event: str, topic: str, detail: str) -> None:
+        unsaid = self._throttle.admit(event)
+        if unsaid is not None:
+            log.warning(event, topic=topic, detail=detail, not_logged=unsaid)
