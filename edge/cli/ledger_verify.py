@@ -43,11 +43,13 @@ class Audited(msgspec.Struct, frozen=True):
     Attributes:
         checkpoints: Found sound.
         signed: Up to which record.
+        incomparable: Checkpoints of which only the signatures could be checked.
         keys: That were believed.
     """
 
     checkpoints: int = 0
     signed: int = 0
+    incomparable: int = 0
     keys: tuple[str, ...] = ()
 
 
@@ -147,7 +149,7 @@ def _verify(
                 return _USAGE
             report, audit = audited(ledger, known, expected, elsewhere)
             keys = tuple(key.vkey for key in audit.known)
-            looked_at = Audited(audit.checkpoints, audit.signed, keys)
+            looked_at = Audited(audit.checkpoints, audit.signed, audit.incomparable, keys)
     except StorageError as failed:
         report = Report("", "", 0, 0, "", 0, 0, Finding(0, "unreadable", str(failed)))
     except ProofError as wrong:
@@ -173,6 +175,11 @@ def _print_sound(path: Path, report: Report, found: Audited, *, own: bool) -> No
         f"{found.checkpoints} checkpoints, signed up to {found.signed}"
         + (f"; the last {unsigned} records are not signed yet" if unsigned else "")
     )
+    if found.incomparable:
+        print(
+            f"{found.incomparable} more are of records whose leaf hashes were dropped: only their "
+            "signatures were checked"
+        )
     for vkey in found.keys:
         print(f"key {vkey}")
     if own and found.keys:

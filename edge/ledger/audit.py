@@ -59,6 +59,7 @@ class Audit:
         known: Keys that may sign.
         checkpoints: Found sound, those from elsewhere among them.
         signed: Size of the last one of them.
+        incomparable: Of the signatures alone, because the leaf hashes below them were dropped.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Audit:
         known: Sequence[Verifier],
         elsewhere: Sequence[bytes] = (),
     ) -> None:
-        self.checkpoints = self.signed = 0
+        self.checkpoints = self.signed = self.incomparable = 0
         self._stored = stored
         self._origin = origin
         self.known = tuple(known)
@@ -96,7 +97,8 @@ class Audit:
         self._begin = floor
         # What was dropped cannot be computed again, but its signature was checked.
         while self._due and self._due[-1][0].size < floor:
-            self._passed(self._due.pop()[0])
+            self._due.pop()
+            self.incomparable += 1
         self._stop = self._next_stop(floor)
         at = floor
         while finding is None and at < anchor:
@@ -210,13 +212,10 @@ class Audit:
                     f"{self.signed + 1} to {size}, one was altered, removed or put in, and what "
                     "follows was written anew",
                 )
-            self._passed(checkpoint)
+            self.checkpoints += 1
+            self.signed = checkpoint.size
         self._stop = self._next_stop(size)
         return None
-
-    def _passed(self, checkpoint: Checkpoint) -> None:
-        self.checkpoints += 1
-        self.signed = checkpoint.size
 
     def _next_stop(self, size: int) -> int:
         full = (size // WIDTH + 1) * WIDTH

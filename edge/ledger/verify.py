@@ -151,7 +151,7 @@ def verify(
     """
     anchor = marks["anchor"]
     walk = _Walk(origin, anchor, [place for place in (marks["receipt"], expected) if place])
-    finding = _unlike_anchor(anchor)
+    finding = _unlike_anchor(anchor, marks["receipt"])
     try:
         if finding is None and beside is not None:
             finding = beside.begin(anchor.seq)
@@ -180,9 +180,16 @@ def verify(
     )
 
 
-def _unlike_anchor(anchor: Place) -> Finding | None:
+def _unlike_anchor(anchor: Place, receipt: Place) -> Finding | None:
     if anchor.seq < 0 or len(anchor.head) != HEAD_BYTES or (not anchor.seq and any(anchor.head)):
         return Finding(0, "mark", "the mark of what was pruned is not a place in a chain")
+    if anchor.seq > receipt.seq:
+        return Finding(
+            receipt.seq + 1,
+            "removed",
+            f"records {receipt.seq + 1} to {anchor.seq} were removed, and the cloud has not "
+            "receipted them: that is never pruned",
+        )
     return None
 
 

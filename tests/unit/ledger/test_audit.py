@@ -314,8 +314,19 @@ def test_leaf_hashes_of_pruned_records_may_be_dropped_and_of_kept_ones_not(
         database.execute("DELETE FROM checkpoint WHERE size < 256")
     report, beside = checked(tmp_path / "copy", (made.key,), (made.notes[250],))
     assert report.finding is None
-    assert (beside.checkpoints, beside.signed) == (3, 700)
+    assert (beside.checkpoints, beside.signed, beside.incomparable) == (2, 700, 1)
     with database_of(tmp_path / "copy") as database:
         database.execute("UPDATE edge SET hash=zeroblob(32) WHERE level=1 AND n=0")
     finding = found(tmp_path / "copy", (made.key,))
     assert finding.kind == "rewritten", "an upper hash stands for what was dropped"
+
+
+def test_records_that_go_without_a_receipt_were_not_pruned(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.older, tmp_path / "copy")  # nothing of it is receipted
+    with database_of(tmp_path / "copy") as database:
+        (head,) = database.execute("SELECT head FROM record WHERE seq=9").fetchone()
+        database.execute("DELETE FROM record WHERE seq <= 9")
+        database.execute("UPDATE mark SET seq=9, head=? WHERE name='anchor'", (head,))
+    finding = found(tmp_path / "copy", (made.key,))
+    assert (finding.kind, finding.seq) == ("removed", 1)
+    assert "records 1 to 9 were removed, and the cloud has not receipted them" in finding.detail
