@@ -18,10 +18,10 @@ import corpus_setup
 import pytest
 from frame_line import Line, write_model
 from guest_wat import GuestFiles, assemble, guest
-from hostile_case import CALL_MS, MEMORY_MIB, Case
+from hostile_case import CALL_MS, MEMORY_MIB, Case, exported
 
 from edge.contracts.verdict import Kind
-from edge.errors import DeploymentError, FrameError
+from edge.errors import DeploymentError, FrameError, GuestBudgetError
 from edge.wasm.engine import GuestEngine
 
 pytest_plugins = ["guest_fixtures"]
@@ -158,3 +158,29 @@ def test_control_a_guest_that_does_not_attack_is_judged_each_time(
     for _ in range(4):
         judged = line.judge()
         assert (judged.verdict, len(judged.defects)) == (Kind.REJECT, 1)
+
+
+@pytest.mark.parametrize("mebibytes", [16, 64])
+def test_one_bulk_instruction_ends_late_by_its_bytes_and_no_more(
+    standing: GuestEngine, model: Path, files: GuestFiles, mebibytes: int
+) -> None:
+    """The epoch is looked at before each; the pages are touched for the first time, the worst case.
+
+    Measured up to 2.3 ms for each MiB; twice that is allowed here.
+    """
+    fill = f"(memory.fill (i32.const 0) (i32.const 0) (i32.const {mebibytes << 20}))"
+    pages = mebibytes * 16
+    text = guest(
+        memory=f'(memory (export "memory") {pages} {pages})',
+        decide=exported("decide", f"{fill * 3} (i32.const 0)", 1),
+    )
+    written = files.write(text)
+    module = standing.load(written.path, written.sha256, mebibytes)
+    taken: list[float] = []
+    for _ in range(TRIES):
+        instance = module.instantiate(1)
+        began = time.perf_counter()
+        with pytest.raises(GuestBudgetError, match="decide did not return within 1 ms"):
+            instance.call("decide", 4096)
+        taken.append((time.perf_counter() - began) * 1e3)
+    assert min(taken) <= 1 + mebibytes * 4.6 + ALLOWANCE_MS, taken
