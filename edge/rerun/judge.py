@@ -18,7 +18,7 @@ from edge.contracts.messages import Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import Kind
-from edge.errors import FrameError
+from edge.errors import FrameError, IncompatibleError
 from edge.ledger.entry import pinned
 from edge.ledger.record import Record
 from edge.pipeline.path import FramePath
@@ -124,7 +124,7 @@ class Rejudge:
         """Judge one record's frame again.
 
         Raises:
-            DeploymentError: Its pipeline cannot stand on this machine, the provider above all.
+            DeploymentError: A wished parameter is not what its guest takes.
         """
         record = evidence.record
         here, differences = self._compared(evidence)
@@ -148,7 +148,13 @@ class Rejudge:
         plan = plan_of(deployment, record, self._provider) if deployment else None
         if deployment is None or plan is None:
             return None, _absent(record)
-        standing = self._stand(self._changes.applied(plan))
+        try:
+            standing = self._stand(self._changes.applied(plan))
+        except IncompatibleError as unfit:
+            if self._changes.wished:
+                raise  # it is the wish that does not fit
+            note = f"it cannot stand here: {unfit} (--provider names another one)"
+            return None, (Difference(RUNTIME, "provider", record.provider, "", note=note),)
         causes = [
             *compare.of_deployment(
                 record, deployment.digest, pinned(standing.plan), evidence.parameters

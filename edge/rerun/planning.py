@@ -37,6 +37,7 @@ class Changes:
         wishes: Each `pipelines.NAME.ROLE.parameters.KEY=VALUE` or `signals.NAME=NUMBER`.
 
     Attributes:
+        wished: Whether anything is.
         signals: Values by logical name, in the place of the recorded ones.
 
     Raises:
@@ -45,6 +46,7 @@ class Changes:
 
     def __init__(self, wishes: Sequence[str] = ()) -> None:
         self.signals: dict[str, float] = {}
+        self.wished = bool(wishes)
         self._parameters: list[tuple[str, str]] = []
         for wish in wishes:
             match = _CHANGE.fullmatch(wish)

@@ -93,10 +93,13 @@ def _differences(found: dict[str, Any], kind: str) -> dict[str, Any]:
     return {each["what"]: each for each in record["differences"] if each["kind"] == kind}
 
 
-def _place(replayed: Any, verdict: str, last: bool = False) -> int:
-    _, found = replayed("--last", str(BOARDS), "--verdict", verdict)
-    places = [each["seq"] for each in found["records"] if each["recorded"]["reason"] == "defect"]
-    return int(places[-1 if last else 0])
+def _place(state: Path, verdict: str, reason: str) -> int:
+    """The first record with this verdict and reason."""
+    for seq in range(1, BOARDS + 1):
+        record = _record(state, seq)
+        if (record["verdict"], record["reason"]) == (verdict, reason):
+            return seq
+    raise AssertionError(f"no record of a {verdict} for {reason}")
 
 
 def test_a_hundred_boards_are_identical_bit_for_bit_across_a_worker_restart(
@@ -116,10 +119,10 @@ def test_a_changed_parameter_is_named_with_its_distance_and_the_verdicts_that_mo
     replayed: Any,
 ) -> None:
     status, found = replayed(
-        "--last", str(BOARDS), "--set", "pipelines.pcb.decide.parameters.reject=0.999"
+        "--last", "30", "--set", "pipelines.pcb.decide.parameters.reject=0.999"
     )
     assert status == 1
-    assert found["sum"]["differs"] == BOARDS
+    assert found["sum"]["differs"] == 30
     named = {
         (each["what"], each["recorded"], each["here"])
         for record in found["records"]
@@ -165,7 +168,7 @@ def test_another_model_is_named_and_the_scores_move(
     _bend_weights(content)
     model.write_bytes(content)
     _repin_model(other, bytes(content))
-    seq = _place(replayed, "reject")
+    seq = _place(state, "reject", "defect")
     status, found = replayed("--seq", str(seq), deployment=copy_of(other, tmp_path / "pinned"))
     assert status == 1
     assert {"manifest", "model"} <= set(_differences(found, "deployment"))
@@ -196,9 +199,8 @@ def _repin_model(folder: Path, content: bytes) -> None:
     card.write_text(text.replace(old[1], hashlib.sha256(content).hexdigest()))
 
 
-def test_a_changed_signal_is_named(replayed: Any) -> None:
-    _, found = replayed("--last", str(BOARDS), "--verdict", "pass")
-    seq = found["records"][-1]["seq"]
+def test_a_changed_signal_is_named(replayed: Any, state: Path) -> None:
+    seq = _place(state, "pass", "ok")
     status, found = replayed("--seq", str(seq), "--set", "signals.signal.lamp=0.1")
     assert status == 1
     assert set(_differences(found, "input")) == {"signal signal.lamp"}
@@ -264,3 +266,39 @@ def _record(state: Path, seq: int) -> dict[str, Any]:
     database.close()
     found: dict[str, Any] = json.loads(body)
     return found
+
+
+def test_the_recorded_deployment_is_found_where_updates_put_it(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(state, copy)
+    digest = _record(state, 1)["deployment"]["digest"]
+    shutil.copytree(state.parent / "deployment", copy / "updates" / "deployments" / digest)
+    assert main(["ledger", "replay", str(copy), "--seq", "1"]) == 0
+    assert "1 record: 1 identical" in capsys.readouterr().out
+
+
+def test_a_provider_that_is_not_here_is_named(replayed: Any) -> None:
+    status, found = replayed("--seq", "1", "--provider", "cuda")
+    assert status == 1
+    assert "cannot stand here" in _differences(found, "runtime")["provider"]["note"]
+
+
+def test_what_ran_it_is_recorded(state: Path) -> None:
+    runtime = _record(state, 1)["runtime"]
+    assert runtime["threads"] == 1
+    assert {"onnxruntime", "wasmtime", "opencv", "simplejpeg", "machine"} <= set(
+        runtime["versions"]
+    )
+    assert "unknown" not in runtime["versions"].values()
+
+
+def test_a_wish_that_the_guest_does_not_take_is_refused_with_its_name(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment = ("--deployment", str(state.parent / "deployment"))
+    wish = ("--set", "pipelines.pcb.decide.parameters.rejct=0.5")
+    assert main(["ledger", "replay", str(state), "--seq", "1", *deployment, *wish]) == 1
+    assert "rejct" in capsys.readouterr().err
+    assert main(["ledger", "replay", str(state), "--seq", "1", *deployment, "--set", "x=1"]) == 78
