@@ -284,9 +284,13 @@ class Store:
 
     def trim(self) -> int:
         """Drop leaf hashes of pruned records beyond their share; return how many tiles went."""
-        with self._transaction():
-            share = int(_TREE_SHARE * self._retention.max_bytes)
-            return self._tree.drop(self.anchor.seq, share)
+        share = int(_TREE_SHARE * self._retention.max_bytes)
+        with self._errors():
+            first, floor = self._tree.beyond(self.anchor.seq, share)
+        if floor > first:
+            with self._transaction():
+                self._tree.drop(floor)
+        return floor - first
 
     def recent(self, pipeline: str, limit: int) -> list[Given]:
         """Return a pipeline's last `limit` verdicts, oldest first (`lookup.recent`)."""

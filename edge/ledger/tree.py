@@ -76,29 +76,27 @@ class Tree:
         write(self._database, growth)
         return edge
 
-    def drop(self, anchor: int, max_bytes: int) -> int:
-        """Drop some leaf hashes (rule 3), inside of the caller's transaction.
+    def beyond(self, anchor: int, max_bytes: int) -> tuple[int, int]:
+        """Return which tiles of leaf hashes should go now (rule 3): from, and up to but not with.
 
         Args:
             anchor: Up to where records were pruned.
             max_bytes: The share of the quota.
-
-        Returns:
-            How many tiles went.
         """
-        row = self._database.execute("SELECT min(n), max(n) FROM tile WHERE level=0").fetchone()
-        if row[0] is None:
-            return 0
-        first, last = row
-        beyond = (last - first + 1) - max(max_bytes // _TILE_BYTES, 1)
-        going = min(beyond, anchor // WIDTH - first, _DROPPED_TILES)
-        if going <= 0:
-            return 0
-        floor = first + going
+        first, last = self._database.execute(
+            "SELECT min(n), max(n) FROM tile WHERE level=0"
+        ).fetchone()
+        if first is None:
+            return 0, 0
+        surplus = (last - first + 1) - max(max_bytes // _TILE_BYTES, 1)
+        going = min(surplus, anchor // WIDTH - first, _DROPPED_TILES)
+        return first, first + max(going, 0)
+
+    def drop(self, floor: int) -> None:
+        """Drop the tiles of leaf hashes below one, inside of the caller's transaction."""
         self._database.execute("DELETE FROM tile WHERE level=0 AND n < ?", (floor,))
         # A checkpoint inside of them could not be recomputed any more.
         self._database.execute("DELETE FROM checkpoint WHERE size < ?", (floor * WIDTH,))
-        return int(going)
 
 
 def write(database: sqlite3.Connection, growth: Growth) -> None:

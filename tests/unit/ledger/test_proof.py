@@ -1,6 +1,8 @@
 """Proofs in one file: made, read again, and spoiled in every line."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.errors import ProofError
 from edge.ledger import checkpoint as checkpoints
@@ -108,3 +110,34 @@ def test_a_proof_signed_by_another_key_proves_nothing() -> None:
 def test_what_is_no_proof_is_refused(content: bytes) -> None:
     with pytest.raises(ProofError, match=r"not a proof|limit is"):
         proof.parse(content)
+
+
+PIECES = [
+    NOTE,
+    proof_of(120).encode(),
+    b"c2sp.org/tlog-proof@v1\n",
+    b"index 1\n",
+    b"extra ",
+    b"\n\n",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=40)), max_size=6))
+def test_whatever_comes_is_a_proof_that_holds_or_is_refused(pieces: list[bytes]) -> None:
+    content = b"".join(pieces)
+    try:
+        proved = [proof.verify(one, KNOWN) for one in proof.parse(content)]
+    except ProofError:
+        return
+    assert {one.record for one in proved} == {RECORDS[119]}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from([NOTE, NOTE[:40], b"\n"]), st.binary(max_size=40))))
+def test_whatever_comes_is_a_note_or_is_refused(pieces: list[bytes]) -> None:
+    try:
+        found = note.parse(b"".join(pieces))
+    except ProofError:
+        return
+    assert note.parse(found.encode()) == found
