@@ -78,6 +78,8 @@ def _devices(settings: config.CollectConfig, arguments: argparse.Namespace) -> i
         print(json.dumps({"devices": [_as_json(d, ledgers, alarms) for d in devices]}))
     else:
         console = Console()
+        if not devices:
+            console.print("no device has been heard yet")
         console.print(_table(devices, ledgers, alarms))
         for alarm in alarms:
             line = Text(f"{alarm.device}: {alarm.kind.value}: {alarm.detail}", style="red")
