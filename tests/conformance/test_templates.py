@@ -122,6 +122,15 @@ def test_a_go_guest_that_makes_garbage_goes_on_in_its_memory(tmp_path: Path) -> 
             guest.alloc(33 << 20)
 
 
+def test_go_sources_stand_as_gofmt_lays_them_out() -> None:
+    need("go")
+    gofmt = Path(go.find()).with_name("gofmt")
+    folders = [str(ROOT / "guests/sdk/go"), str(ROOT / "guests/templates/go")]
+    command = [str(gofmt), "-l", *folders]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == ""
+
+
 def test_the_languages_are_listed_with_what_they_lack(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -4,6 +4,7 @@ Go's own pointers are 8 bytes wide on wasm, so an address stays a number, with a
 the slice behind it.
 """
 
+from itertools import groupby
 from typing import Final
 
 from edge.wasm.bindings.layout import Field, Schema, StructLayout
@@ -69,15 +70,24 @@ def _field(field: Field) -> str:
 
 
 def _struct(struct: StructLayout) -> str:
-    lines = [f"// {struct.name}: {struct.meaning}", f"type {struct.name} struct {{"]
-    lines.append("\t_ structs.HostLayout")
+    """A struct as gofmt lays it out: names in a column, neighbouring comments in another."""
     width = max(len(_field(field)) for field in struct.fields)
-    for field in struct.fields:
-        kind = "uint32" if field.target else _SCALARS.get(field.type, field.type)
-        array = f"[{field.count}]" if field.count else ""
-        comment = f" // {field.comment}" if field.comment else ""
-        lines.append(f"\t{_field(field):{width}} {array}{kind}{comment}")
+    lines = [f"// {struct.name}: {struct.meaning}", f"type {struct.name} struct {{"]
+    lines.append(f"\t{'_':{width}} structs.HostLayout")
+    for commented, run in groupby(struct.fields, lambda field: bool(field.comment)):
+        fields = list(run)
+        kinds = [_kind(field) for field in fields]
+        widest = max(map(len, kinds))
+        for field, kind in zip(fields, kinds, strict=True):
+            line = f"\t{_field(field):{width}} {kind}"
+            pad = " " * (widest - len(kind))
+            lines.append(f"{line}{pad} // {field.comment}" if commented else line)
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _kind(field: Field) -> str:
+    kind = "uint32" if field.target else _SCALARS.get(field.type, field.type)
+    return f"[{field.count}]{kind}" if field.count else kind
 
 
 def _slice(struct: StructLayout, field: Field, count: Field) -> str:

@@ -27,10 +27,10 @@ def render(abi_schema: Schema) -> str:
             kind = "i32" if name == "OK" or value < 0 else "u32"
             lines.append(f"pub const {name}: {kind} = {value};")
         parts.append("\n".join(lines) + "\n")
-    reasons = ", ".join(f'"{reason}"' for reason in abi_schema.reserved_reasons)
+    reasons = "".join(f'    "{reason}",\n' for reason in abi_schema.reserved_reasons)
     parts.append(
         "/// Reasons that only the host gives; a guest that returns one breaks the ABI.\n"
-        f"pub const RESERVED_REASONS: &[&str] = &[{reasons}];\n"
+        f"pub const RESERVED_REASONS: &[&str] = &[\n{reasons}];\n"
     )
     for struct in abi_schema.structs:
         parts.append(_struct(struct))

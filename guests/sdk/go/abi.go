@@ -80,7 +80,7 @@ var ReservedReasons = []string{"decode-error", "guest-budget", "guest-trap", "id
 
 // Image: A decoded image in guest memory, owned by the host, valid during the call.
 type Image struct {
-	_ structs.HostLayout
+	_           structs.HostLayout
 	DataAddress uint32 // address of the first pixel; 0: there is no image
 	Width       uint32 // pixels
 	Height      uint32 // pixels
@@ -91,17 +91,17 @@ type Image struct {
 
 // Tensor: A dense row-major tensor in guest memory, as ONNX Runtime reads or writes it.
 type Tensor struct {
-	_ structs.HostLayout
-	DataAddress uint32 // address, aligned to 64 bytes
-	Dtype       uint32 // ONNX TensorProto.DataType
-	Rank        uint32 // 1..MAX_RANK
-	Bytes       uint32 // size of the whole tensor
+	_           structs.HostLayout
+	DataAddress uint32    // address, aligned to 64 bytes
+	Dtype       uint32    // ONNX TensorProto.DataType
+	Rank        uint32    // 1..MAX_RANK
+	Bytes       uint32    // size of the whole tensor
 	Dims        [8]uint32 // unused ones are 0
 }
 
 // Transform: From model input to frame, in pixels: frame = (input - offset) * scale, on each axis.
 type Transform struct {
-	_ structs.HostLayout
+	_       structs.HostLayout
 	ScaleX  float32
 	ScaleY  float32
 	OffsetX float32
@@ -110,27 +110,27 @@ type Transform struct {
 
 // Defect: One finding, in pixels of the frame.
 type Defect struct {
-	_ structs.HostLayout
+	_     structs.HostLayout
 	X0    float32
 	Y0    float32
 	X1    float32
 	Y1    float32
 	Score float32 // 0..1
-	Label int32 // index into the model card's classes
+	Label int32   // index into the model card's classes
 }
 
 // Signal: A signal's value as of the frame's capture.
 type Signal struct {
-	_ structs.HostLayout
+	_        structs.HostLayout
 	Value    float64 // 0 where absent
-	AgeNs    int64 // capture time minus the value's time; never negative
-	State    uint32 // SIGNAL_*
-	Reserved uint32 // 0
+	AgeNs    int64   // capture time minus the value's time; never negative
+	State    uint32  // SIGNAL_*
+	Reserved uint32  // 0
 }
 
 // Action: A wish: the host carries it out where the deployment grants it, and counts it otherwise.
 type Action struct {
-	_ structs.HostLayout
+	_     structs.HostLayout
 	Index uint32 // into the granted actions, in the manifest's order
 	TtlMs uint32 // how long it holds; cut to the grant's maximum
 	Value float64
@@ -138,7 +138,7 @@ type Action struct {
 
 // PreprocessCall: Argument of `preprocess`: read the images, fill the tensors, set the transform.
 type PreprocessCall struct {
-	_ structs.HostLayout
+	_             structs.HostLayout
 	Frame         Image
 	Reference     Image
 	InputsAddress uint32 // address of input_count Tensor structs
@@ -153,7 +153,7 @@ func (call *PreprocessCall) Inputs() []Tensor {
 
 // PostprocessCall: Argument of `postprocess`: read the model's outputs, write findings, return their number.
 type PostprocessCall struct {
-	_ structs.HostLayout
+	_              structs.HostLayout
 	FrameWidth     uint32 // pixels
 	FrameHeight    uint32
 	OutputsAddress uint32 // address of output_count Tensor structs
@@ -175,20 +175,20 @@ func (call *PostprocessCall) Defects() []Defect {
 
 // DecideCall: Argument of `decide`: read findings and signals, write the decision.
 type DecideCall struct {
-	_ structs.HostLayout
+	_              structs.HostLayout
 	FrameIndex     uint64 // frames decided since the guest's state began, from 0
-	CapturedAtNs   int64 // UTC
+	CapturedAtNs   int64  // UTC
 	FrameWidth     uint32 // pixels
 	FrameHeight    uint32
 	DefectsAddress uint32 // address of defect_count Defect structs, strongest first
 	DefectCount    uint32
 	SignalsAddress uint32 // address of signal_count Signal structs, in the manifest's order
 	SignalCount    uint32
-	Verdict        uint32 // out: VERDICT_*
-	Score          float32 // out: 0..1
-	Reason         [32]byte // out: [a-z0-9-], NUL-padded
-	ActionCount    uint32 // out: 0..MAX_ACTIONS
-	Part           uint32 // equal for the frames of one part; 0: none is known (since 1.1)
+	Verdict        uint32    // out: VERDICT_*
+	Score          float32   // out: 0..1
+	Reason         [32]byte  // out: [a-z0-9-], NUL-padded
+	ActionCount    uint32    // out: 0..MAX_ACTIONS
+	Part           uint32    // equal for the frames of one part; 0: none is known (since 1.1)
 	Actions        [4]Action // out
 }
 

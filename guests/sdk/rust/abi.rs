@@ -60,7 +60,20 @@ pub const DTYPE_INT64: u32 = 7;
 pub const DTYPE_FLOAT16: u32 = 10;
 
 /// Reasons that only the host gives; a guest that returns one breaks the ABI.
-pub const RESERVED_REASONS: &[&str] = &["decode-error", "guest-budget", "guest-trap", "id-reused", "inference-error", "no-reference", "not-ready", "overload", "overrun", "stale", "storage", "worker-lost"];
+pub const RESERVED_REASONS: &[&str] = &[
+    "decode-error",
+    "guest-budget",
+    "guest-trap",
+    "id-reused",
+    "inference-error",
+    "no-reference",
+    "not-ready",
+    "overload",
+    "overrun",
+    "stale",
+    "storage",
+    "worker-lost",
+];
 
 /// A decoded image in guest memory, owned by the host, valid during the call.
 #[repr(C)]

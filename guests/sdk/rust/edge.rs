@@ -51,9 +51,21 @@ impl abi::Image {
 }
 
 impl abi::Tensor {
+    /// Whether it is float32 of this shape; 0 stands for any length.
+    pub fn is_floats(&self, shape: &[u32]) -> bool {
+        let fits = |(&wanted, &found)| wanted == 0 || wanted == found;
+        self.dtype == abi::DTYPE_FLOAT32
+            && self.rank as usize == shape.len()
+            && shape.iter().zip(&self.dims).all(fits)
+    }
+
     /// Its elements; empty where it is of another type.
     pub fn floats(&self) -> &'static mut [f32] {
-        let count = if self.dtype == abi::DTYPE_FLOAT32 { self.bytes / 4 } else { 0 };
+        let count = if self.dtype == abi::DTYPE_FLOAT32 {
+            self.bytes / 4
+        } else {
+            0
+        };
         unsafe { slice(self.data.cast(), count as usize) }
     }
 }
@@ -90,7 +102,10 @@ impl Write for Sentence {
 
 /// Sets the error text, cut at its end.
 pub(crate) fn say(sentence: core::fmt::Arguments) {
-    let mut said = Sentence { text: [0; TEXT_BYTES], length: 0 };
+    let mut said = Sentence {
+        text: [0; TEXT_BYTES],
+        length: 0,
+    };
     let _ = said.write_fmt(sentence);
     TEXT.set(said.text);
 }

@@ -26,8 +26,16 @@ impl Parameters {
     /// # Safety
     /// The two are the arguments of `edge_configure`.
     pub unsafe fn open(document: *const u8, bytes: usize) -> Self {
-        let none = Member { key: "", value: "", asked: false };
-        let mut found = Self { members: [none; MOST], count: 0, failed: false };
+        let none = Member {
+            key: "",
+            value: "",
+            asked: false,
+        };
+        let mut found = Self {
+            members: [none; MOST],
+            count: 0,
+            failed: false,
+        };
         let raw: &'static [u8] = core::slice::from_raw_parts(document, bytes);
         let Ok(text) = core::str::from_utf8(raw) else {
             return found.unreadable(0);
@@ -41,11 +49,15 @@ impl Parameters {
 
     /// A number from `low` to `high`.
     pub fn number(&mut self, key: &str, fallback: f64, low: f64, high: f64) -> f64 {
-        let Some(value) = self.ask(key) else { return fallback };
+        let Some(value) = self.ask(key) else {
+            return fallback;
+        };
         match value.parse::<f64>() {
             Ok(number) if is_number(value) && number >= low && number <= high => number,
             _ => {
-                self.refuse(format_args!("parameters.{key}: expected a number {low}..{high}"));
+                self.refuse(format_args!(
+                    "parameters.{key}: expected a number {low}..{high}"
+                ));
                 fallback
             }
         }
@@ -53,11 +65,15 @@ impl Parameters {
 
     /// A whole number from `low` to `high`.
     pub fn whole(&mut self, key: &str, fallback: u32, low: u32, high: u32) -> u32 {
-        let Some(value) = self.ask(key) else { return fallback };
+        let Some(value) = self.ask(key) else {
+            return fallback;
+        };
         match value.parse::<u32>() {
             Ok(number) if is_number(value) && number >= low && number <= high => number,
             _ => {
-                self.refuse(format_args!("parameters.{key}: expected a whole number {low}..{high}"));
+                self.refuse(format_args!(
+                    "parameters.{key}: expected a whole number {low}..{high}"
+                ));
                 fallback
             }
         }
@@ -71,20 +87,33 @@ impl Parameters {
                 self.refuse(format_args!("parameters.{}: no such parameter", member.key));
             }
         }
-        if self.failed { abi::ERROR_PARAMETERS } else { abi::OK }
+        if self.failed {
+            abi::ERROR_PARAMETERS
+        } else {
+            abi::OK
+        }
     }
 
     fn ask(&mut self, key: &str) -> Option<&'static str> {
-        let member = self.members[..self.count].iter_mut().find(|member| member.key == key)?;
+        let member = self.members[..self.count]
+            .iter_mut()
+            .find(|member| member.key == key)?;
         member.asked = true;
         Some(member.value)
     }
 
     fn keep(&mut self, key: &'static str, value: &'static str) -> Option<()> {
-        if self.members[..self.count].iter().any(|member| member.key == key) {
+        if self.members[..self.count]
+            .iter()
+            .any(|member| member.key == key)
+        {
             self.refuse(format_args!("parameters.{key}: stands twice"));
         }
-        *self.members.get_mut(self.count)? = Member { key, value, asked: false };
+        *self.members.get_mut(self.count)? = Member {
+            key,
+            value,
+            asked: false,
+        };
         self.count += 1;
         Some(())
     }
@@ -97,7 +126,10 @@ impl Parameters {
     }
 
     fn unreadable(mut self, at: usize) -> Self {
-        self.refuse(format_args!("configuration, byte {}: not JSON that this guest takes", at as u32));
+        self.refuse(format_args!(
+            "configuration, byte {}: not JSON that this guest takes",
+            at as u32
+        ));
         self.count = 0;
         self
     }

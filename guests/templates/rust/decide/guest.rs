@@ -18,17 +18,20 @@ unsafe extern "C" fn edge_configure(document: *const u8, bytes: usize) -> i32 {
 
 #[no_mangle]
 extern "C" fn decide(call: &mut abi::DecideCall) -> i32 {
-    let bad = call.defect_count >= LIMIT.get();
-    let row = if bad { REJECTS_IN_A_ROW.get().saturating_add(1) } else { 0 };
-    REJECTS_IN_A_ROW.set(row);
-    call.verdict = if bad { abi::VERDICT_REJECT } else { abi::VERDICT_PASS };
-    call.reason = reason(match row {
-        0 => "ok",
-        _ if row >= SERIES.get() => "series",
-        _ => "defect",
-    });
-    call.score = call.defects().first().map_or(0.0, |strongest| strongest.score);
+    let strongest = call.defects().first();
+    call.score = strongest.map_or(0.0, |defect| defect.score);
     call.action_count = 0;
+    if call.defect_count < LIMIT.get() {
+        REJECTS_IN_A_ROW.set(0);
+        call.verdict = abi::VERDICT_PASS;
+        call.reason = reason("ok");
+        return abi::OK;
+    }
+    let row = REJECTS_IN_A_ROW.get().saturating_add(1);
+    let series = row >= SERIES.get();
+    REJECTS_IN_A_ROW.set(row);
+    call.verdict = abi::VERDICT_REJECT;
+    call.reason = reason(if series { "series" } else { "defect" });
     abi::OK
 }
 
@@ -44,10 +47,9 @@ unsafe extern "C" fn edge_state_save(blob: *mut [u32; 2], capacity: usize) -> i3
 
 #[no_mangle]
 unsafe extern "C" fn edge_state_restore(blob: *const [u32; 2], bytes: usize) -> i32 {
-    let state = if bytes == 8 { blob.read_unaligned() } else { [0, 0] };
-    if state[0] != 1 {
+    if bytes != 8 || blob.read_unaligned()[0] != 1 {
         return fail(abi::ERROR_INPUT, "the state is not of version 1");
     }
-    REJECTS_IN_A_ROW.set(state[1]);
+    REJECTS_IN_A_ROW.set(blob.read_unaligned()[1]);
     abi::OK
 }

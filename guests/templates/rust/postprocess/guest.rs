@@ -16,7 +16,7 @@ unsafe extern "C" fn edge_configure(document: *const u8, bytes: usize) -> i32 {
 #[no_mangle]
 extern "C" fn postprocess(call: &mut abi::PostprocessCall) -> i32 {
     let output = match call.outputs() {
-        [one] if one.dtype == abi::DTYPE_FLOAT32 && one.rank == 3 && one.dims[0] == 1 && one.dims[2] == 6 => one,
+        [one] if one.is_floats(&[1, 0, 6]) => one,
         _ => return fail(abi::ERROR_INPUT, "expected one float32 output [1, rows, 6]"),
     };
     let (t, defects) = (call.transform, call.defects());

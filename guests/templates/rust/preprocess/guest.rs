@@ -17,25 +17,36 @@ unsafe extern "C" fn edge_configure(document: *const u8, bytes: usize) -> i32 {
 #[no_mangle]
 extern "C" fn preprocess(call: &mut abi::PreprocessCall) -> i32 {
     let frame = call.frame;
-    if frame.data.is_null() || frame.width == 0 || frame.height == 0 || frame.format == abi::FORMAT_NONE {
+    if frame.data.is_null()
+        || frame.width == 0
+        || frame.height == 0
+        || frame.format == abi::FORMAT_NONE
+    {
         return fail(abi::ERROR_INPUT, "there is no frame");
     }
-    let channels = if frame.format == abi::FORMAT_GRAY8 { 1 } else { 3 };
+    let channels = if frame.format == abi::FORMAT_GRAY8 {
+        1
+    } else {
+        3
+    };
     let input = match call.inputs() {
-        [one] if one.dtype == abi::DTYPE_FLOAT32
-            && one.rank == 4
-            && one.dims[0] == 1
-            && one.dims[1] == channels => one,
-        _ => return fail(
-            abi::ERROR_INPUT,
-            "expected one float32 input [1, channels of the frame, height, width]",
-        ),
+        [one] if one.is_floats(&[1, channels, 0, 0]) => one,
+        _ => {
+            return fail(
+                abi::ERROR_INPUT,
+                "expected one float32 input [1, channels of the frame, height, width]",
+            )
+        }
     };
     let (height, width) = (input.dims[2], input.dims[3]);
     let scale = SCALE.get();
     let planes = input.floats().chunks_exact_mut((height * width) as usize);
     for (channel, plane) in (0..channels).zip(planes) {
-        let from = if frame.format == abi::FORMAT_BGR8 { 2 - channel } else { channel };
+        let from = if frame.format == abi::FORMAT_BGR8 {
+            2 - channel
+        } else {
+            channel
+        };
         for (y, line) in (0..height).zip(plane.chunks_exact_mut(width as usize)) {
             let row = frame.row(nearest(y, frame.height, height), channels);
             for (x, out) in (0..width).zip(line) {
