@@ -1,6 +1,7 @@
 """Running the collector: its signals, its tasks, and what ends it."""
 
 import asyncio
+import math
 import signal
 from typing import Any, Final
 
@@ -89,13 +90,14 @@ async def _run(
         else:
             notifier.status(collector.trouble or "collecting")
 
+    watchdog_s = notifier.watchdog_interval_s or math.inf
     collector.start()
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(collector.session.run(), name="session"),
                 tasks.create_task(collector.keep_receipting(), name="receipts"),
-                tasks.create_task(collector.keep_watch(on_look), name="watch"),
+                tasks.create_task(collector.keep_watch(on_look, watchdog_s), name="watch"),
             ]
             await stop
             notifier.stopping("draining")

@@ -99,13 +99,19 @@ class Collector:
             await asyncio.sleep(self._config.collect.receipt_interval_s)
             self._send_receipts()
 
-    async def keep_watch(self, on_look: Callable[[], None]) -> None:
-        """Look for silence and gaps, and say how we are; until cancelled."""
+    async def keep_watch(self, on_look: Callable[[], None], longest_s: float) -> None:
+        """Look for silence and gaps, and say how we are; until cancelled.
+
+        Args:
+            on_look: Called each time.
+            longest_s: Between two looks, where the config would have it longer.
+        """
+        pause_s = min(self._config.collect.status_interval_s, longest_s)
         while True:
             self._look()
             self._say_status()
             on_look()
-            await asyncio.sleep(self._config.collect.status_interval_s)
+            await asyncio.sleep(pause_s)
 
     async def close(self, grace_s: float) -> None:
         """Commit what came, receipt it, and say goodbye."""
@@ -277,7 +283,11 @@ class Collector:
 
     def _look(self) -> None:
         if changed := self._watch.take_changed():
-            self._keeping.ask(lambda store: store.note_devices(changed), self._announce)
+            self._keeping.ask(
+                lambda store: store.note_devices(changed),
+                self._announce,
+                lambda: self._watch.give_back(changed),
+            )
         raised, ended = self._watch.alarms(time.monotonic())
 
         def told(taken: Taken) -> None:

@@ -24,6 +24,8 @@ from edge.fleet.store import Store
 MAX_BATCH: Final = 256
 MAX_WAITING: Final = 4_096
 """Records that came and are not committed; the broker sends 64 ahead of our acknowledgements."""
+MAX_ASKED: Final = 256
+"""Questions not answered yet."""
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0
 
@@ -38,6 +40,7 @@ class _Came(msgspec.Struct, frozen=True):
 
 class _Ask(msgspec.Struct, frozen=True):
     act: Callable[[Store], Callable[[], None]]
+    on_failed: Callable[[], None]
 
 
 class _Stop(msgspec.Struct, frozen=True):
@@ -66,6 +69,7 @@ class Keeping:
         self._asks: deque[_Ask] = deque()
         self._stopping = False
         self._put = self._done = 0
+        self._asked = self._answered = 0
         self._retry_s = _FIRST_RETRY_S
         self._retry_at = 0.0
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
@@ -87,13 +91,22 @@ class Keeping:
         self._inbox.put(_Came(arrival, on_done))
         return True
 
-    def ask(self, act: Callable[[Store], _Found], on_found: Callable[[_Found], None]) -> None:
-        """Have something else done; where the store fails, `on_found` is not called."""
+    def ask(
+        self,
+        act: Callable[[Store], _Found],
+        on_found: Callable[[_Found], None],
+        on_failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have something else done; where the store fails, or is asked too much, `on_failed`."""
 
         def answer(store: Store) -> Callable[[], None]:
             return partial(on_found, act(store))
 
-        self._inbox.put(_Ask(answer))
+        if self._asked - self._answered >= MAX_ASKED:
+            on_failed()
+            return
+        self._asked += 1
+        self._inbox.put(_Ask(answer, on_failed))
 
     def close(self) -> None:
         """Commit what waits if that works at once, and end. Blocks."""
@@ -153,9 +166,15 @@ class Keeping:
         for _ in range(len(self._asks)):
             ask = self._asks.popleft()
             try:
-                self._deliver(ask.act(self._store))
+                answer = ask.act(self._store)
             except StorageError as failed:
                 self.trouble = str(failed)
+                answer = ask.on_failed
+            else:
+                if not self._backlog:
+                    self.trouble = ""
+            self._answered += 1
+            self._deliver(answer)
 
     def _deliver(self, call: Callable[[], None]) -> None:
         # A loop that was closed raises RuntimeError: nobody is left who could be told.

@@ -15,7 +15,7 @@ from ledgers import Line
 
 from edge.ledger.ledger import Ledger
 
-CYCLES = 20
+CYCLES = 12
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "fsync", "unlink", "pread64", "write")
 """The steps of a commit and its acknowledgement, of opening, of a checkpoint."""
 
