@@ -27,7 +27,7 @@ ROOT: Final = HERE.parents[1]
 
 SHARES: Final = {
     "modules": 2,
-    "answers": 20,
+    "answers": 15,
     "parameters": 6,
     "frame-headers": 10,
     "topics": 10,
@@ -43,6 +43,9 @@ SHARES: Final = {
     "ledger-records": 8,
     "worker-channel": 6,
     "images": 3,
+    "parameter-schemas": 2,
+    "collected-records": 2,
+    "notes": 1,
 }
 """Hundredths of the cases: more where a case is quick, and where the host is nearest."""
 

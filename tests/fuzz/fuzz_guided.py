@@ -32,6 +32,9 @@ PARSERS: Final = (
     "ledger-records",
     "worker-channel",
     "images",
+    "parameter-schemas",
+    "collected-records",
+    "notes",
 )
 
 

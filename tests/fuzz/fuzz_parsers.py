@@ -4,6 +4,7 @@ A parser takes any bytes and either returns or raises an error that its room pro
 valid inputs: what mutation, and coverage guidance, begin with.
 """
 
+import base64
 import json
 import tomllib
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from edge import config
 from edge.config import Binding, ClockSection, DeviceConfig
 from edge.contracts.frame import ContentType, Encoding, PixelFormat, parse_content_type
 from edge.contracts.messages import Judge, Loaded
+from edge.contracts.parameters import Names, findings, read_schema
 from edge.contracts.plan import ImagePlan
 from edge.contracts.verdict import Reason
 from edge.daemon import signals
@@ -28,8 +30,9 @@ from edge.deployment.card import Card
 from edge.deployment.manifest import Manifest
 from edge.deployment.schema import parse
 from edge.errors import ConfigError, DecodeError, EdgeError, TransportError
+from edge.fleet import arrivals
 from edge.inference.screen import screen
-from edge.ledger import record
+from edge.ledger import note, record
 from edge.mqtt.messages import Incoming, Receipt
 from edge.mqtt.topics import TopicTemplate, matches
 from edge.pipeline.decode import decode
@@ -249,6 +252,34 @@ def _records() -> Parser:
     return Parser(read, [json.dumps(whole).encode(), b'{"v":1,"type":"override"}'])
 
 
+def _schemas() -> Parser:
+    """A guest's schema of its parameters, and values held to it: both are someone else's."""
+    names = Names(("open", "short"), ("signal.lamp",), ("action.reject",))
+    values = {"score": 0.5, "reject": "x", "signals": [{"signal": "signal.lamp", "min": 1}]}
+
+    def read(text: bytes) -> None:
+        for found in findings(read_schema(text, "fuzz"), values, names):
+            assert str(found)
+
+    paths = sorted((ROOT / "guests").glob("*/parameters.json"))
+    return Parser(read, [path.read_bytes() for path in paths])
+
+
+def _collected() -> Parser:
+    body = {"v": 2, "device": "box1", "ledger": "00" * 16, "seq": 1, "prev": "00" * 32}
+    return Parser(
+        lambda content: arrivals.record("box1", content, 1 << 16),
+        [json.dumps(body).encode()],
+        (arrivals.RefusedError,),
+    )
+
+
+def _notes() -> Parser:
+    text = "edge.example/box1\n42\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n"
+    signature = base64.b64encode(bytes(68)).decode()
+    return Parser(note.parse, [f"{text}\u2014 edge.example/box1 {signature}\n".encode()])
+
+
 def _channel() -> Parser:
     stream = head(Judge(1, ContentType(), 5, 6), 4) + b"body" + head(Loaded("cpu", {"model": 1.0}))
 
@@ -309,4 +340,7 @@ PARSERS: Final[dict[str, Callable[[], Parser]]] = {
     "ledger-records": _records,
     "worker-channel": _channel,
     "images": _images,
+    "parameter-schemas": _schemas,
+    "collected-records": _collected,
+    "notes": _notes,
 }
