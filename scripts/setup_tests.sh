@@ -34,6 +34,9 @@ if [ -n "$packages" ]; then
         for package in $packages; do
             $as_root apt-get -qq install -y --no-install-recommends "$package" >/dev/null || true
         done
+        # Releases after bookworm have the compiled library instead of the compiler with its sources.
+        has_toolchain rust ||
+            $as_root apt-get -qq install -y --no-install-recommends rustc libstd-rust-dev-wasm32 >/dev/null || true
     fi
 fi
 

@@ -186,3 +186,17 @@ def _layout(struct: type[abi.Struct]) -> StructLayout:
     return StructLayout(
         struct.__name__, meaning, ctypes.sizeof(struct), ctypes.alignment(struct), tuple(fields)
     )
+
+
+def typed_constants(abi_schema: Schema) -> list[str]:
+    """The constants as Rust and Zig both write them, one text a group."""
+    groups = []
+    for group in abi_schema.constants:
+        lines = [f"// {group.meaning}"]
+        for name, value in group.values.items():
+            if name in abi_schema.errors:
+                lines.append(f"/// {abi_schema.errors[name]}")
+            kind = "i32" if name == "OK" or value < 0 else "u32"
+            lines.append(f"pub const {name}: {kind} = {value};")
+        groups.append("\n".join(lines) + "\n")
+    return groups

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edge.wasm.bindings.layout import Schema, StructLayout
+from edge.wasm.bindings.layout import Schema, StructLayout, typed_constants
 
 _TARGETS: Final = {"bytes": "?[*]const u8", "any": "?*anyopaque"}
 _HEAD: Final = """\
@@ -16,15 +16,7 @@ _HEAD: Final = """\
 
 def render(abi_schema: Schema) -> str:
     """The Zig module: constants, structs, and their layouts asserted at comptime."""
-    parts = [_HEAD.format(version=abi_schema.version)]
-    for group in abi_schema.constants:
-        lines = [f"// {group.meaning}"]
-        for name, value in group.values.items():
-            if name in abi_schema.errors:
-                lines.append(f"/// {abi_schema.errors[name]}")
-            kind = "i32" if name == "OK" or value < 0 else "u32"
-            lines.append(f"pub const {name}: {kind} = {value};")
-        parts.append("\n".join(lines) + "\n")
+    parts = [_HEAD.format(version=abi_schema.version), *typed_constants(abi_schema)]
     reasons = ", ".join(f'"{reason}"' for reason in abi_schema.reserved_reasons)
     parts.append(
         "/// Reasons that only the host gives; a guest that returns one breaks the ABI.\n"
