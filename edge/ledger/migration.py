@@ -39,7 +39,7 @@ def migrate(database: sqlite3.Connection, tables: Mapping[str, str]) -> None:
     A record of an altered ledger gets the leaf that its bytes have now: the chain shows it still.
 
     Raises:
-        StorageError: It does not say where it begins and ends.
+        DamagedError: It does not say where it begins and ends.
     """
     database.execute("BEGIN IMMEDIATE")
     try:

@@ -110,7 +110,7 @@ class Store:
                 self._limit()
                 marks = self._marks()
                 self.anchor, self.receipt, self.head = (marks[name] for name in schema.MARKS)
-                self._tree = Tree(self._database, self.head.seq)
+                self._tree = self._read_tree()
                 self._signing = Signing(self._database, origin(device, self.ledger), keys)
                 self._check_tail()
         except BaseException:
@@ -362,6 +362,12 @@ class Store:
         if set(marks) != set(schema.MARKS):
             raise DamagedError(f"{self.path}: its marks are {sorted(marks)}: it is damaged")
         return marks
+
+    def _read_tree(self) -> Tree:
+        try:
+            return Tree(self._database, self.head.seq)
+        except DamagedError as damage:
+            raise DamagedError(f"{self.path}: {damage} ({_REMEDY})") from damage
 
     def _check_tail(self) -> None:
         """Compare the last records with each other and with the mark, before adding to them."""

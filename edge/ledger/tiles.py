@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from edge.errors import StorageError
+from edge.errors import DamagedError, StorageError
 from edge.ledger.merkle import EMPTY_ROOT, HASH_BYTES, root_of
 
 HEIGHT: Final = 8
@@ -47,7 +47,7 @@ class Edge:
         rows: Hashes of these tiles, from level 0 up.
 
     Raises:
-        StorageError: They are not as many as this size has.
+        DamagedError: They are not as many as this size has.
     """
 
     def __init__(self, size: int = 0, rows: Sequence[Sequence[bytes]] = ()) -> None:
@@ -59,7 +59,7 @@ class Edge:
         self._rows += [[] for _ in range(levels - len(self._rows))]
         for level, row in enumerate(self._rows):
             if len(row) != width(size, level):
-                raise StorageError(
+                raise DamagedError(
                     f"the tree of {size} leaves has {len(row)} hashes in its last tile of level "
                     f"{level}, and {width(size, level)} belong there"
                 )

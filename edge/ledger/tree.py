@@ -59,7 +59,7 @@ class Tree:
         edge: What it grows from, as committed.
 
     Raises:
-        StorageError: Its rows are not those of so many records.
+        DamagedError: Its rows are not those of so many records.
     """
 
     def __init__(self, database: sqlite3.Connection, size: int) -> None:
@@ -111,7 +111,7 @@ def read_edge(database: sqlite3.Connection, size: int) -> Edge:
     """Return the edge as it is stored.
 
     Raises:
-        StorageError: Its rows are not those of so many records.
+        DamagedError: Its rows are not those of so many records.
     """
     rows: list[list[bytes]] = []
     for level, n, one in database.execute("SELECT level, n, hash FROM edge ORDER BY level, n"):
