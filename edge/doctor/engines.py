@@ -10,12 +10,17 @@ from edge.contracts.plan import PipelinePlan
 from edge.doctor.check import Check, finding, ok, unknown
 from edge.errors import TrialError
 from edge.inference.trial import Request, offered, trial
+from edge.wasm.sandbox import Code
+from edge.wasm.script import COMPONENT_HEAD
 
 RUNS: Final = 20
 TRIAL_S: Final = 120.0
 _COMPILE_S: Final = 60.0
 _COMPILE_LIMITS: Final = ("30", "1024", "128")
 """Seconds of CPU, MiB of memory, MiB of output."""
+_SCRIPT_S: Final = 300.0
+_SCRIPT_LIMITS: Final = ("180", "3072", "128")
+"""A script brings its interpreter: 11 s of a desktop core."""
 _ONE_FUNCTION: Final = bytes.fromhex(
     "0061736d 01000000"  # magic and version
     "01 05 01 60 00 01 7f"  # one type: () -> i32
@@ -84,28 +89,33 @@ def _model(plan: PipelinePlan) -> Check:
 def guests(plans: tuple[PipelinePlan, ...]) -> Check:
     """Compile one function, then each guest: may this process make machine code?"""
     name = "wasm.compile"
+    programs = {plan.preprocess.path for plan in plans if plan.graph}
     paths = {
         guest.path for plan in plans for guest in (plan.preprocess, plan.postprocess, plan.decide)
     }
-    modules = [("one function", _ONE_FUNCTION)]
+    modules = [("one function", _ONE_FUNCTION, Code.PLAIN)]
     try:
-        modules += [(Path(path).name, Path(path).read_bytes()) for path in sorted(paths)]
+        for path in sorted(paths):
+            wasm = Path(path).read_bytes()
+            kind = Code.SCRIPT if wasm.startswith(COMPONENT_HEAD) else Code.PLAIN
+            modules.append((Path(path).name, wasm, Code.PROGRAM if path in programs else kind))
     except OSError as failed:
         return unknown(name, f"{failed.filename}: {failed.strerror}")
     native_bytes = 0
-    for title, wasm in modules:
+    for title, wasm, code in modules:
+        most_s, limits = (
+            (_SCRIPT_S, _SCRIPT_LIMITS) if code is Code.SCRIPT else (_COMPILE_S, _COMPILE_LIMITS)
+        )
         try:
             done = subprocess.run(
-                [sys.executable, "-I", "-m", "edge.wasm.compile", *_COMPILE_LIMITS],
+                [sys.executable, "-I", "-m", "edge.wasm.compile", *limits, code],
                 input=wasm,
                 capture_output=True,
-                timeout=_COMPILE_S,
+                timeout=most_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return finding(
-                name, f"{title}: did not compile in {_COMPILE_S:g} s", "free the processor"
-            )
+            return finding(name, f"{title}: did not compile in {most_s:g} s", "free the processor")
         if done.returncode or not done.stdout:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
             return finding(
