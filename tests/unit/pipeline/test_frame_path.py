@@ -153,6 +153,27 @@ def test_a_successor_goes_on_where_the_policy_stopped(
     assert (judged.score, judged.policy) == (0.08, PolicyState(8, struct.pack("<i", 8)))
 
 
+def test_a_judgement_says_from_which_state_it_was_made(counting: Bench) -> None:
+    first, second = counting.judge(), counting.judge()
+    assert first.before == PolicyState()
+    assert second.before == first.policy
+    counting.trap()
+    assert counting.judge().before == second.policy
+
+
+def test_a_path_takes_up_any_earlier_or_later_state(counting: Bench) -> None:
+    judged = [counting.judge() for _ in range(4)]
+    for each in (judged[2], judged[0], judged[3], judged[3], judged[1]):
+        counting.path.take_up(each.before)
+        again = counting.judge()
+        assert (again.score, again.policy) == (each.score, each.policy)
+
+
+def test_findings_have_a_digest_that_tells_more_than_their_rounded_numbers(bench: Bench) -> None:
+    good, bad, same = bench.judge(), bench.judge(1, "short"), bench.judge(1, "short")
+    assert bad.findings == same.findings != good.findings
+
+
 def test_a_state_that_the_policy_cannot_read_is_dropped_and_said(
     shared_engine: GuestEngine, counting_folder: Path
 ) -> None:
