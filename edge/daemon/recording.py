@@ -91,7 +91,7 @@ class Recording:
         self._counters = counters
         self._on_change = on_change
         self._kept_back: deque[tuple[Entry, Callable[[], None]]] = deque()
-        self._unsettled: deque[tuple[str, str, Callable[[], None]]] = deque()
+        self._unsettled: deque[tuple[str, str, Callable[[], None]]] = deque(maxlen=MAX_KEPT_BACK)
         self._refused_receipt = ""
         self._throttle = Throttle(time.monotonic_ns)
         self._section = section
