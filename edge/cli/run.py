@@ -7,6 +7,7 @@ import sys
 
 from edge import config
 from edge.cli.arguments import add_config, add_deployment
+from edge.contracts.plan import PipelinePlan
 from edge.daemon.running import supervise
 from edge.deployment.folder import load_folder, plans
 from edge.errors import ConfigError, DeploymentError
@@ -30,8 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config, tuple(arguments.overrides))
     journal = log.goes_to_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno())
     log.configure(settings.log, tty=sys.stderr.isatty(), journal=journal)
-    if arguments.deployment is None:
-        raise ConfigError("--deployment", "no deployment to run", "give --deployment DIR")
+    pipelines = _local(arguments, settings) if arguments.deployment else None
+    with Notifier.from_environment(os.environ, os.getpid()) as notifier:
+        asyncio.run(supervise(settings, pipelines, notifier))
+    return 0
+
+
+def _local(
+    arguments: argparse.Namespace, settings: config.DeviceConfig
+) -> tuple[PipelinePlan, ...]:
     if not arguments.allow_unsigned:
         raise ConfigError(
             "--deployment",
@@ -39,9 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
             "add --allow-unsigned to run it all the same",
         )
     try:
-        pipelines = plans(load_folder(arguments.deployment), settings)
+        return plans(load_folder(arguments.deployment), settings)
     except DeploymentError as unfit:
         raise ConfigError("--deployment", str(unfit)) from unfit
-    with Notifier.from_environment(os.environ, os.getpid()) as notifier:
-        asyncio.run(supervise(settings, pipelines, notifier))
-    return 0

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,27 @@ import structlog
 from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.supervisor import Supervisor
-from edge.errors import ConfigError, EdgeError
+from edge.deployment.folder import plans as plans_of
+from edge.deployment.installed import FOLDER, Installed
+from edge.errors import ConfigError, DeploymentError, EdgeError, StorageError
 from edge.observability.systemd import Notifier
 
 log = structlog.get_logger("edge.daemon")
 
 
 async def supervise(
-    config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: Notifier
+    config: DeviceConfig, plans: tuple[PipelinePlan, ...] | None, notifier: Notifier
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
+    Args:
+        config: The device config.
+        plans: Of a local deployment folder; None: what is installed on this device, kept up to date
+            from its repository.
+        notifier: The line to systemd.
+
     Raises:
-        ConfigError: The storage folder cannot be used.
+        ConfigError: The storage folder cannot be used, or there is nothing to run.
         DaemonBugError: Something failed that nobody foresaw; it was logged.
     """
     with _storage(config.storage.path):
@@ -45,13 +54,18 @@ class DaemonBugError(EdgeError):
     """The daemon cannot go on as promised; systemd starts the next one."""
 
 
-async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: Notifier) -> None:
+async def _run(
+    config: DeviceConfig, plans: tuple[PipelinePlan, ...] | None, notifier: Notifier
+) -> None:
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
     loop.set_exception_handler(_fail_by(stop))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _resolve, stop)
-    supervisor = Supervisor(config, plans, notifier)
+    installed = None
+    if plans is None:
+        installed, plans = _installed(config)
+    supervisor = Supervisor(config, plans, notifier, installed)
     await supervisor.prepare()
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -61,11 +75,36 @@ async def _run(config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: 
             tasks.create_task(supervisor.keep_control(), name="control"),
             tasks.create_task(supervisor.keep_leases(), name="actions"),
             tasks.create_task(supervisor.lineup.keep(), name="workers"),
+            tasks.create_task(supervisor.keep_deployments(), name="deployments"),
         ]
         await stop
         await supervisor.drain()
         for task in reversed(running):
             task.cancel()
+
+
+def _installed(config: DeviceConfig) -> tuple[Installed, tuple[PipelinePlan, ...]]:
+    """What this device is to run, and the pipelines of it; none where there is nothing yet."""
+    try:
+        installed = Installed(
+            config.storage.path / FOLDER, config.updates.store_bytes, time.time_ns
+        )
+        loaded = installed.start()
+    except StorageError as unusable:
+        raise ConfigError("storage.path", str(unusable)) from unusable
+    except DeploymentError as unfit:
+        # Nothing that is left can be loaded: it is fetched anew, and until then nothing runs.
+        log.error("deployment_unreadable", detail=str(unfit))
+        loaded = None
+    if loaded is not None:
+        return installed, plans_of(loaded, config)
+    if not config.updates.repository:
+        raise ConfigError(
+            "updates.repository",
+            "is not set, and no deployment is installed: there is nothing to run",
+            "set it, or give --deployment DIR",
+        )
+    return installed, ()
 
 
 def _resolve(stop: asyncio.Future[None]) -> None:

@@ -74,7 +74,7 @@ class Installed:
         self._write(after)
         return after
 
-    def pin(self, pinned: bool) -> None:
+    def pin(self, *, pinned: bool) -> None:
         """Take no deployment but by hand, or take them again.
 
         Raises:

@@ -121,6 +121,20 @@ class Rates:
         """Frames that were judged, and not answered by the fail-safe."""
         return sum(self._scores)
 
+    def as_figures(self) -> dict[str, Any]:
+        """Return it as plain figures, for the journal."""
+        return {"rejects": self.rejects, "frames": self.frames, "scores": list(self._scores)}
+
+    @classmethod
+    def of_figures(cls, figures: dict[str, Any] | None) -> "Rates | None":
+        """Return what `as_figures` gave; None where nothing, or something else, was kept."""
+        if not figures or len(figures.get("scores", ())) != _BINS:
+            return None
+        rates = cls()
+        rates.frames, rates.rejects = int(figures["frames"]), int(figures["rejects"])
+        rates._scores = [int(count) for count in figures["scores"]]
+        return rates
+
     def shift(self, other: "Rates") -> float:
         """Kolmogorov and Smirnov's statistic of the two distributions of the score, 0..1."""
         if not self.judged or not other.judged:
