@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from edge.errors import DamagedError
-from edge.ledger import lookup, schema
+from edge.ledger import lookup, schema, tail
 from edge.ledger import record as records
 from edge.ledger.checkpoint import origin
 from edge.ledger.entry import Correction, Entry
@@ -33,10 +33,7 @@ from edge.ledger.record import Pending
 from edge.ledger.reserve import RESERVE_BYTES
 from edge.ledger.schema import FullError, Lock
 from edge.ledger.signing import NO_KEYS, Kept, Keys, Signing
-from edge.ledger.tree import Tree
 
-TAIL_RECORDS: Final = 256
-"""Records whose chain is checked when a ledger is opened; `edge ledger verify` checks all."""
 PRUNE_RECORDS: Final = 500
 """Records pruned in one transaction: 5 to 10 ms, which new records may have to wait."""
 _HIGH_WATER: Final = 0.9
@@ -108,11 +105,10 @@ class Store:
         try:
             with self._errors():
                 self._limit()
-                marks = self._marks()
-                self.anchor, self.receipt, self.head = (marks[name] for name in schema.MARKS)
-                self._tree = self._read_tree()
+                marks = tail.marks(self._database, self.path)
+                self.anchor, self.receipt, self.head = (Mark(*marks[n]) for n in schema.MARKS)
+                self._tree = tail.tree(self._database, self.path, marks["anchor"], marks["head"])
                 self._signing = Signing(self._database, origin(device, self.ledger), keys)
-                self._check_tail()
         except BaseException:
             self.close()
             raise
@@ -268,7 +264,7 @@ class Store:
             ).fetchall()
             newest_to_go = self.head.seq - self._retention.max_records
             oldest_kept_ns = now_ns - self._retention.max_age_s * 1_000_000_000
-            cramped = full or self._used_bytes() > _HIGH_WATER * self._retention.max_bytes
+            cramped = full or self.used_bytes() > _HIGH_WATER * self._retention.max_bytes
             last: Mark | None = None
             for seq, at_ns, head in rows:
                 if not (cramped or seq <= newest_to_go or at_ns < oldest_kept_ns):
@@ -313,7 +309,11 @@ class Store:
     def used_bytes(self) -> int:
         """Return what the database takes of its quota."""
         with self._errors():
-            return self._used_bytes()
+            size, count, free = (
+                self._database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+        return int(size * (count - free))
 
     def _insert(self, row: tuple[object, ...]) -> bool:
         done = self._database.execute(
@@ -344,55 +344,10 @@ class Store:
             raise DamagedError(f"{self.path}: record {seq} is missing (run `edge ledger verify`)")
         return bytes(row[0])
 
-    def _used_bytes(self) -> int:
-        size, count, free = (
-            self._database.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_size", "page_count", "freelist_count")
-        )
-        return int(size * (count - free))
-
     def _limit(self) -> None:
         size = self._database.execute("PRAGMA page_size").fetchone()[0]
         pages = max(self._retention.max_bytes, 1 << 20) // size
         self._database.execute(f"PRAGMA max_page_count={pages}").fetchone()
-
-    def _marks(self) -> dict[str, Mark]:
-        rows = self._database.execute("SELECT name, seq, head FROM mark").fetchall()
-        marks = {name: Mark(seq, head) for name, seq, head in rows}
-        if set(marks) != set(schema.MARKS):
-            raise DamagedError(f"{self.path}: its marks are {sorted(marks)}: it is damaged")
-        return marks
-
-    def _read_tree(self) -> Tree:
-        try:
-            return Tree(self._database, self.head.seq)
-        except DamagedError as damage:
-            raise DamagedError(f"{self.path}: {damage} ({_REMEDY})") from damage
-
-    def _check_tail(self) -> None:
-        """Compare the last records with each other and with the mark, before adding to them."""
-        first = max(self.anchor.seq, self.head.seq - TAIL_RECORDS)
-        seq, head = first, self._head_at(first) if first else records.GENESIS
-        rows = self._database.execute(
-            "SELECT seq, body, head FROM record WHERE seq > ? ORDER BY seq", (first,)
-        )
-        leaves = []
-        for found, body, stored in rows:
-            leaves.append(leaf_hash(body))
-            seq, head = seq + 1, records.linked(head, leaves[-1])
-            if found != seq or stored != head:
-                break
-        else:
-            if Mark(seq, head) == self.head:
-                if self._tree.edge.ends_with(leaves):
-                    return
-                raise DamagedError(
-                    f"{self.path}: the last records are not the last leaves of the Merkle tree; "
-                    f"nothing is added to it ({_REMEDY})"
-                )
-        raise DamagedError(
-            f"{self.path}: the chain breaks at record {seq}; nothing is added to it ({_REMEDY})"
-        )
 
     @contextlib.contextmanager
     def _quota(self) -> Iterator[None]:
@@ -429,9 +384,6 @@ class Store:
             yield
         except sqlite3.Error as failed:
             raise schema.translated(failed, self.path) from failed
-
-
-_REMEDY: Final = "see `edge ledger verify`; restore a backup, or move the folder away to begin anew"
 
 
 def _row(seq: int, prepared: Prepared, body: bytes, head: bytes) -> tuple[object, ...]:
