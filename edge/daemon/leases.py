@@ -72,7 +72,8 @@ class Leases:
         self._counters = counters
         self._leases: dict[str, Lease] = {}
         self._journaled: frozenset[str] = frozenset()
-        self._waiting: list[tuple[str, Callable[[], None]]] = []
+        self._waiting: list[tuple[Lease, Callable[[], None]]] = []
+        self._writing = asyncio.Lock()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._dirty = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -99,29 +100,39 @@ class Leases:
     def hold(self, lease: Lease, send: Callable[[], None]) -> None:
         """Turn an action on, or keep it on: `send` is called when the journal knows of it."""
         self._leases[lease.action] = lease
-        self._end_in(lease, lease.ttl_ms / 1e3, "ttl")
         self._dirty.set()
         if lease.action in self._journaled and not self._waiting:
-            send()
+            self._turn_on(lease, send)
         else:
-            self._waiting.append((lease.action, send))
+            self._waiting.append((lease, send))
 
     async def keep_journal(self) -> None:
         """Write the journal whenever something changed; until cancelled."""
         while True:
             await self._dirty.wait()
-            self._dirty.clear()
-            leases = tuple(self._leases.values())
-            waiting, self._waiting = self._waiting, []
-            try:
-                await asyncio.to_thread(self._write, leases)
-                self._journaled = frozenset(lease.action for lease in leases)
-            except OSError as failed:
-                # The gate must get its message: without the journal only a crash leaves it on.
-                self._counters.count("action_leases_unwritten")
-                log.error("action_lease_unwritten", detail=str(failed))
-            for _, send in waiting:
-                send()
+            async with self._writing:
+                await self._write_once()
+
+    async def _write_once(self) -> None:
+        self._dirty.clear()
+        leases = tuple(self._leases.values())
+        names = frozenset(lease.action for lease in leases)
+        waiting, self._waiting = self._waiting, []
+        self._journaled &= names  # what is about to leave the journal must enter it anew
+        try:
+            await asyncio.to_thread(self._write, leases)
+            self._journaled = names
+        except OSError as failed:
+            # The gate must get its message: without the journal only a crash leaves it on.
+            self._counters.count("action_leases_unwritten")
+            log.error("action_lease_unwritten", detail=str(failed))
+        for lease, send in waiting:
+            self._turn_on(lease, send)
+
+    def _turn_on(self, lease: Lease, send: Callable[[], None]) -> None:
+        send()
+        if self._leases.get(lease.action) is lease:  # its time begins when it is sent
+            self._end_in(lease, lease.ttl_ms / 1e3, "ttl")
 
     def release(self) -> None:
         """Revert everything now: the daemon stops, and no one would later."""
@@ -129,15 +140,14 @@ class Leases:
             self._end_in(lease, None, "stop")
             self._end(lease, "stop")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Write what is still on; the next daemon reverts it."""
         for timer in self._timers.values():
             timer.cancel()
-        if self._dirty.is_set() or self._journaled != self._leases.keys():
-            try:
-                self._write(tuple(self._leases.values()))
-            except OSError as failed:
-                log.error("action_lease_unwritten", detail=str(failed))
+        self._waiting.clear()
+        async with self._writing:
+            if self._dirty.is_set():
+                await self._write_once()
 
     def _end_in(self, lease: Lease, delay_s: float | None, cause: str) -> None:
         if (timer := self._timers.pop(lease.action, None)) is not None:
