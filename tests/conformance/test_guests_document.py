@@ -42,7 +42,7 @@ def test_the_documents_commands_lead_to_a_checked_deployment(tmp_path: Path) -> 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["rust", "go", "zig", "assemblyscript"])
+@pytest.mark.parametrize("name", ["rust", "go", "zig", "assemblyscript", "javascript"])
 def test_each_languages_walk_leads_to_a_changed_guest(name: str, tmp_path: Path) -> None:
     title = need(name).title
     section = LANGUAGES.partition(f"\n### {title}\n")[2].partition("\n### ")[0]

@@ -28,6 +28,41 @@ def escaped(content: bytes) -> str:
     return "".join(f"\\{byte:02x}" for byte in content)
 
 
+STATE: Final = f"""
+  (func $save (result string)
+    (canon lift (core func $i "save") {_OPTIONS}))
+  (func $restore (param "text" string) (result (result (error string)))
+    (canon lift (core func $i "restore") {_OPTIONS}))
+  (instance $state (export "save" (func $save)) (export "restore" (func $restore)))
+  (export "edge:script/state@1.0.0" (instance $state))"""
+COUNTED: Final = '{"verdict":"pass","score":0.0,"reason":"ok"}'
+_DIGIT: Final = _AT + COUNTED.index("0,")
+COUNTING: Final = f"""
+  (global $count (mut i32) (i32.const 0))
+  (func (export "save") (result i32)
+    (i32.store8 (i32.const 512) (i32.add (global.get $count) (i32.const 48)))
+    (i32.store (i32.const 256) (i32.const 512)) (i32.store (i32.const 260) (i32.const 1))
+    (i32.const 256))
+  (func (export "restore") {STRINGS}
+    (global.set $count (i32.sub (i32.load8_u (local.get 0)) (i32.const 48)))
+    (i32.store8 (i32.const {_ROOM}) (i32.const 0)) (i32.const {_ROOM}))"""
+COUNTING_DECIDE: Final = f"""
+  (block $read (loop $next
+    (br_if $read (i32.lt_s (local.get 1) (i32.const 2)))
+    (if (i32.eq (i32.load16_u (local.get 0)) (i32.const 0x3939)) (then unreachable))
+    (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+    (local.set 1 (i32.sub (local.get 1) (i32.const 1)))
+    (br $next)))
+  (global.set $count (i32.add (global.get $count) (i32.const 1)))
+  (i32.store8 (i32.const {_DIGIT}) (i32.add (global.get $count) (i32.const 48)))
+  {text(len(COUNTED))}"""
+
+
+def counting_script() -> bytes:
+    """Scores a tenth more with each frame, which is its state; traps where its record says 99."""
+    return script(COUNTED, decide=COUNTING_DECIDE, core=COUNTING, state=STATE)
+
+
 def script(
     answer: str | bytes = ANSWER,
     *,
@@ -37,6 +72,7 @@ def script(
     core: str = "",
     imports: str = "",
     interface: str = "edge:script/policy@1.0.0",
+    state: str = "",
     decide_type: str = '(param "record" string) (result (result string (error string)))',
 ) -> bytes:
     """A component that answers `answer`, with the given pieces in place of the good ones."""
@@ -56,5 +92,6 @@ def script(
   (func $decide {decide_type}
     (canon lift (core func $i "decide") {_OPTIONS}))
   (instance $policy (export "configure" (func $configure)) (export "decide" (func $decide)))
-  (export "{interface}" (instance $policy)))""")
+  (export "{interface}" (instance $policy))
+  {state})""")
     )
