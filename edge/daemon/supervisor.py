@@ -20,7 +20,9 @@ from edge.daemon.inputs import Inputs
 from edge.daemon.leases import Leases
 from edge.daemon.lineup import Lineup
 from edge.daemon.recording import Recording
+from edge.daemon.rollout import Rollout
 from edge.daemon.throttle import Throttle
+from edge.deployment.installed import Installed
 from edge.errors import ConfigError, StorageError
 from edge.mqtt.messages import Will
 from edge.mqtt.session import Session
@@ -37,10 +39,15 @@ class Supervisor:
         config: The device config.
         plans: The pipelines of the active deployment.
         notifier: The line to systemd.
+        installed: The deployments of this device; None where a local folder runs.
     """
 
     def __init__(
-        self, config: DeviceConfig, plans: tuple[PipelinePlan, ...], notifier: Notifier
+        self,
+        config: DeviceConfig,
+        plans: tuple[PipelinePlan, ...],
+        notifier: Notifier,
+        installed: Installed | None = None,
     ) -> None:
         self._config = config
         self._notifier = notifier
@@ -65,7 +72,19 @@ class Supervisor:
         )
         self._plans = plans
         self._boot_id = f"{config.device.id}-{os.urandom(4).hex()}"
-        self.lineup = Lineup(self._pipeline, self._inputs, config.storage.path / "guests")
+        cache_dir = config.storage.path / "guests"
+        self.lineup = Lineup(self._pipeline, self._inputs, cache_dir)
+        self._rollout: Rollout | None = None
+        if installed is not None:
+            self._rollout = Rollout(
+                config,
+                installed,
+                self.lineup,
+                self.session,
+                self._counters,
+                cache_dir,
+                self._changed.set,
+            )
 
     async def prepare(self) -> None:
         """Take up what the last run left: actions that are on, and verdicts that were given."""
@@ -82,6 +101,11 @@ class Supervisor:
         if self._recording is not None:
             await Control(self._config.storage.path, self._recording.override).serve()
 
+    async def keep_deployments(self) -> None:
+        """Look for updates, and take them; until cancelled."""
+        if self._rollout is not None:
+            await self._rollout.keep()
+
     async def keep_sending(self) -> None:
         """Send records to the cloud until it has receipted them; until cancelled."""
         if self._recording is not None:
@@ -89,8 +113,9 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Whether every pipeline stands and the broker is there."""
-        return self.session.connected and all(pipeline.ready for pipeline in self.lineup)
+        """Whether there is a pipeline, every one stands, and the broker is there."""
+        stand = [pipeline.ready for pipeline in self.lineup]
+        return self.session.connected and bool(stand) and all(stand)
 
     async def keep_status(self) -> None:
         """Publish the retained status on each change and each interval, and feed the watchdog."""
@@ -145,6 +170,8 @@ class Supervisor:
         troubles = [f"{p.plan.name}: {p.trouble}" for p in self.lineup if p.trouble]
         if self._recording is not None and self._recording.trouble:
             troubles.append(f"ledger: {self._recording.trouble}")
+        if not len(self.lineup):
+            troubles.append("no deployment yet")
         if not self.session.connected:
             troubles.append(f"no broker at {self._config.broker.host}:{self._config.broker.port}")
         line = "; ".join(troubles) or f"{len(self.lineup)} pipelines ready"
@@ -166,6 +193,7 @@ class Supervisor:
             "mqtt": {"protocol": self.session.protocol, **self.session.counters},
             "pipelines": {p.plan.name: p.status() for p in self.lineup},
             "references": self._inputs.status(),
+            "deployments": self._rollout.status() if self._rollout else None,
             "ledger": self._recording.status() if self._recording else None,
             "refused_filters": sorted(self.session.refused_filters),
             "actions_held": self._leases.held,
@@ -173,7 +201,7 @@ class Supervisor:
         }
 
     def _pipeline(self, plan: PipelinePlan) -> ActivePipeline:
-        return ActivePipeline(
+        pipeline = ActivePipeline(
             plan,
             self._config,
             self.session,
@@ -185,6 +213,9 @@ class Supervisor:
             self._leases,
             self._changed.set,
         )
+        if self._rollout is not None:
+            pipeline.on_given = self._rollout.given
+        return pipeline
 
     def _open_ledger(self) -> Recording | None:
         if not self._config.ledger.enabled:
@@ -208,6 +239,8 @@ class Supervisor:
     def _connected(self) -> None:
         if self._recording is not None:
             self._recording.connected()
+        if self._rollout is not None:
+            self._rollout.say()
         self._changed.set()
 
     def _disconnected(self, _reason: str) -> None:
