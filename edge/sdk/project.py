@@ -65,6 +65,7 @@ def make(name: str, language: str, role: str, folder: Path) -> Path:
     source = f"{name}.{chosen.suffix}"
     template = shipped.path(f"guests/templates/{language}/{role}/guest.{chosen.suffix}")
     vectors = sorted(shipped.path(f"guests/templates/vectors/{role}").iterdir())
+    parameters = shipped.path(f"guests/templates/parameters/{role}.json")
     readme = shipped.path("guests/templates/README.md").read_text(encoding="utf-8")
     words = {
         "NAME": name,
@@ -78,6 +79,7 @@ def make(name: str, language: str, role: str, folder: Path) -> Path:
     texts = {
         source: template.read_text(encoding="utf-8").replace("NAME", name),
         "README.md": readme,
+        SCHEMA: parameters.read_text(encoding="utf-8").replace("NAME", name),
         PROJECT: f'name = "{name}"\nlanguage = "{language}"\nsource = "{source}"\n'
         f"memory_mib = {chosen.memory_mib[role]} # minimum and maximum at once\n",
         ".gitignore": "*.wasm\n",

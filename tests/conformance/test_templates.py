@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from guest_toolchains import need
 
 from edge import shipped
 from edge.cli.main import main
+from edge.contracts import abi
 from edge.errors import IncompatibleError
 from edge.sdk import project, vectors
 from edge.sdk.languages import (
@@ -27,6 +29,7 @@ from edge.sdk.languages import (
 from edge.sdk.session import Session
 from edge.wasm.engine import GuestEngine
 from edge.wasm.guest import Guest
+from edge.wasm.section import parameter_schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,8 +50,8 @@ def test_a_template_builds_reproducibly_and_passes_its_vectors(
         made = tmp_path / folder / "try-it"
         assert main(["guest", "build", str(made)]) == 0
         assert {each.name for each in made.iterdir()} == {
-            ".gitignore", "README.md", "guest.toml", f"try-it.{language.suffix}", "try-it.wasm",
-            "vectors",
+            ".gitignore", "README.md", "guest.toml", "parameters.json", "try-it.wasm", "vectors",
+            f"try-it.{language.suffix}",
         }  # fmt: skip
         modules.append((made / "try-it.wasm").read_bytes())
     assert modules[0] == modules[-1]
@@ -153,6 +156,22 @@ def test_a_role_that_a_language_does_not_serve_is_refused_with_those_that_do(
     assert "--lang python: serves decide, not preprocess" in said
     assert "c, zig, rust, go, assemblyscript" in said
     assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("role", abi.ROLES)
+def test_what_a_template_refuses_its_carried_schema_refuses_too(role: str, tmp_path: Path) -> None:
+    made = project.make("mine", "c", role, tmp_path)
+    schema = parameter_schema(project.build(made).read_bytes(), "mine")
+    assert schema is not None
+    assert schema["title"] == "Parameters of the guest mine"
+    for file in vectors.files(made / "vectors"):
+        vector = vectors.read(file)
+        document = json.loads(json.dumps(vector.document.parameters))
+        if vector.refused:
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(document, schema)
+        else:
+            jsonschema.validate(document, schema)
 
 
 def test_a_project_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
