@@ -91,7 +91,9 @@ def test_a_full_disk_has_frames_reviewed_and_loses_no_record(disk: Path, tmp_pat
                     ballast = await _until_stuck(disk, line, names)
                     stuck = line.statuses[-1]["ledger"]
                     assert "the disk is full" in stuck["trouble"]
-                    assert stuck["reserve"] is False
+                    await line.status(
+                        lambda s: s["ledger"].get("reserve") is False, "the reserve is told as gone"
+                    )
                     held = await line.play(8)
                     reviewed = await line.all_verdicts(held)
                     assert {(v["verdict"], v["reason"]) for v in reviewed} == {
