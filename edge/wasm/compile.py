@@ -18,7 +18,7 @@ from wasmtime.component import Component
 
 from edge.errors import IncompatibleError
 from edge.wasm import wasi
-from edge.wasm.program_link import link_program
+from edge.wasm.program_link import NN_MODULE, link_program
 from edge.wasm.sandbox import MAX_SCRIPT_BYTES, Code, new_engine
 
 EXIT_REFUSED: Final = 3
@@ -76,6 +76,11 @@ def compile_script(wasm: bytes) -> bytes:
 def _foreign(module: Module) -> str:
     """Name the import that no function stands in for."""
     for wish in module.imports:
+        if wish.module == NN_MODULE:
+            return (
+                f"it imports {wish.module}.{wish.name}: it is a wasi-nn program and no guest; "
+                "a pipeline names it as its program (guests/PROGRAMS.md)"
+            )
         if wish.module != wasi.MODULE or wish.name not in wasi.FUNCTIONS:
             return (
                 f"it imports {wish.module}.{wish.name}; a guest imports nothing, save functions of "
