@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from brokers import until
-from daemons import DEPLOYMENT, TIMED_LAMP, Daemon, line_to
+from daemons import DEPLOYMENT, TIMED_LAMP, Daemon, Line, line_to
 from deployments import with_policy
 from evil_guests import EVIL_LAMP, GOOD_LAMP, growing_policy
 
@@ -22,6 +22,16 @@ OVERRIDES = ("status.interval_s=0.5", TIMED_LAMP, f"limits.worker_memory_mib={LI
 FRAMES = 80
 
 
+async def judged(line: Line) -> None:
+    """Play frames until one is judged; a busy machine may be late for the first."""
+    for _ in range(10):
+        names = await line.play(2, interval_s=0.1)
+        await line.all_verdicts(names)
+        if "ok" in line.reasons(names):
+            return
+    pytest.fail(f"no frame was judged: {dict(line.reasons(names))}")
+
+
 def test_a_worker_that_grows_is_lost_and_the_next_judges(
     mosquitto: LocalBroker, tmp_path: Path
 ) -> None:
@@ -34,8 +44,7 @@ def test_a_worker_that_grows_is_lost_and_the_next_judges(
         async with line_to(mosquitto) as line:
             first = daemon.worker()
             line.lamp(GOOD_LAMP)
-            await line.all_verdicts(before := await line.play(3))
-            assert "ok" in line.reasons(before)
+            await judged(line)
             line.lamp(EVIL_LAMP)
             # Page faults by the hundred thousand slow down the whole machine: each frame has its
             # one verdict, but this test does not hold its time.
@@ -57,8 +66,7 @@ def test_a_worker_that_grows_is_lost_and_the_next_judges(
             assert "SIGKILL" in said
             line.lamp(GOOD_LAMP)
             await line.box_ready()
-            await line.all_verdicts(after := await line.play(5))
-            assert "ok" in line.reasons(after)
+            await judged(line)
             assert daemon.worker() != first
             assert resident_mib(daemon.worker()) < LIMIT_MIB
 
