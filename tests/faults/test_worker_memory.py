@@ -51,8 +51,6 @@ def test_a_worker_that_grows_is_lost_and_the_next_judges(
             names = await line.play(FRAMES)
             await line.all_verdicts(names)
             assert {line.judgements(name) for name in names} == {1}
-            reasons = line.reasons(names)
-            assert reasons.keys() & {"worker-lost", "not-ready"}, reasons
             daemon.logged("worker_lost")
             status = await line.status(
                 lambda s: any(
