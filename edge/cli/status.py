@@ -70,6 +70,7 @@ class PipelineStatus(msgspec.Struct, frozen=True):
     worker_pid: int = 0
     unanswered: int = 0
     latency_ms: dict[str, float] = {}
+    policy: dict[str, Any] = {}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -86,6 +87,7 @@ class Status(msgspec.Struct, frozen=True):
     references: dict[str, dict[str, int]] = {}
     ledger: dict[str, Any] | None = None
     refused_filters: tuple[str, ...] = ()
+    actions_held: tuple[str, ...] = ()
     counters: dict[str, int] = {}
 
 
@@ -260,8 +262,7 @@ def picture(heard: Heard) -> RenderableType:
     """Draw a status for the terminal."""
     status = heard.status
     parts: list[RenderableType] = [_headline(heard)]
-    for name, pipeline in status.pipelines.items():
-        parts.append(_pipeline(name, pipeline))
+    parts += (_pipeline(*each) for each in status.pipelines.items())
     if verdicts := [(k, n) for k, n in status.counters.items() if k.startswith("verdicts{")]:
         parts.append(_verdicts(verdicts))
     rest = Table.grid(padding=(0, 2))
@@ -272,6 +273,8 @@ def picture(heard: Heard) -> RenderableType:
         rest.add_row("ledger", _ledger(status, status.ledger))
         if frames := status.ledger.get("frames"):
             rest.add_row("kept frames", _frames(frames))
+    if status.actions_held:
+        rest.add_row("actions on", ", ".join(map(_plain, status.actions_held)))
     if status.refused_filters:
         text = ", ".join(map(_plain, status.refused_filters))
         rest.add_row("[red]refused[/red]", f"{text}: grant them in the broker's access list")
@@ -279,9 +282,7 @@ def picture(heard: Heard) -> RenderableType:
     seen += [(f"mqtt.{k}", status.mqtt[k]) for k in _NOTABLE_MQTT if status.mqtt.get(k)]
     for key, count in seen:
         rest.add_row("counter", f"{_plain(key)} {count}")
-    if rest.row_count:
-        parts.append(rest)
-    return Group(*parts)
+    return Group(*parts, *([rest] if rest.row_count else []))
 
 
 def _ledger(status: Status, ledger: dict[str, Any]) -> str:
@@ -350,11 +351,8 @@ def _pipeline(name: str, pipeline: PipelineStatus) -> Table:
     table.add_row(f"[bold]{_plain(name)}[/bold]", state)
     if pipeline.trouble:
         table.add_row("  trouble", f"[red]{_plain(pipeline.trouble)}[/red]")
-    digest = _plain(deployment.digest[:12])
-    table.add_row(
-        "  deployment",
-        f"{_plain(deployment.name)} revision {deployment.revision} ({digest}, {signed})",
-    )
+    revision = f"revision {deployment.revision} ({_plain(deployment.digest[:12])}, {signed})"
+    table.add_row("  deployment", f"{_plain(deployment.name)} {revision}")
     worker = f"process {pipeline.worker_pid}" if pipeline.worker_pid else "none"
     table.add_row("  provider", f"{_plain(pipeline.provider) or 'none'}, worker {worker}")
     latency = pipeline.latency_ms
@@ -371,6 +369,8 @@ def _pipeline(name: str, pipeline: PipelineStatus) -> Table:
         table.add_row("  latency", f"no frame yet; the budget is {pipeline.budget_ms:g} ms")
     if pipeline.unanswered:
         table.add_row("  at work", f"{pipeline.unanswered} frames")
+    if refused := pipeline.policy.get("state_refused"):
+        table.add_row("  policy", f"[yellow]started empty: {_plain(str(refused))}[/yellow]")
     return table
 
 

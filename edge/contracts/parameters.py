@@ -231,7 +231,9 @@ class _Check:
             if wrong or others is False:
                 remedy = wrong[0].remedy if wrong else ""
                 remedy = remedy or _close(key, properties) or f"it takes {', '.join(properties)}"
-                what = f"no such key; {expected(named)}" if wrong and named else "no such parameter"
+                what = (
+                    f"as key {expected(named)}" if wrong and named else "no parameter of this name"
+                )
                 yield Finding(place, _shown(member), what, remedy)
             elif isinstance(others, dict):
                 yield from self.value(others, member, place)

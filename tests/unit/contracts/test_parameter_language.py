@@ -83,7 +83,7 @@ def test_a_finding_names_place_value_expectation_and_remedy() -> None:
     parameters = {"scroe": 1, "score": "high", "rules": [{"signal": "signal.lmap"}, {}]}
     said = list(map(str, findings(schema, parameters, Names(signals=("signal.lamp",)))))
     assert said == [
-        "parameters.scroe: expected no such parameter, found 1 (did you mean score?)",
+        "parameters.scroe: expected no parameter of this name, found 1 (did you mean score?)",
         'parameters.score: expected a number 0..1, found "high"',
         "parameters.rules[0].signal: expected the name of a signal, "
         'found "signal.lmap" (did you mean signal.lamp?)',

@@ -248,7 +248,7 @@ def test_wrong_parameters_are_all_named_before_anything_is_compiled(folder: Path
     for part in (
         "manifest.toml: pipelines.board.decide.parameters.reject: expected a number 0..1, found 2",
         'parameters.of: expected the name of a class, found "opne" (did you mean open?)',
-        "parameters.rejct: expected no such parameter, found 1 (did you mean reject?)",
+        "parameters.rejct: expected no parameter of this name, found 1 (did you mean reject?)",
     ):
         assert part in said
 
