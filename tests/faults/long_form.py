@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ CONTROL_EVERY: Final = 100
 """Cuts between two controls."""
 
 Result = dict[str, Any]
+Tell = Callable[[Result], None]
 
 
 def main() -> int:
@@ -54,12 +55,15 @@ def main() -> int:
         (plan.stand_kills - done["stand"], stand_kills),
     )
     with plan.results.open("a") as results:
+
+        def tell(result: Result) -> None:
+            results.write(json.dumps({"at": round(time.time()), **result}) + "\n")
+            results.flush()
+            if not result["clean"]:
+                print(json.dumps(result), file=sys.stderr)  # noqa: T201 - this is a program
+
         for left, run in rounds:
-            for result in run(left):
-                results.write(json.dumps({"at": round(time.time()), **result}) + "\n")
-                results.flush()
-                if not result["clean"]:
-                    print(json.dumps(result), file=sys.stderr)  # noqa: T201 - this is a program
+            run(left, tell)
     found = totals(plan.results)
     print(json.dumps(found))  # noqa: T201 - this is a program
     return 1 if found["unclean"] else 0
@@ -82,7 +86,7 @@ def totals(results: Path) -> Counter[str]:
     return found
 
 
-def kills(count: int) -> Iterator[Result]:
+def kills(count: int, tell: Tell) -> None:
     """Kill writers: two of three from outside, one of three at a step."""
     chance = random.Random()
     while count > 0:
@@ -102,25 +106,25 @@ def kills(count: int) -> Iterator[Result]:
                     writer.kill()
                     writer.read()
                     acknowledged |= writer.acknowledged
-                yield verdict("kill", Path(folder), acknowledged, found, "".join(inject))
+                tell(verdict("kill", Path(folder), acknowledged, found, "".join(inject)))
                 found = recorded(Path(folder), begun=False)
                 count -= 1
 
 
-def cuts(count: int) -> Iterator[Result]:
+def cuts(count: int, tell: Tell) -> None:
     """Cut the power of writers; now and then of one that does not sync, as the control."""
     chance = random.Random()
     while count > 0:
         with tempfile.TemporaryDirectory(prefix="edge-cuts-") as folder:
-            yield control(Path(folder))
+            tell(control(Path(folder)))
         for _ in range(CONTROL_EVERY // IN_A_LEDGER):
             with tempfile.TemporaryDirectory(prefix="edge-cuts-") as folder:
-                for result in cuts_of_one_disk(Path(folder), min(count, IN_A_LEDGER), chance):
-                    yield result
-                    count -= 1
+                some = min(count, IN_A_LEDGER)
+                cuts_of_one_disk(Path(folder), some, chance, tell)
+                count -= some
 
 
-def cuts_of_one_disk(folder: Path, count: int, chance: random.Random) -> Iterator[Result]:
+def cuts_of_one_disk(folder: Path, count: int, chance: random.Random, tell: Tell) -> None:
     """Cut one disk's power again and again."""
     acknowledged: dict[int, int] = {}
     found: dict[int, int] = {}
@@ -135,7 +139,7 @@ def cuts_of_one_disk(folder: Path, count: int, chance: random.Random) -> Iterato
                 disk.power_off()
             disk.unmount()
             disk.power_on()
-            yield verdict("cut", ledger, acknowledged, found, "")
+            tell(verdict("cut", ledger, acknowledged, found, ""))
             found = recorded(ledger, begun=False)
 
 
@@ -177,42 +181,39 @@ def verdict(
     }
 
 
-def stand_kills(count: int) -> Iterator[Result]:
+def stand_kills(count: int, tell: Tell) -> None:
     """Kill the processes of whole stands."""
     chance = random.Random()
     while count > 0:
         with tempfile.TemporaryDirectory(prefix="edge-stand-") as folder:
-            for result in asyncio.run(_one_stand(Path(folder), min(count, IN_A_STAND), chance)):
-                yield result
-                count -= result["count"]
+            count -= asyncio.run(_one_stand(Path(folder), min(count, IN_A_STAND), chance, tell))
 
 
-async def _one_stand(folder: Path, count: int, chance: random.Random) -> list[Result]:
-    results: list[Result] = []
+async def _one_stand(folder: Path, count: int, chance: random.Random, tell: Tell) -> int:
+    """Break one stand; return how many processes were killed."""
+    done = known = 0
     async with standing(folder) as stand:
-        while count > 0:
-            # The broker last: what it loses itself is nobody's else fault, and is not counted.
-            weights = (3, 3, 3, 0) if count > IN_A_STAND // 3 else (1, 1, 1, 3)
-            victims = chance.choices(VICTIMS, weights, k=min(count, 5))
+        while done < count:
+            # The broker last: what it loses itself is nobody else's fault, and is not counted.
+            weights = (3, 3, 3, 0) if count - done > IN_A_STAND // 3 else (1, 1, 1, 3)
+            victims = chance.choices(VICTIMS, weights, k=min(count - done, 5))
             before = dict(stand.kills)
-            known = results[-1]["total"] if results else 0
             try:
                 found = await break_and_check(stand, chance, victims)
-                told = {**_figures(found), "clean": found.clean}
+                told = {**_figures(found), "clean": found.clean, "records": found.records - known}
+                known = found.records
             except BaseException as wrong:  # noqa: BLE001 - whatever it is, it is the result
-                told = {"clean": False, "broken": repr(wrong)[:500], "total": known}
+                told = {"clean": False, "broken": repr(wrong)[:500]}
             struck = {name: stand.kills[name] - before[name] for name in VICTIMS}
-            told["records"] = told["total"] - known
-            results.append({"kind": "stand", "count": len(victims), "victims": struck, **told})
-            count -= len(victims)
+            tell({"kind": "stand", "count": len(victims), "victims": struck, **told})
+            done += len(victims)
             if not told["clean"]:
                 break
-    return results
+    return done
 
 
 def _figures(found: Any) -> Result:
     return {
-        "total": found.records,
         "lost": found.lost,
         "undelivered": found.undelivered,
         "differing": found.differing,
