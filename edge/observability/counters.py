@@ -44,6 +44,9 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "answers_late": Meaning(
             "Answers of a worker that came after the fail-safe had gone out.", ("pipeline",)
         ),
+        "frames_unclaimed": Meaning(
+            "Frames of a camera that no pipeline of the active deployment has."
+        ),
         # Workers
         "workers_started": Meaning("Worker processes started.", ("pipeline",)),
         "workers_lost": Meaning("Worker processes that ended unasked.", ("pipeline", "cause")),
@@ -68,6 +71,11 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         ),
         "policy_states_refused": Meaning(
             "Times that a policy could not go on from its state and started empty.", ("pipeline",)
+        ),
+        # Deployments
+        "updates_refused": Meaning("Looks for an update that failed, by error.", ("cause",)),
+        "deployments_failed": Meaning(
+            "Deployments that did not stand their trial, shadow or probation.", ("reason",)
         ),
         # Ledger
         "ledgers_set_aside": Meaning("Damaged ledgers set aside at the start, and begun anew."),
