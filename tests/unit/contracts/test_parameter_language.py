@@ -60,7 +60,7 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-schemas = st.recursive(st.just({}), keywords, max_leaves=6)
+schemas: st.SearchStrategy[Any] = st.recursive(st.just({}), keywords, max_leaves=6)
 
 
 @settings(max_examples=600, deadline=None)
