@@ -10,13 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from edge.contracts.messages import GuestLine
+from edge.contracts.parameters import Names
 from edge.contracts.plan import GuestPlan, PipelinePlan
 from edge.errors import IncompatibleError
 from edge.inference.model import OnnxModel
 from edge.pipeline.finders import Finder, GuestFinder, ProgramFinder
 from edge.wasm.engine import GuestEngine, GuestModule, PolicyModule
 from edge.wasm.guest import Guest
-from edge.wasm.policy import Names, Policy, PolicyGuest, new_policy
+from edge.wasm.policy import Policy, PolicyGuest, new_policy
 from edge.wasm.program import ProgramModule
 from edge.wasm.roles import Postprocessor, Preprocessor
 

@@ -7,12 +7,13 @@ import numpy as np
 
 from edge.contracts import abi
 from edge.contracts.frame import part_number
+from edge.contracts.parameters import Names
 from edge.contracts.plan import ImagePlan
 from edge.errors import IncompatibleError
 from edge.sdk.vectors import Array, Call, ImageRule, Vector, VectorError, digest
 from edge.wasm.engine import PolicyModule
 from edge.wasm.guest import Guest
-from edge.wasm.policy import Names, PolicyGuest, new_policy
+from edge.wasm.policy import PolicyGuest, new_policy
 from edge.wasm.roles import DEFECT, Decision, ImageSlot, Postprocessor, Preprocessor
 
 _STATES: Final = {

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import msgspec
 import numpy.typing as npt
 
+from edge.contracts.parameters import Names
 from edge.wasm.guest import Guest
 from edge.wasm.roles import Decider, Decision
 from edge.wasm.script import Script
@@ -42,16 +42,12 @@ class Policy(Protocol):
         """Why the last state was not taken over; empty: it was."""
 
 
-class Names(msgspec.Struct, frozen=True):
-    """What a policy is told about by name, each in the order of its indices."""
-
-    classes: tuple[str, ...]
-    signals: tuple[str, ...]
-    actions: tuple[str, ...]
-
-
 def new_policy(guest: PolicyGuest, names: Names) -> Policy:
     """Make a configured instance decide.
+
+    Args:
+        guest: The instance.
+        names: What it is told about, each kind in the order of its indices.
 
     Raises:
         IncompatibleError: It does not serve this role, or its memory does not suffice.

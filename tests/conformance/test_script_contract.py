@@ -12,9 +12,10 @@ from jsonschema import Draft202012Validator
 from script_wat import script
 
 from edge.contracts import script as contract
+from edge.contracts.parameters import Names
 from edge.errors import GuestError
 from edge.wasm.engine import GuestEngine
-from edge.wasm.policy import Names, new_policy
+from edge.wasm.policy import new_policy
 from edge.wasm.roles import DEFECT
 
 pytest_plugins = ["guest_fixtures"]

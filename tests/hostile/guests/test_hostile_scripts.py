@@ -10,9 +10,10 @@ from guest_wat import GuestFiles
 from script_wat import ANSWER, script, text
 from wasmtime import wat2wasm
 
+from edge.contracts.parameters import Names
 from edge.errors import EdgeError, GuestBudgetError, GuestError, IncompatibleError
 from edge.wasm.engine import GuestEngine, PolicyModule
-from edge.wasm.policy import Names, Policy, new_policy
+from edge.wasm.policy import Policy, new_policy
 from edge.wasm.roles import DEFECT, Decision
 from edge.wasm.script import Script, ScriptModule
 

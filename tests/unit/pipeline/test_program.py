@@ -1,5 +1,6 @@
 """wasi-nn programs: the native numbers by the public interface, and nothing beyond the grant."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -364,6 +365,12 @@ def test_what_is_no_program_is_refused_by_name(
 ) -> None:
     with pytest.raises(IncompatibleError, match=sentence):
         stand(engine, with_program(DEPLOYMENT, tmp_path / "deployment", wasm))
+
+
+def test_a_program_taken_for_a_guest_is_told_where_it_belongs(engine: GuestEngine) -> None:
+    digest = hashlib.sha256(BOARDS.read_bytes()).hexdigest()
+    with pytest.raises(IncompatibleError, match="a pipeline names it as its program"):
+        engine.load(BOARDS, digest, 64)
 
 
 def test_runs_leave_no_memory_behind(engine: GuestEngine, tmp_path: Path) -> None:
