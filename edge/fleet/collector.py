@@ -38,6 +38,9 @@ COUNTERS: Final = (
     "checkpoints_compared", "checkpoints_refused",
 )  # fmt: skip
 _MAX_KEPT_ALARMS: Final = 100_000
+_RECEIPT_RECORDS: Final = 256
+"""So many since the last receipt, and the next does not wait: a device that catches up sends no
+more than 1,024 beyond its receipt."""
 
 
 class Collector:
@@ -57,6 +60,7 @@ class Collector:
         self._watch = Watch(collect.silent_after_s, collect.gap_after_s, config.store.max_devices)
         self._witness = witness
         self._receipts: dict[tuple[str, str], Held] = {}
+        self._receipted: dict[str, int] = {}  # the last receipt of each device's present ledger
         self._claims: dict[str, Claim] = {}  # the one checkpoint of each device that is compared
         self._cosigned: dict[tuple[str, str], tuple[int, str]] = {}
         self._kept_alarms: set[str] = set()  # topics that the broker keeps
@@ -221,12 +225,16 @@ class Collector:
         self.counters["records_stored"] += taken.stored
         self.counters["records_repeated"] += taken.repeated
         self.counters["records_left"] += taken.left
+        due = False
         for held in taken.held:
             if held.seq:
                 self._receipts[held.device, held.ledger] = held
+                due = due or held.seq - self._receipted.get(held.device, 0) >= _RECEIPT_RECORDS
             claim = self._claims.get(held.device)
             if claim is not None and claim.ledger == held.ledger and claim.size <= held.seq:
                 self._compare(claim)
+        if due:
+            self._send_receipts()
         self._announce(taken)
 
     def _announce(self, taken: Taken) -> None:
@@ -255,6 +263,7 @@ class Collector:
             if not self.session.publish(f"edge/{held.device}/receipts", json.dumps(body).encode()):
                 return  # the queue is full: the rest follows
             del self._receipts[name]
+            self._receipted[held.device] = held.seq
             self._cosigned.pop(name, None)
             self.counters["receipts_sent"] += 1
 
