@@ -13,23 +13,15 @@ from typing import Any, Final
 
 import msgspec
 from wasmtime import Store, WasmtimeError
-from wasmtime.component import (
-    Component,
-    ComponentInstanceType,
-    Func,
-    FuncType,
-    Linker,
-    ResultType,
-    String,
-    Variant,
-)
+from wasmtime.component import Component, Func, Linker, Variant
 
-from edge.contracts import abi, script
+from edge.contracts import abi
 from edge.errors import GuestBudgetError, GuestError, IncompatibleError
 from edge.wasm.code_cache import CodeCache, CompileLimits
 from edge.wasm.guest import MAX_PARAMETERS_BYTES, printable
 from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
 from edge.wasm.sandbox import Code, new_engine
+from edge.wasm.script_shape import script_interfaces
 
 COMPONENT_HEAD: Final = b"\0asm\x0d\0\x01\0"
 
@@ -43,13 +35,6 @@ _MAX_TABLES: Final = 8
 _MAX_TABLE_ELEMENTS: Final = 65_536
 _INTERRUPT: Final = "interrupt"
 _TRAP: Final = re.compile(r"wasm trap: ([^\n]*)")
-
-_SHAPES: Final = {
-    (script.POLICY_INTERFACE, "configure"): "(string) -> result<_, string>",
-    (script.POLICY_INTERFACE, "decide"): "(string) -> result<string, string>",
-    (script.STATE_INTERFACE, "save"): "() -> string",
-    (script.STATE_INTERFACE, "restore"): "(string) -> result<_, string>",
-}
 
 
 class ScriptEngine:
@@ -127,7 +112,7 @@ class ScriptModule:
         self.name = name
         self.sha256 = sha256
         self.memory_bytes = memory_mib << 20
-        self.version, self._interfaces = _interfaces(engine, component, name)
+        self.version, self._interfaces = script_interfaces(engine.engine, component, name)
 
     def instantiate(
         self, call_ms: int, *, fuel: int = 0, state_bytes: int = abi.MAX_STATE_BYTES
@@ -366,76 +351,3 @@ def _cause(error: WasmtimeError) -> str:
     text = str(error)
     found = _TRAP.findall(text)
     return printable(found[-1] if found else text.partition("\n")[0], 300)
-
-
-def _interfaces(
-    engine: ScriptEngine, component: Component, name: str
-) -> tuple[str, dict[tuple[str, str], str]]:
-    """The world's version, and under which exported name each function of it is found.
-
-    Raises:
-        IncompatibleError: The component imports something, or exports another world.
-    """
-    kind = component.type
-    for wish in kind.imports(engine.engine):
-        raise IncompatibleError(
-            f"guest {name}: it imports {printable(wish, 80)}; a script imports nothing: "
-            "build it with --stub-wasi, and leave out what needs a system"
-        )
-    version, found = "", {}
-    for exported, extern in kind.exports(engine.engine).items():
-        interface, _, number = exported.partition("@")
-        if interface not in {script.POLICY_INTERFACE, script.STATE_INTERFACE}:
-            continue
-        version = _checked_version(number, name)
-        instance = extern.ty
-        functions = (
-            instance.exports(engine.engine) if isinstance(instance, ComponentInstanceType) else {}
-        )
-        for (owner, function), shape in _SHAPES.items():
-            if owner == interface:
-                item = functions[function].ty if function in functions else None
-                said = _shape(item) if isinstance(item, FuncType) else "missing"
-                if said != shape:
-                    raise IncompatibleError(
-                        f"guest {name}: {exported}.{function} is {said}, expected {shape}"
-                    )
-                found[owner, function] = exported
-    if (script.POLICY_INTERFACE, "decide") not in found:
-        exports = (
-            ", ".join(printable(each, 80) for each in kind.exports(engine.engine)) or "nothing"
-        )
-        raise IncompatibleError(
-            f"guest {name}: a component that exports {exports}; a script exports "
-            f"{script.POLICY_INTERFACE}@{script.SCRIPT_MAJOR}.{script.SCRIPT_MINOR}.0 "
-            "(guests/sdk/script/policy.wit)"
-        )
-    return version, found
-
-
-def _checked_version(number: str, name: str) -> str:
-    major, _, rest = number.partition(".")
-    minor = rest.partition(".")[0]
-    known = major == str(script.SCRIPT_MAJOR) and minor.isdecimal()
-    if not known or int(minor) > script.SCRIPT_MINOR:
-        raise IncompatibleError(
-            f"guest {name}: it wants script world {printable(number, 40)}; this host has "
-            f"{script.SCRIPT_MAJOR}.{script.SCRIPT_MINOR}: rebuild it with this host's SDK"
-        )
-    return f"{major}.{minor}"
-
-
-def _shape(func: FuncType) -> str:
-    """A function's type in the words of `_SHAPES`."""
-    result = func.result
-    if isinstance(result, ResultType):
-        said = f"result<{_word(result.ok)}, {_word(result.err)}>"
-    else:
-        said = _word(result)
-    return f"({', '.join(_word(kind) for _, kind in func.params)}) -> {said}"
-
-
-def _word(kind: object) -> str:
-    if kind is None:
-        return "_"
-    return "string" if isinstance(kind, String) else type(kind).__name__.lower()
