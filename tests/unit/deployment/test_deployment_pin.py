@@ -48,6 +48,7 @@ def test_a_source_replaces_its_copy_and_its_digest(folder: Path, tmp_path: Path)
     assert pin(folder, [tmp_path / "pre.wasm"]) == ["guests/pre.wasm", "manifest.toml"]
     assert (folder / "guests/pre.wasm").read_bytes() == module("built anew")
     guest = load_folder(folder).manifest.pipelines["board"].preprocess
+    assert guest is not None
     assert guest.sha256 == hashlib.sha256(module("built anew")).hexdigest()
 
 

@@ -41,6 +41,8 @@ def test_its_thresholds_are_those_that_the_card_was_measured_at(
     deployment: LoadedDeployment,
 ) -> None:
     pipeline, card = deployment.manifest.pipelines["pcb"], deployment.cards["pcb"]
+    assert pipeline.preprocess is not None
+    assert pipeline.postprocess is not None
     boxes, policy = pipeline.postprocess.parameters, pipeline.decide.parameters
     assert policy["reject"] == card.thresholds.score
     assert boxes["iou"] == card.thresholds.iou
@@ -63,6 +65,7 @@ def test_its_decoded_images_fit_the_memory_that_pair_is_granted(
 ) -> None:
     pipeline = deployment.manifest.pipelines["pcb"]
     model_input = 1 * 2 * 640 * 640
+    assert pipeline.preprocess is not None
     images = (2 + pipeline.reference_slots) * pipeline.image.max_bytes
     assert images + model_input < pipeline.preprocess.memory_mib << 20
 
