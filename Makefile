@@ -14,12 +14,17 @@ LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
 
 # What the reference deployments take over from elsewhere in the tree, by file name: guests, the card
 # and the int8 model. `$(call pin,pcb)` is the command that renews one.
-MODELS := pcb steel
+MODELS := pcb steel wear
 GUESTS_pcb := pair boxes policy
 GUESTS_steel := letterbox topk policy
+GUESTS_tile := letterbox heat policy
+GUESTS_wear := pair heat policy
+VARIANT_wear := fp32
+variant = $(or $(VARIANT_$(1)),int8)
+file = models/$(1)/$(if $(filter fp32,$(variant)),model.onnx,model.int8.onnx)
 pin = $(BIN)/python -m edge.deployment.pin models/$(1)/deployment \
   $(foreach guest,$(GUESTS_$(1)),guests/$(guest)/$(guest).wasm) \
-  models/$(1)/model.toml models/$(1)/model.int8.onnx
+  models/$(1)/model.toml $(file)
 
 # The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
 # again, because a virtual environment does not survive a move.
@@ -93,10 +98,11 @@ guests-all: setup-tests ## Build and try the templates of every guest language, 
 deployment: setup ## Renew models/*/deployment from the built guests and the models.
 	$(foreach model,$(MODELS),$(call pin,$(model)) &&) true
 
-# Every figure of reports/int8.json again, from the committed model; latencies are not compared.
+# Every figure of a report again, from the committed model; latencies are not compared.
 evaluate: setup ## Judge the committed models again (MODELS="steel" for one), on the data in EDGE_DATA.
 	$(foreach model,$(MODELS),$(BIN)/python -m models.$(model).recipe.evaluate \
-	  --model models/$(model)/model.int8.onnx --check models/$(model)/reports/int8.json &&) true
+	  --model $(call file,$(model)) \
+	  --check models/$(model)/reports/$(call variant,$(model)).json &&) true
 
 schema: setup ## Generate device_configs/schema.json and docs/configuration.md from the models.
 	$(BIN)/python scripts/config_reference.py

@@ -110,7 +110,7 @@ class Score:
         boxes: None where no defects are known one by one.
         parts: None where no part has several frames.
         labelled: Frames whose strongest finding is of the kind that is known, of those with a known
-            kind; None where no kind is known.
+            kind; None where no kind is known, or the model tells none of the known kinds.
         drift: For each series Spearman's rank correlation of score and time, -1..1.
         latency_ms: Publication to verdict, as the camera sees it: p50, p95, p99, max.
         daemon_latency_ms: What the daemon says itself, from capture (or arrival) to publication.
@@ -325,7 +325,8 @@ def _fuse(judged: Sequence[tuple[Shot, Answer]]) -> Parts | None:
 
 def _labelled(judged: Sequence[tuple[Shot, Answer]]) -> Rate | None:
     known = [(shot.truth.label, a.verdict) for shot, a in judged if shot.truth and shot.truth.label]
-    if not known:
+    named = {defect.label for _, verdict in known for defect in verdict.defects}
+    if not named & {label for label, _ in known}:
         return None
     met = [bool(v.defects) and v.defects[0].label == label for label, v in known]
     return Rate(sum(met), len(met))

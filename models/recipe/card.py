@@ -30,9 +30,9 @@ def head(model: dict[str, Any], version: str) -> str:
     )
 
 
-def variants(models: Path) -> str:
+def variants(models: Path, names: Iterable[str] = VARIANTS) -> str:
     """The files of the model, with digests."""
-    return tables("model.variants", (_variant(models, name) for name in VARIANTS))
+    return tables("model.variants", (_variant(models, name) for name in names))
 
 
 def tables(name: str, rows: Iterable[dict[str, Any]]) -> str:
@@ -82,16 +82,21 @@ def lines(values: dict[str, Any]) -> str:
 
 def count_parameters(model: onnx.ModelProto) -> int:
     """Weights and biases of the convolutions and products in a file, whatever their type."""
-    producers = {output: node for node in model.graph.node for output in node.output}
-    sizes = {item.name: onnx.numpy_helper.to_array(item).size for item in model.graph.initializer}
-    total = 0
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "Gemm"):
-            for name in node.input[1:]:
+    graph = model.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    sizes = {item.name: onnx.numpy_helper.to_array(item).size for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            sizes[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t).size
+    counted: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            for name in node.input:
                 # A quantised weight reaches its convolution through DequantizeLinear.
-                stored = producers[name].input[0] if name in producers else name
-                total += sizes[stored]
-    return total
+                producer = producers.get(name)
+                through = producer is not None and producer.op_type == "DequantizeLinear"
+                counted.add(producer.input[0] if producer is not None and through else name)
+    return sum(sizes.get(name, 0) for name in counted)
 
 
 def _variant(models: Path, name: str) -> dict[str, Any]:
@@ -112,13 +117,16 @@ def _toml(value: object) -> str:
 
 
 def main(
-    card: Callable[[Path, dict[str, dict[str, Any]], str], str], documentation: str | None
+    card: Callable[[Path, dict[str, dict[str, Any]], str], str],
+    documentation: str | None,
+    names: Iterable[str] = VARIANTS,
 ) -> None:
     """The command of a recipe's card: reads `reports/`, writes `model.toml`.
 
     Args:
         card: makes the text of the card from the model's folder, its reports and a version.
         documentation: of the recipe's module.
+        names: of the variants that the model has.
     """
     parser = argparse.ArgumentParser(description=(documentation or "").split("\n", 1)[0])
     parser.add_argument("--models", type=Path, required=True, help="folder of the ONNX files")
@@ -126,7 +134,7 @@ def main(
     arguments = parser.parse_args()
     folder: Path = arguments.models
     reports = {
-        name: json.loads((folder / "reports" / f"{name}.json").read_text()) for name in VARIANTS
+        name: json.loads((folder / "reports" / f"{name}.json").read_text()) for name in names
     }
     (folder / "model.toml").write_text(card(folder, reports, arguments.version))
     print(f"wrote {folder / 'model.toml'}")

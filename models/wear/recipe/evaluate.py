@@ -1,6 +1,6 @@
 """Judges an ONNX file of the wear score: order in time, drift alarms, time taken. No torch.
 
-`python -m models.wear.recipe.evaluate --data ../shared/data --model models/wear/model.int8.onnx`
+`python -m models.wear.recipe.evaluate --data ../shared/data --model models/wear/model.onnx`
 
 The alarm's threshold comes from the sequences that training saw, or is given with `--score`, as for
 another variant of the same weights. The held-back sequence is then judged once. `--report` keeps

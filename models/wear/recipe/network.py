@@ -1,7 +1,11 @@
-"""The wear score: a small network over frame and reference, a map of cells and one figure.
+"""The wear score: how much the texture of a surface has changed, read off by one linear rule.
 
-The figure learns the age of the frame, 0 new to 1 worn; the cells learn to add up to it, and so
-show where it comes from. The map that leaves the network is scaled so that its peak is the figure.
+Frame and reference go through the same fixed filters: four sizes of detail, four directions and a
+centre against its surround, on the logarithm of grey, so that a brighter lamp changes nothing. What
+counts is the logarithm of their energy in each of 7x14 cells, frame against reference, since a
+camera that moved by a few pixels leaves it as it is. Wear changes the whole surface, glints and
+dirt a few cells: so the rule looks at the median over cells. Twenty weights and a constant are
+fitted (`fit`).
 """
 
 from __future__ import annotations
@@ -10,77 +14,64 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recipe.layers import Bottleneck, conv_bn_relu
 from models.wear.recipe.data import HEIGHT, WIDTH
 
-STRIDE = 16
-DROPPED = 0.3
+ROWS, COLUMNS = 7, 14
+LEVELS = 4
+FILTERS = 5
+FEATURES = LEVELS * FILTERS
+_LIGHT = 16.0
+"""Grey levels added before the logarithm: below it, noise would count as texture."""
+_ENERGY = 1e-5
+"""Added before the second logarithm: the energy of quantisation noise."""
+
+
+def filters() -> Tensor:
+    """Horizontal, vertical, two diagonals, centre against surround; float [5, 1, 3, 3]."""
+    kernels = [
+        ([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], 8),
+        ([[-1, -2, -1], [0, 0, 0], [1, 2, 1]], 8),
+        ([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], 8),
+        ([[0, -1, -2], [1, 0, -1], [2, 1, 0]], 8),
+        ([[-1, -2, -1], [-2, 12, -2], [-1, -2, -1]], 16),
+    ]
+    return torch.stack([torch.tensor(rows, dtype=torch.float) / over for rows, over in kernels])[
+        :, None
+    ]
 
 
 class WearNetwork(nn.Module):
-    """Cells and figure of pairs scaled to 0..1.
+    """Energies, and the rule over them; `weights` and `constant` are fitted."""
 
-    Frame and reference go through the same layers, and what differs counts: their features, unlike
-    their pixels, forgive a camera that moved by a few pixels.
-    """
+    kernels: Tensor
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 64)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        w4, w8, w16 = widths
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, w4, 6, stride=4, padding=1, bias=False),
-            nn.BatchNorm2d(w4),
-            nn.ReLU(inplace=True),
-        )
-        self.features = nn.Sequential(
-            Bottleneck(w4, w4),
-            conv_bn_relu(w4, w8, stride=2),
-            Bottleneck(w8),
-            conv_bn_relu(w8, w16, stride=2),
-        )
-        self.changes = nn.Sequential(conv_bn_relu(w16, w16), conv_bn_relu(w16, w16, kernel=1))
-        self.cells = nn.Conv2d(w16, 1, 1)
-        self.figure = nn.Linear(2 * w16, 1)
+        self.register_buffer("kernels", filters(), persistent=False)
+        self.weights = nn.Parameter(torch.zeros(FEATURES), requires_grad=False)
+        self.constant = nn.Parameter(torch.zeros(1), requires_grad=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Float [N, 2, 224, 560], 0..1, to cells 0..1 [N, 1, 14, 35] and figures 0..1 [N, 1]."""
-        seen = self.features(self.stem(x.reshape(-1, 1, HEIGHT, WIDTH)))
-        seen = seen.reshape(-1, 2, *seen.shape[1:])
-        changes = self.changes(seen[:, 0] - seen[:, 1])
-        pooled = torch.cat([changes.mean((2, 3)), changes.amax((2, 3))], dim=1)
-        figure = torch.sigmoid(self.figure(F.dropout(pooled, DROPPED, self.training)))
-        return torch.sigmoid(self.cells(changes)), figure
-
-
-class ExportedWear(nn.Module):
-    """As the runtime sees it: bytes in, a heat map 0..1 out. Takes over `network`."""
-
-    def __init__(self, network: WearNetwork) -> None:
-        super().__init__()
-        self.network = network
-        with torch.no_grad():
-            network.stem[0].weight.mul_(1 / 255)
+    def changes(self, pairs: Tensor) -> Tensor:
+        """Grey float [1, 2, 224, 560], 0..255, to changes of energy [20, 98], one column a cell."""
+        light = torch.log(pairs.reshape(2, 1, HEIGHT, WIDTH) + _LIGHT)
+        energies = []
+        for level in range(LEVELS):
+            found = F.conv2d(F.pad(light, (1, 1, 1, 1), mode="replicate"), self.kernels)
+            cell = (HEIGHT // ROWS >> level, WIDTH // COLUMNS >> level)
+            energies.append(torch.log(F.avg_pool2d(found * found, cell) + _ENERGY))
+            light = F.avg_pool2d(light, 2)
+        both = torch.cat(energies, dim=1).reshape(2, FEATURES, ROWS * COLUMNS)
+        return both[0] - both[1]
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """uint8 [1, 2, 224, 560] to heat [1, 1, 14, 35], whose peak is the figure."""
-        cells, figure = self.network(x.float())
-        peak = cells.amax((2, 3), keepdim=True)
-        return (cells / peak.clamp(min=1e-4) * figure[:, :, None, None],)
+        """uint8 [1, 2, 224, 560] to heat [1, 1, 7, 14], 0..1, whose peak is the frame's wear."""
+        changes = self.changes(x.float())
+        figure = (median(changes) @ self.weights + self.constant).clamp(0, 1)
+        cells = (self.weights @ changes + self.constant).clamp(1e-4, 1)
+        return ((cells / cells.amax() * figure).reshape(1, 1, ROWS, COLUMNS),)
 
 
-def wear_loss(outputs: tuple[Tensor, Tensor], age: Tensor) -> dict[str, Tensor]:
-    """How far figures and mean cells are from the age, and how far pairs are out of order.
-
-    Args:
-        outputs: of `WearNetwork`.
-        age: float [N, 1], 0..1.
-    """
-    cells, figure = outputs
-    mean = cells.mean((2, 3))
-    order = torch.sign(age - age.T)
-    wrong = F.softplus(-8 * order * (figure - figure.T)) * (age - age.T).abs()
-    return {
-        "figure": F.smooth_l1_loss(figure, age, beta=0.1),
-        "cells": 0.5 * F.smooth_l1_loss(mean, age, beta=0.1),
-        "order": wrong.mean(),
-    }
+def median(changes: Tensor) -> Tensor:
+    """Of each row of an even number of columns; by sorting half of it, which ONNX can say."""
+    middle = torch.topk(changes, changes.shape[1] // 2 + 1, dim=1).values[:, -2:]
+    return middle.mean(dim=1)

@@ -16,7 +16,6 @@ from models.steel.recipe.data import encoded
 from models.tile.recipe import augment as tile_views
 from models.tile.recipe import data as tile_data
 from models.tile.recipe.evaluate import choose, fuse, judge
-from models.wear.recipe import augment as wear_views
 from models.wear.recipe.data import Sequence
 
 if TYPE_CHECKING:
@@ -175,18 +174,8 @@ def test_a_frame_lies_beside_the_first_of_its_sequence() -> None:
     assert sequence.age.tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_a_view_of_a_pair_moves_both_planes_alike_but_for_a_few_pixels() -> None:
-    plane = np.zeros((224, 560), np.uint8)
-    cv2.circle(plane, (280, 112), 40, 200, -1)
-    for seed in range(6):
-        view = wear_views.augment(np.stack([plane, plane]), np.random.default_rng(seed))
-        ys, xs = zip(*(np.nonzero(v > v.mean() + 40) for v in view), strict=True)
-        assert abs(xs[0].mean() - xs[1].mean()) < 8
-        assert abs(ys[0].mean() - ys[1].mean()) < 8
-
-
 def test_the_committed_losses_fall() -> None:
-    for name in ("steel", "tile", "wear"):
+    for name in ("steel", "tile"):
         log = Path(__file__).parents[3] / "models" / name / "reports" / "training.jsonl"
         if not log.exists():
             continue

@@ -110,6 +110,8 @@ def test_the_strongest_finding_is_held_to_the_known_kind() -> None:
     assert score.labelled == Rate(1, 3)
     assert score.to_json()["labelled"] == pytest.approx(1 / 3)
     assert played([BAD], verdict("f0")).labelled is None
+    only_odd = verdict("f0", "reject", defects=(Defect("anomaly", 0.9, (0, 0, 1, 1)),))
+    assert played([scratched], only_odd).labelled is None
 
 
 @pytest.mark.parametrize(
