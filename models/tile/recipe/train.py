@@ -1,7 +1,9 @@
 r"""Trains the segmenter on the frames of the training tiles, from the features of steel.
 
 `python -m models.tile.recipe.train --data ../shared/data --out models/tile/.train \
-    --features models/steel/.train/checkpoint.pt`
+    --start models/steel/.train/checkpoint.pt`
+`python -m models.tile.recipe.train --data ../shared/data --out models/tile/.refine --epochs 40 \
+    --peak-rate 1.2e-3 --start models/tile/.train/checkpoint.pt --seed 1`
 
 A fifth of the training tiles is left out and judged at the end: threshold and votes are chosen on
 them, since no test tile may be asked.
@@ -76,9 +78,10 @@ def peaks(network: Segmenter, tiles: Tiles) -> NDArray[np.float64]:
     return np.column_stack([both, np.sqrt(both[:, 0] * both[:, 1])])
 
 
-def _with_features(network: Segmenter, steel: dict[str, Tensor]) -> dict[str, Tensor]:
-    features = {name: value for name, value in steel.items() if name.startswith("features.")}
-    return {**network.state_dict(), **features}
+def _taken_over(network: Segmenter, finished: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a finished run shares with the segmenter: the features of steel, or all of its own."""
+    own = network.state_dict()
+    return {**own, **{name: value for name, value in finished.items() if name in own}}
 
 
 def main() -> None:
@@ -87,11 +90,15 @@ def main() -> None:
     parser.add_argument("--data", help="folder that holds mt/; default EDGE_DATA")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
     parser.add_argument("--epochs", type=int, default=28)
+    parser.add_argument("--peak-rate", type=float, default=2e-3, help="of learning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of torch; one more augments")
     parser.add_argument("--hold-back", type=int, choices=range(FOLDS), default=HELD_BACK)
     parser.add_argument(
-        "--features", type=Path, required=True, help="checkpoint of the steel classifier"
+        "--start",
+        type=Path,
+        required=True,
+        help="checkpoint of steel, or of a finished stage",
     )
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
     arguments = parser.parse_args()
@@ -99,15 +106,15 @@ def main() -> None:
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     schedule = Schedule(
-        arguments.epochs, batch=12, peak_rate=2e-3, warmup_steps=100, weight_decay=0.05,
-        ema_decay=0.995, seed=arguments.seed,
+        arguments.epochs, batch=12, peak_rate=arguments.peak_rate, warmup_steps=100,
+        weight_decay=0.05, ema_decay=0.995, seed=arguments.seed,
     )  # fmt: skip
     run = Run(Segmenter, schedule)
     checkpoint = arguments.out / "checkpoint.pt"
     if checkpoint.exists():
         run.restore(checkpoint)
     else:
-        run.start_from(arguments.features, partial(_with_features, run.network))
+        run.start_from(arguments.start, partial(_taken_over, run.network))
     if arguments.compile:
         run.compile()
     tiles = load("train", arguments.data)
