@@ -264,7 +264,7 @@ def _extism(folder: Path) -> Callable[[bytes], bytes] | None:
     """The same kernel as a plug-in; None where Extism or the compiler is not installed."""
     if not all(importlib.util.find_spec(name) for name in ("extism", "ziglang")):
         return None
-    import extism  # type: ignore[import-untyped] # noqa: PLC0415 - untyped; optional, slow to import
+    import extism  # noqa: PLC0415 - optional, and slow to import
 
     built = folder / "extism_letterbox.wasm"
     if not built.exists():

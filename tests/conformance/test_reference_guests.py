@@ -106,6 +106,7 @@ def test_their_memory_is_fixed(modules: dict[str, Module], name: str) -> None:
 @pytest.mark.parametrize("name", ROLE)
 def test_they_carry_their_schema_and_it_names_every_parameter_that_they_read(name: str) -> None:
     schema = parameter_schema((GUESTS / name / f"{name}.wasm").read_bytes(), name)
+    assert schema is not None
     assert schema == json.loads((GUESTS / name / "parameters.json").read_text())
     source = "".join(file.read_text() for file in (GUESTS / name).glob("*.[ch]"))
     readers = r"edge_json_\w+|edge_config_per_class|read_wish"
