@@ -1,4 +1,4 @@
-"""`edge fleet init|keys|build|sign|publish|discard|rollout|halt|releases|status`: the publisher.
+"""`edge fleet init|rotate|build|sign|publish|discard|rollout|halt|releases|status`: the publisher.
 
 Exit status 0 done, 1 it failed or a rollout halted, 2 usage, 78 configuration.
 """
@@ -41,7 +41,7 @@ def add_commands(commands: Any) -> None:
     rotate.add_argument("role", help="root, targets, snapshot, timestamp or a group")
     rotate.add_argument("--yes", action="store_true", help="do not ask")
     build = _command(commands, "build", "draft a release of a deployment folder", _build)
-    build.add_argument("deployment", type=Path, metavar="DEPLOYMENT")
+    build.add_argument("deployment", type=Path, metavar="DEPLOYMENT", help="a pinned folder")
     _add_group(build)
     build.add_argument("--percent", type=float, default=0.0, help="of the group (default 0)")
     sign = _command(commands, "sign", "sign a draft with the keys at hand", _sign)
@@ -51,8 +51,20 @@ def add_commands(commands: Any) -> None:
     _add_group(discard)
     rollout = _command(commands, "rollout", "widen a release ring by ring, and watch it", _rollout)
     _add_release(rollout)
-    rollout.add_argument("--steps", type=_percents, default=_percents(_STEPS), metavar="PERCENTS")
-    rollout.add_argument("--ring-s", type=float, default=_RING_S, help="longest wait for a ring")
+    rollout.add_argument(
+        "--steps",
+        type=_percents,
+        default=_percents(_STEPS),
+        metavar="PERCENTS",
+        help=f"of the group, rising (default {_STEPS})",
+    )
+    rollout.add_argument(
+        "--ring-s",
+        type=float,
+        default=_RING_S,
+        metavar="SECONDS",
+        help=f"longest wait for the devices of a ring (default {_RING_S:g})",
+    )
     stop = _command(commands, "halt", "offer a release to no further device", _halt)
     _add_release(stop)
     stop.add_argument("--yes", action="store_true", help="do not ask")
@@ -78,7 +90,7 @@ def _command(
 
 
 def _add_group(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--group", required=True)
+    parser.add_argument("--group", required=True, help="of the fleet (edge fleet releases)")
 
 
 def _add_release(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +99,10 @@ def _add_release(parser: argparse.ArgumentParser) -> None:
 
 
 def _percents(text: str) -> list[float]:
-    found = [float(each) for each in text.split(",")]
+    try:
+        found = [float(each) for each in text.split(",")]
+    except ValueError:
+        found = [0.0]
     if sorted(found) != found or not 0 < found[0] <= found[-1] <= 100:  # noqa: PLR2004 - percent
         raise argparse.ArgumentTypeError(f"{text!r}: expected rising percents, e.g. {_STEPS}")
     return found

@@ -76,16 +76,19 @@ async def look(
         ConfigError: The root file cannot be read.
     """
     request = _request(section, device, folder, journal, repository or section.repository)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "edge.deployment.fetch",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=_MAX_LINE_BYTES,
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "edge.deployment.fetch",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_MAX_LINE_BYTES,
+            start_new_session=True,
+        )
+    except OSError as failed:  # a box out of processes or memory for a moment
+        return Refused("TransportError", f"the fetch process cannot start: {failed.strerror}")
     try:
         async with asyncio.timeout(section.deadline_s + _GRACE_S):
             return await _outcome(process, request, say)
@@ -124,11 +127,15 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
+def _known(deployed: Deployed) -> Known:
+    return Known(deployed.revision, deployed.digest)
+
+
 def _request(
     section: UpdateSection, device: str, folder: Path, journal: Journal, repository: str
 ) -> Request:
-    known: list[Deployed] = [each for each in (journal.active, journal.previous) if each]
     seen = [step.deployment for step in journal.history]
+    known = [each for each in (journal.active, journal.previous, *seen) if each and each.signed]
     tls = section.tls
     return Request(
         repository=repository,
@@ -142,7 +149,8 @@ def _request(
         ca_file=str(tls.ca_file) if tls else "",
         certificate_file=str(tls.certificate_file or "") if tls else "",
         key_file=str(tls.key_file or "") if tls else "",
-        known=tuple(Known(each.revision, each.digest) for each in (*known, *seen)),
+        active=_known(journal.active) if journal.active else None,
+        known=tuple({_known(each): None for each in known}),
         barred=tuple(sorted({each.revision for each in seen if each.digest in journal.barred})),
         keep=tuple(sorted(journal.needed)),
     )

@@ -21,7 +21,8 @@ class Request(msgspec.Struct, frozen=True):
         root: The root metadata that was installed with the device.
         folder: Of trust and store.
         deadline_s: For all of it.
-        known: What this device has run or tried; the first is the one that it runs.
+        active: The deployment that it runs; None: it has none.
+        known: What a repository has given this device before.
         keep: Digests of the deployments that stay in the store.
         barred: Revisions that are not to be offered again.
     """
@@ -37,6 +38,7 @@ class Request(msgspec.Struct, frozen=True):
     ca_file: str = ""
     certificate_file: str = ""
     key_file: str = ""
+    active: Known | None = None
     known: tuple[Known, ...] = ()
     barred: tuple[int, ...] = ()
     keep: tuple[str, ...] = ()

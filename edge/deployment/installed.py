@@ -1,9 +1,11 @@
 """The deployments of this device: its journal on disk, and the store beside it.
 
 One process writes here, the daemon, which holds the lock of its storage folder. Every change is
-durable before it is acted on; a change that cannot be written is no change.
+durable before it is acted on; a change that cannot be written is no change. Methods may be called
+from any thread: a disk that takes its time must not hold up the daemon's event loop.
 """
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +43,7 @@ class Installed:
         self.folder = folder
         self.store = Store(folder, store_bytes)
         self._now_ns = now_ns
+        self._writing = threading.Lock()
         self._journal = read_journal(folder)
 
     @property
@@ -62,17 +65,18 @@ class Installed:
         Raises:
             StorageError: It could not be written; nothing has changed.
         """
-        after = rollout.advance(
-            self._journal,
-            event,
-            self._now_ns(),
-            offered=offered,
-            reason=reason,
-            detail=detail,
-            evidence=evidence,
-        )
-        self._write(after)
-        return after
+        with self._writing:
+            after = rollout.advance(
+                self._journal,
+                event,
+                self._now_ns(),
+                offered=offered,
+                reason=reason,
+                detail=detail,
+                evidence=evidence,
+            )
+            self._write(after)
+            return after
 
     def pin(self, *, pinned: bool) -> None:
         """Take no deployment but by hand, or take them again.
@@ -80,7 +84,8 @@ class Installed:
         Raises:
             StorageError: It could not be written; nothing has changed.
         """
-        self._write(rollout.pinned(self._journal, pinned))
+        with self._writing:
+            self._write(rollout.pinned(self._journal, pinned))
 
     def load(self, deployed: Deployed) -> LoadedDeployment:
         """Read a deployment of the store, every file compared with its digest.
@@ -101,28 +106,28 @@ class Installed:
         """Begin a run of the daemon: return what it is to run; None where there is nothing yet.
 
         A deployment on probation that cannot be loaded has failed. One that was committed and
-        cannot be loaded any more gives way to its predecessor, where there is one.
+        cannot be loaded any more gives way to its predecessor; where there is none, the device has
+        no deployment, and the next look fetches it anew.
 
         Raises:
             DeploymentError: Neither the active deployment nor the one before can be loaded.
             StorageError: The journal cannot be written.
         """
         self._write(rollout.advance(self._journal, Event.STARTED, self._now_ns()))
-        active = self._journal.active
-        if active is None:
-            return None
-        try:
-            return self.load(active)
-        except DeploymentError as broken:
-            self.store.forget(active.digest)  # whatever is left of it is fetched anew
-            if self._journal.state is State.PROBATION:
-                self.advance(Event.FAILED, reason="unreadable", detail=str(broken))
-            elif self._journal.previous is not None:
-                self._write(rollout.fallen_back(self._journal, self._now_ns(), str(broken)))
-            else:
-                raise
-        before = self._journal.active
-        return self.load(before) if before is not None else None
+        unreadable: DeploymentError | None = None
+        while (active := self._journal.active) is not None:
+            try:
+                return self.load(active)
+            except DeploymentError as broken:
+                unreadable = broken
+                self.store.forget(active.digest)  # whatever is left of it is fetched anew
+                if self._journal.state is State.PROBATION:
+                    self.advance(Event.FAILED, reason="unreadable", detail=str(broken))
+                else:
+                    self._write(rollout.fallen_back(self._journal, self._now_ns(), str(broken)))
+        if unreadable is not None:
+            raise unreadable
+        return None
 
     def collect(self) -> int:
         """Remove what no deployment needs; return the bytes that were freed.

@@ -26,6 +26,8 @@ MAX_FAILURES: Final = 3
 MAX_STARTS: Final = 3
 """Starts of the daemon within one probation."""
 MAX_HISTORY: Final = 50
+MAX_DETAIL: Final = 600
+"""Characters of a step's sentence: what a guest says in it has no bound of its own."""
 
 
 class State(StrEnum):
@@ -143,6 +145,16 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v: int = 1
 
     @property
+    def goes_back(self) -> bool:
+        """Whether the candidate is the deployment before the active one, wanted by hand.
+
+        A repository cannot offer it: what it offers has a higher revision than what runs.
+        """
+        return self.state is not State.PROBATION and (
+            self.candidate is not None and self.candidate == self.previous
+        )
+
+    @property
     def barred(self) -> frozenset[str]:
         """Digests of deployments that are not tried again."""
         return frozenset(digest for digest, count in self.failures.items() if count >= MAX_FAILURES)
@@ -194,7 +206,7 @@ def advance(
     if event is Event.STARTED:
         return _started(journal, after, at_ns)
     assert subject is not None, "every other event is about a candidate"
-    step = Step(at_ns, event, subject, reason, detail, evidence or {})
+    step = Step(at_ns, event, subject, reason, detail[:MAX_DETAIL], evidence or {})
     changes = {
         "state": after,
         "history": (*journal.history, step)[-MAX_HISTORY:],
@@ -245,10 +257,12 @@ def pinned(journal: Journal, wanted: bool) -> Journal:
 
 
 def fallen_back(journal: Journal, at_ns: int, detail: str) -> Journal:
-    """Return the journal after a committed deployment could not be loaded any more."""
+    """Return the journal after a committed deployment could not be loaded any more.
+
+    What ran before it is active again; where there is nothing left, nothing is.
+    """
     assert journal.active is not None
-    assert journal.previous is not None
-    step = Step(at_ns, Event.FAILED, journal.active, "unreadable", detail)
+    step = Step(at_ns, Event.FAILED, journal.active, "unreadable", detail[:MAX_DETAIL])
     return msgspec.structs.replace(
         journal,
         active=journal.previous,
@@ -265,8 +279,11 @@ def decode(content: bytes, where: str) -> Journal:
     """
     try:
         return msgspec.json.decode(content, type=Journal)
-    except msgspec.DecodeError as broken:
-        raise StorageError(f"{where}: is no journal of deployments: {broken}") from broken
+    except (msgspec.DecodeError, RecursionError) as broken:
+        raise StorageError(
+            f"{where}: is no journal of deployments: {broken} (remove the file: the device then "
+            "fetches anew what its repository offers it)"
+        ) from broken
 
 
 def encode(journal: Journal) -> bytes:

@@ -137,8 +137,8 @@ class Store:
                 if left:
                     raise TransportError(f"{path}: ended {left} bytes early")
             os.fsync(file.fileno())
-        with _storage(part), part.open("rb") as file:
-            return received, hashlib.file_digest(file, "sha256").hexdigest()
+        with _storage(part):
+            return received, _digest(part)
 
     def _make_sure_of_room(self, sha256: str, size_bytes: int) -> None:
         with _storage(self._parts):
@@ -193,6 +193,30 @@ class Store:
             durable.sync_folder(self.deployments)
         return folder
 
+    def mend(self, digest: str, blobs: Collection[str]) -> int:
+        """Remove the files whose bytes changed on the disk, and a deployment's folder with them.
+
+        Args:
+            digest: Of the deployment.
+            blobs: Digests of the files to compare.
+
+        Returns:
+            How many were removed; they are fetched anew.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        removed = 0
+        with _storage(self._blobs):
+            for sha256 in blobs:
+                path = self._blobs / sha256
+                if path.exists() and _digest(path) != sha256:
+                    path.unlink()
+                    removed += 1
+        if removed:
+            self.forget(digest)
+        return removed
+
     def forget(self, digest: str) -> None:
         """Remove a deployment's folder: what it holds is made anew from blobs, or fetched.
 
@@ -232,6 +256,11 @@ class Store:
             for folder in (self.deployments, self._blobs, self._parts):
                 durable.sync_folder(folder)
         return freed
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -6,12 +6,14 @@ over any window, so that a server that drips holds nobody up.
 """
 
 import contextlib
+import os
 import ssl
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import urllib3
 
@@ -78,7 +80,7 @@ class Transport:
         pace: Pace = UNHURRIED,
         deadline_s: float = float("inf"),
     ) -> None:
-        parts = urlsplit(base)
+        parts = _parts(base)
         self._base = base.rstrip("/")
         self._folder: Path | None = None
         self._pace = pace
@@ -86,10 +88,12 @@ class Transport:
         if parts.scheme in ("", "file") and not parts.netloc:
             self._folder = Path(unquote(parts.path) if parts.scheme else base).absolute()
         elif parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(
+            raise _no_address(base)
+        elif parts.username or parts.password or parts.query or parts.fragment:
+            raise ConfigError(  # not quoted: what is said here is logged
                 "updates.repository",
-                f"{base!r} is no address of a repository",
-                "expected https://host/path, http://host/path, file:///folder or a folder",
+                "its address carries a name, a password or a query",
+                "a device proves who it is by updates.tls.certificate_file",
             )
         self._pool = urllib3.PoolManager(
             num_pools=1,
@@ -113,6 +117,7 @@ class Transport:
             AbsentError: There is no such file.
             TransportError: It cannot be read, or too slowly.
         """
+        self._keep_deadline(f"{self._base}/{path}")
         source = (
             self._local(self._folder, path, offset) if self._folder else self._remote(path, offset)
         )
@@ -162,14 +167,17 @@ class Transport:
         finally:
             answer.close()  # not released: a rest that nobody wants is not read
 
+    def _keep_deadline(self, what: str) -> None:
+        if time.monotonic() > self._deadline_s:
+            raise TransportError(f"{what}: the time for the whole update is over")
+
     def _paced(self, chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
         window_began, in_window = time.monotonic(), 0
         for chunk in chunks:
             now = time.monotonic()
             self.received_bytes += len(chunk)
             in_window += len(chunk)
-            if now > self._deadline_s:
-                raise TransportError(f"{what}: the time for the whole update is over")
+            self._keep_deadline(what)
             if now - window_began >= self._pace.window_s:
                 if in_window < self._pace.least_bytes_per_s * (now - window_began):
                     raise TransportError(
@@ -178,6 +186,23 @@ class Transport:
                     )
                 window_began, in_window = now, 0
             yield chunk
+
+
+def _parts(base: str) -> SplitResult:
+    try:
+        parts = urlsplit(base)
+        parts.port  # noqa: B018 - raises where it is none
+    except ValueError:
+        raise _no_address(base) from None
+    return parts
+
+
+def _no_address(base: str) -> ConfigError:
+    return ConfigError(
+        "updates.repository",
+        f"{base!r} is no address of a repository",
+        "expected https://host/path, http://host/path, file:///folder or a folder",
+    )
 
 
 def _offset_of(answer: urllib3.BaseHTTPResponse, wanted: int, url: str) -> int:
@@ -211,11 +236,16 @@ def _received(answer: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        # A stick may hold a pipe, at which an ordinary open would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise AbsentError(f"{path}: is not there") from None
     except OSError as failed:
         raise TransportError(f"{path}: cannot be read: {failed.strerror}") from failed
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise TransportError(f"{path}: is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:

@@ -7,7 +7,8 @@ of it, in their order:
     emptied cache (python-tuf then takes a rolled-back repository); it starts anew only with new
     keys of that role, as after a stolen key that signed a huge version;
  3. no metadata is accepted that had expired when newer one was signed: the time at which the
-    publisher signed is a floor under this device's clock, which may say 1970;
+    publisher signed is a floor under this device's clock, which may say 1970; it too starts anew
+    with new keys, as after a stolen one that signed in a far future;
  4. the time of this device moves no floor: a clock of 2099 must not lock updates out for good.
 """
 
@@ -31,13 +32,20 @@ SIGNED_AT: Final = "x-edge-signed-at"
 METADATA: Final = "metadata"
 TARGETS: Final = "targets"
 """Folders of a repository."""
+MAX_METADATA_BYTES: Final = {
+    Root.type: 64 << 10,
+    Timestamp.type: 16 << 10,
+    Snapshot.type: 256 << 10,
+    Targets.type: 1 << 20,
+}
+"""The most that is read of each; of groups as of targets."""
 _CONFIG: Final = UpdaterConfig(
     max_root_rotations=256,
     max_delegations=64,
-    root_max_length=64 << 10,
-    timestamp_max_length=16 << 10,
-    snapshot_max_length=256 << 10,
-    targets_max_length=1 << 20,
+    root_max_length=MAX_METADATA_BYTES[Root.type],
+    timestamp_max_length=MAX_METADATA_BYTES[Timestamp.type],
+    snapshot_max_length=MAX_METADATA_BYTES[Snapshot.type],
+    targets_max_length=MAX_METADATA_BYTES[Targets.type],
 )
 _HIGH_WATER: Final = "high-water.json"
 
@@ -114,7 +122,10 @@ class Trust:
         seen = self._read_high_water()
         with self._translated():
             accepted, floor = self._accepted()
-        floor = max(seen.floor, floor)
+        _, keys = accepted[Timestamp.type]
+        before = seen.roles.get(Timestamp.type)
+        if before is None or before.keys == keys:
+            floor = max(seen.floor, floor)
         for name, (signed, keys) in accepted.items():
             mark = seen.roles.get(name)
             if mark is not None and mark.keys == keys and signed.version < mark.version:  # 2

@@ -14,7 +14,7 @@ from typing import Final, Self
 from pydantic import Field
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from edge import config
+from edge import config, durable
 from edge.config import BrokerSection, Section
 from edge.deployment import pins, release
 from edge.deployment.folder import LoadedDeployment, load_folder
@@ -22,7 +22,7 @@ from edge.deployment.release import MAX_RELEASES, Release, Releases
 from edge.errors import ConfigError, DeploymentError
 from edge.fleet.publisher import keys
 from edge.fleet.publisher.keys import KeyRing
-from edge.fleet.publisher.repository import ROOT_KEYS, Repository, read, write
+from edge.fleet.publisher.repository import MAX_PARTS, ROOT_KEYS, Repository, read, write
 
 SETTINGS: Final = "fleet.toml"
 REPOSITORY: Final = "repository"
@@ -128,9 +128,16 @@ class Fleet:
 
         Raises:
             DeploymentError: The folder is unsound, its revision is not above all that the group was
-                offered, or a draft waits.
+                offered, the percent is none, or a draft waits.
         """
+        _hold_percent(percent)
         loaded = load_folder(deployment)
+        for path in _files(loaded):
+            if path.count("/") >= MAX_PARTS:
+                raise DeploymentError(
+                    f"{deployment}: {path} lies {path.count('/') + 1} levels deep; "
+                    f"{MAX_PARTS} are signed for (move it up)"
+                )
         section = loaded.manifest.deployment
         offered = self.releases(group).releases
         highest = max((each.revision for each in offered), default=0)
@@ -153,21 +160,32 @@ class Fleet:
         self._offer(draft, group, (*kept, made))
         return made
 
+    def find(self, group: str, revision: int) -> Release:
+        """Return a release of a group.
+
+        Raises:
+            DeploymentError: The group has none of that revision.
+        """
+        offered = self.releases(group).releases
+        found = next((each for each in offered if each.revision == revision), None)
+        if found is None:
+            known = ", ".join(str(each.revision) for each in offered) or "none"
+            raise DeploymentError(
+                f"group {group!r} has no release of revision {revision}; it has {known}"
+            )
+        return found
+
     def change(
         self, group: str, revision: int, *, percent: float | None = None, halted: bool | None = None
     ) -> Release:
         """Write a draft that widens, narrows, halts or resumes a release.
 
         Raises:
-            DeploymentError: The group has no such release, or a draft waits.
+            DeploymentError: The group has no such release, the percent is none, or a draft waits.
         """
-        offered = self.releases(group).releases
-        before = next((each for each in offered if each.revision == revision), None)
-        if before is None:
-            known = ", ".join(str(each.revision) for each in offered) or "none"
-            raise DeploymentError(
-                f"group {group!r} has no release of revision {revision}; it has {known}"
-            )
+        if percent is not None:
+            _hold_percent(percent)
+        before = self.find(group, revision)
         changes: dict[str, float | bool] = {}
         if percent is not None:
             changes["percent"] = percent
@@ -175,7 +193,8 @@ class Fleet:
             changes["halted"] = halted
         after = Release.model_validate({**before.model_dump(), **changes})
         draft = self._draft(group)
-        self._offer(draft, group, tuple(after if each is before else each for each in offered))
+        offered = self.releases(group).releases
+        self._offer(draft, group, tuple(after if each == before else each for each in offered))
         return after
 
     def sign(self, group: str) -> int:
@@ -266,10 +285,11 @@ class Fleet:
     def _lay(self, target: TargetFile, content: bytes) -> None:
         place = self._place(target)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            aside = place.with_name(f".{place.name}")
-            aside.write_bytes(content)
-            aside.replace(place)
+        try:
+            if not place.exists() or place.read_bytes() != content:
+                durable.replace(place, content, mode=0o644)
+        except OSError as failed:
+            raise DeploymentError(f"{place}: cannot be written: {failed.strerror}") from failed
 
     def _place(self, target: TargetFile) -> Path:
         path = self.repository.targets / target.path
@@ -289,6 +309,11 @@ class Fleet:
         if not self._draft_path(group).exists():
             raise DeploymentError(f"no draft of group {group!r} waits (edge fleet build makes one)")
         return read(Targets, self._draft_path(group))
+
+
+def _hold_percent(percent: float) -> None:
+    if not 0 <= percent <= 100:  # noqa: PLR2004 - percent
+        raise DeploymentError(f"{percent:g} is no percent of a group: expected 0 to 100")
 
 
 def _document(group: str) -> str:

@@ -32,7 +32,7 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 from edge import durable
-from edge.deployment.trust import SIGNED_AT
+from edge.deployment.trust import MAX_METADATA_BYTES, SIGNED_AT
 from edge.errors import DeploymentError
 from edge.fleet.publisher.keys import KeyRing
 
@@ -44,6 +44,8 @@ ROOT_KEYS: Final = 3
 ROOT_THRESHOLD: Final = 2
 DEPTH: Final = 6
 """Levels of GROUP/REVISION/PATH: a pattern of TUF matches one level at a time."""
+MAX_PARTS: Final = DEPTH - 2
+"""Parts that PATH may have: deeper ones no device would find signed."""
 _SERIALIZER: Final = JSONSerializer(compact=True)
 _VERSIONED: Final = re.compile(r"^([1-9][0-9]{0,8})\.(.+)\.json$")
 
@@ -236,9 +238,15 @@ class Repository:
         """Put metadata into its place, durably.
 
         Raises:
-            DeploymentError: It cannot be written.
+            DeploymentError: It is larger than devices take, or cannot be written.
         """
         name = f"{metadata.signed.version}.{role}.json" if role != "timestamp" else "timestamp.json"
+        most = MAX_METADATA_BYTES[metadata.signed.type]
+        if (size := len(metadata.to_bytes(_SERIALIZER))) > most:
+            raise DeploymentError(
+                f"{role}: takes {size} bytes, and devices read {most} at the most (fewer files in "
+                "a deployment, or fewer groups in a fleet)"
+            )
         write(metadata, self.metadata / name)
 
     def refresh(self) -> None:

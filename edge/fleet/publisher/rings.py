@@ -22,7 +22,7 @@ class Fate(StrEnum):
     FAILED = "failed"
     WAITING = "waiting"
     OUTSIDE = "outside"
-    """Beyond its share: it is not offered there."""
+    """Beyond its share, or pinned to what it runs: it will not come there."""
 
 
 class Tally(NamedTuple):
@@ -62,7 +62,7 @@ def fate(report: Report, release: Release) -> Fate:
         and outcome.deployment.digest == release.manifest
     ) or release.revision in report.barred:
         return Fate.FAILED
-    if active is not None and active.revision > release.revision:
+    if report.pinned or (active is not None and active.revision > release.revision):
         return Fate.OUTSIDE
     return Fate.WAITING if position(report.group, report.device) < release.percent else Fate.OUTSIDE
 

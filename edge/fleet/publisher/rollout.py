@@ -130,7 +130,9 @@ async def widen(
 ) -> End:
     """Offer a release to more and more of its group.
 
-    Each ring is waited for until every device in it has committed the release or given it up.
+    Each ring is waited for until every device in it has committed the release or given it up. A
+    release is never narrowed: what was offered to half of the group goes on from there. One that
+    was halted before is resumed; one that somebody halts meanwhile stays halted.
 
     Args:
         fleet: With the keys at hand.
@@ -144,8 +146,13 @@ async def widen(
     Raises:
         DeploymentError: There is no such release, or a key is not at hand.
     """
-    for percent in percents:
-        release = fleet.change(group, revision, percent=percent, halted=False)
+    for number, percent in enumerate(percents):
+        offered = fleet.find(group, revision)
+        if offered.halted and number:
+            return End.HALTED
+        if percent < offered.percent and percent != percents[-1]:
+            continue  # it was widened so far before
+        release = fleet.change(group, revision, percent=max(percent, offered.percent), halted=False)
         _publish(fleet, group)
         heard.hint(group)
         end = time.monotonic() + ring_s
@@ -160,6 +167,8 @@ async def widen(
                 return End.HALTED
             if found.done or found.included == 0:
                 break
+            if fleet.find(group, revision).halted:  # by an operator, elsewhere
+                return End.HALTED
             left_s = end - time.monotonic()
             if left_s <= 0:
                 return End.TIMED_OUT
