@@ -40,7 +40,7 @@ PARSERS: Final = (
 
 def fuzz(target: str, words: list[str]) -> None:
     """Fuzz one parser in this process; libFuzzer ends it."""
-    import atheris  # type: ignore[import-untyped] # it has no types
+    import atheris
 
     sys.path[:0] = [str(ROOT), str(HERE)]
     with atheris.instrument_imports(include=["edge"]):
