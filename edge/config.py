@@ -6,6 +6,7 @@ of files. The JSON Schema in `device_configs/schema.json` is generated from thes
 
 import copy
 import difflib
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -34,6 +35,8 @@ File = Annotated[Path, Field(strict=False)]
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LogicalName = Annotated[str, Field(pattern=_NAME)]
 _TUF_ROLES: Final = ("root", "targets", "snapshot", "timestamp")
+_MAX_PORT: Final = 65_535
+_IPV6: Final = 6
 _POINTER: Final = r"^(/.*)?$"
 """RFC 6901: empty, or parts that each begin with a slash."""
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
@@ -250,6 +253,13 @@ class LimitsSection(Section):
     signal_payload_bytes: int = Field(
         64 << 10, ge=16, le=1 << 20, description="Largest signal payload, bytes."
     )
+    frames_per_s: float = Field(
+        120.0,
+        gt=0,
+        le=10_000,
+        description="Frames a second taken from each camera, as much again at once; the rest get "
+        "`overload`. A binding may set its own.",
+    )
     worker_memory_mib: int = Field(
         4_096,
         ge=128,
@@ -290,6 +300,75 @@ class StatusSection(Section):
     interval_s: float = Field(5.0, ge=0.2, le=3_600, description="Seconds between status messages.")
 
 
+class MetricsSection(Section):
+    """Figures for Prometheus; off as long as neither `listen` nor `textfile` is set."""
+
+    listen: str = Field(
+        "",
+        max_length=64,
+        description="Where they can be fetched (`/metrics`): `127.0.0.1:9464`; empty: no port. "
+        "Whoever reaches it can read them, so beyond loopback only by the address you write.",
+    )
+    textfile: File | None = Field(
+        None,
+        description="File for node_exporter's textfile collector, ending in `.prom`; its folder "
+        "must be writable.",
+    )
+    interval_s: float = Field(
+        15.0, ge=1, le=3_600, description="Seconds between two writings of `textfile`."
+    )
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Self:
+        if self.textfile is not None and self.textfile.suffix != ".prom":
+            raise ValueError(f"textfile {self.textfile}: node_exporter reads `.prom` files only")
+        if not self.listen:
+            return self
+        host, _, port = self.listen.rpartition(":")
+        try:
+            address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            raise ValueError(
+                f"listen {self.listen!r} is not of the form address:port, e.g. 127.0.0.1:9464; "
+                "a name is no address"
+            ) from None
+        if (address.version == _IPV6) != host.startswith("["):
+            raise ValueError(f"listen {self.listen!r}: an IPv6 address stands in [brackets]")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
+            raise ValueError(f"listen {self.listen!r}: no port of 1..{_MAX_PORT}")
+        return self
+
+
+class TracesSection(Section):
+    """Traces of single frames, sent by OTLP (HTTP, protobuf); off without an `endpoint`."""
+
+    endpoint: str = Field(
+        "",
+        max_length=1_000,
+        description="Where to, with its path: `http://127.0.0.1:4318/v1/traces`; empty: nowhere.",
+    )
+    share: float = Field(
+        0.01, ge=0, le=1, description="Share of frames traced that came without a `traceparent`."
+    )
+    max_per_s: float = Field(
+        10.0, gt=0, le=1_000, description="Frames traced in a second, whatever cameras ask for."
+    )
+    authorization_file: File | None = Field(
+        None, description="File whose first line is sent as the Authorization header."
+    )
+    tls: TlsSection | None = Field(
+        None, description="Authorities and certificate for https; absent: those of the system."
+    )
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Self:
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint {self.endpoint!r} begins neither with http:// nor https://")
+        if "@" in self.endpoint.partition("://")[2].partition("/")[0]:
+            raise ValueError("endpoint holds a user or password: use authorization_file")
+        return self
+
+
 class LogSection(Section):
     """The log on standard error."""
 
@@ -326,6 +405,12 @@ class Binding(Section):
         "",
         pattern=r"^[A-Za-z0-9_-]{0,64}$",
         description="Cameras: shared subscription group, for several boxes on one line.",
+    )
+    frames_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="Cameras: instead of `limits.frames_per_s`, for this one.",
     )
 
     @classmethod
@@ -401,6 +486,8 @@ class DeviceConfig(Section):
     limits: LimitsSection = Field(default_factory=LimitsSection)
     deadlines: DeadlineSection = Field(default_factory=DeadlineSection)
     status: StatusSection = Field(default_factory=StatusSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
+    traces: TracesSection = Field(default_factory=TracesSection)
     log: LogSection = Field(default_factory=LogSection)
     bindings: BindingsSection = Field(default_factory=BindingsSection)
 

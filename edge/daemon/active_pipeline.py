@@ -19,9 +19,11 @@ from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Reason, Verdict
 from edge.daemon.actions import Actions
 from edge.daemon.dispatch import Dispatch
+from edge.daemon.frame_traces import FrameTraces
 from edge.daemon.guest_words import GuestWords
 from edge.daemon.intake import Fault, Frame, Intake
 from edge.daemon.keeper import WorkerKeeper
+from edge.daemon.latencies import Latencies
 from edge.daemon.leases import Leases
 from edge.daemon.outlets import Seen
 from edge.daemon.recorded import entry_of
@@ -37,6 +39,7 @@ from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate, matches
 from edge.observability.counters import Counters
 from edge.observability.latency import Histogram
+from edge.observability.tracing import PROPERTY
 
 log = structlog.get_logger("edge.daemon")
 
@@ -55,6 +58,10 @@ class ActivePipeline:
         recording: The ledger at work; None where verdicts are not recorded.
         leases: Turns off what actions turn on.
         on_change: Called when its readiness changed.
+        traces: Makes spans of frames; None: nobody wants them.
+
+    Attributes:
+        latencies: Since the start, or since the budget changed.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class ActivePipeline:
         recording: Recording | None,
         leases: Leases,
         on_change: Callable[[], None],
+        traces: FrameTraces | None = None,
     ) -> None:
         self.on_given: Callable[[Frame, Verdict, Seen], None] = lambda _frame, _verdict, _seen: None
         self._config = config
@@ -78,6 +86,8 @@ class ActivePipeline:
         self._signals = signals
         self._recording = recording
         self._leases = leases
+        self._traces = traces
+        self.latencies = Latencies(float(plan.budget_ms))
         self._runtime = Runtime()
         self._verdict_topic = f"edge/{config.device.id}/{plan.name}/verdict"
         self._intake = Intake(
@@ -120,6 +130,11 @@ class ActivePipeline:
         return self._dispatch.waiting
 
     @property
+    def queued(self) -> int:
+        """How many wait for it."""
+        return self._dispatch.queued
+
+    @property
     def ready(self) -> bool:
         """Whether a worker stands whose probe frame went through on the required provider."""
         return self._dispatch.ready
@@ -152,9 +167,25 @@ class ActivePipeline:
             "policy": self._words.status(self._dispatch.policy),
         }
 
-    def receive(self, message: Incoming, named: dict[str, str], settle: Callable[[], None]) -> None:
-        """Take a camera's message; `settle` is called once its verdict is safe."""
-        frame = self._recordable(self._intake.read(message, named, settle))
+    def receive(
+        self,
+        message: Incoming,
+        named: dict[str, str],
+        settle: Callable[[], None],
+        fault: Fault | None = None,
+    ) -> None:
+        """Take a camera's message.
+
+        Args:
+            message: As it came.
+            named: The placeholders found in its topic.
+            settle: Called once when its verdict is safe.
+            fault: Why it is not to be judged, where that is known already.
+        """
+        frame = self._intake.read(message, named, settle)
+        if fault is not None and frame.fault is None:
+            frame = msgspec.structs.replace(frame, fault=fault)
+        frame = self._recordable(frame)
         self._counters.count("frames_received", pipeline=self.plan.name)
         for oddity in frame.oddities:
             self._counters.count("frames_odd", cause=oddity)
@@ -223,6 +254,8 @@ class ActivePipeline:
         self.plan = plan
         self._pinned = pinned(plan)
         self._latency = Histogram(float(plan.budget_ms))
+        if plan.budget_ms != self.latencies.whole.budget_ms:
+            self.latencies = Latencies(float(plan.budget_ms))
         self._actions = Actions(
             plan,
             self._config.device.id,
@@ -254,16 +287,22 @@ class ActivePipeline:
 
     def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
         """Send a verdict out at once; settle the frame when broker and ledger both have it."""
-        settle = _after(2, frame.settle)
-        self._publish(frame, encoded, settle)
+        settle = published = recorded = _after(2, frame.settle)
+        context = frame.trace
+        trace = self._traces.begin(frame, verdict) if self._traces is not None else None
+        if trace is not None:
+            context = str(trace.context)
+            published, recorded = _both(trace.published, settle), _both(trace.recorded, settle)
+        self._publish(frame, encoded, published, context)
         if self._recording is None:
             settle()
         else:
             entry = entry_of(self.plan, self._pinned, self._runtime, frame, verdict, seen)
-            self._recording.record(entry, frame.payload, settle)
+            self._recording.record(entry, frame.payload, recorded)
         self.on_given(frame, verdict, seen)
         total_ms = verdict.latency_ms["total"]
         self._latency.observe(total_ms)
+        self.latencies.observe(verdict)
         self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
         if total_ms > self.plan.budget_ms:
             self._counters.count("deadlines_missed", pipeline=self.plan.name)
@@ -272,15 +311,20 @@ class ActivePipeline:
         """Send a verdict again; a frame that came again is settled like the first."""
         self._counters.count("frames_repeated", pipeline=self.plan.name)
         settle = _after(2, frame.settle)
-        self._publish(frame, encoded, settle)
+        self._publish(frame, encoded, settle, frame.trace)
         if self._recording is None:
             settle()
         else:
             self._recording.ensure(self.plan.name, frame.frame_id, settle)
 
-    def _publish(self, frame: Frame, verdict: bytes, settle: Callable[[], None]) -> None:
+    def _publish(
+        self, frame: Frame, verdict: bytes, settle: Callable[[], None], context: str
+    ) -> None:
+        named = {PROPERTY: context} if context else None
         if frame.response_topic and self._may_answer(frame.response_topic):
-            self._session.publish(frame.response_topic, verdict, correlation=frame.correlation)
+            self._session.publish(
+                frame.response_topic, verdict, correlation=frame.correlation, properties=named
+            )
         if verdict in self._on_the_way:
             # The session sends again what a lost connection left unanswered, and the broker sends
             # again the frame: one publication settles both.
@@ -295,7 +339,7 @@ class ActivePipeline:
                 each()
 
         self._on_the_way[verdict] = [settle]
-        if not self._session.publish(self._verdict_topic, verdict, on_done=done):
+        if not self._session.publish(self._verdict_topic, verdict, properties=named, on_done=done):
             # Not acknowledged: the broker keeps the frame, and brings it again on the next
             # connection, where it gets this verdict.
             del self._on_the_way[verdict]
@@ -341,6 +385,16 @@ class ActivePipeline:
             self._counters.count("messages_refused", cause="response topic")
             return False
         return True
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    """Return what does both."""
+
+    def act() -> None:
+        first()
+        second()
+
+    return act
 
 
 def _after(events: int, act: Callable[[], None]) -> Callable[[], None]:

@@ -95,6 +95,11 @@ class Dispatch:
         return bool(self._waiting)
 
     @property
+    def queued(self) -> int:
+        """How many do."""
+        return len(self._waiting)
+
+    @property
     def unanswered(self) -> int:
         """Frames that wait for their verdict."""
         return len(self._in_flight)

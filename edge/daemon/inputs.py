@@ -12,8 +12,11 @@ import structlog
 from edge.config import Binding, DeviceConfig
 from edge.contracts.frame import parse_content_type
 from edge.contracts.plan import PipelinePlan
+from edge.contracts.verdict import Reason
 from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
+from edge.daemon.intake import Fault
+from edge.daemon.rate import Bucket
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.throttle import Throttle
 from edge.errors import DecodeError
@@ -78,7 +81,7 @@ class Inputs:
         source = pipeline.plan.source
         if source not in self._cameras:
             self._cameras[source] = []
-            self._listen(source, self._frames_to(self._cameras[source]))
+            self._listen(source, self._frames_to(source, self._cameras[source]))
         self._cameras[source].append(pipeline)
 
     def disconnect(self, pipeline: ActivePipeline) -> None:
@@ -108,7 +111,13 @@ class Inputs:
 
         self._session.subscribe(template.filter, binding.qos, receive)
 
-    def _frames_to(self, pipelines: list[ActivePipeline]) -> _Take:
+    def _frames_to(self, source: str, pipelines: list[ActivePipeline]) -> _Take:
+        binding = self._config.bindings.find(source)
+        assert binding is not None, "the plan was resolved against these bindings"
+        per_s = binding.frames_per_s or self._config.limits.frames_per_s
+        bucket = Bucket(per_s)
+        too_many = Fault(Reason.OVERLOAD, f"{source} sends more than its {per_s:g} frames a second")
+
         def take(_binding: Binding, message: Incoming, named: dict[str, str]) -> None:
             if self._closed:
                 return  # not acknowledged
@@ -126,8 +135,13 @@ class Inputs:
                 if left == 0:
                     self._session.acknowledge(message)
 
+            # Here, and not in each queue: one camera's flood costs another's pipeline nothing.
+            fault = None
+            if not bucket.admit(message.arrived_ns):
+                self._counters.count("frames_over_rate", source=source)
+                fault = too_many
             for pipeline in receivers:
-                pipeline.receive(message, named, settle)
+                pipeline.receive(message, named, settle, fault)
 
         return take
 

@@ -17,6 +17,7 @@ from edge.contracts.frame import ContentType, parse_content_type
 from edge.contracts.verdict import Reason
 from edge.errors import DecodeError
 from edge.mqtt.messages import Incoming
+from edge.observability.tracing import PROPERTY, Context
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
@@ -46,6 +47,7 @@ class Frame(msgspec.Struct, frozen=True):
         oddities: What was odd but harmless about the message, by name.
         fingerprint: Of the payload; equal for a frame that is delivered again.
         settle: Called once when the message may be acknowledged.
+        trace: The `traceparent` that came with it; empty where none did that can be read.
     """
 
     frame_id: str
@@ -63,6 +65,7 @@ class Frame(msgspec.Struct, frozen=True):
     response_topic: str | None
     correlation: bytes | None
     settle: Callable[[], None]
+    trace: str = ""
 
 
 class Intake:
@@ -122,6 +125,7 @@ class Intake:
             response_topic=message.response_topic,
             correlation=message.correlation,
             settle=settle,
+            trace=_trace(message.properties.get(PROPERTY, "")),
         )
 
     def _age(self, message: Incoming, oddities: list[str]) -> tuple[int, bool]:
@@ -171,6 +175,11 @@ def _fingerprint(payload: bytes) -> int:
     if len(payload) > _FINGERPRINTED_BYTES:
         ends = zlib.crc32(payload[-_FINGERPRINTED_BYTES:], ends)
     return len(payload) << 32 | ends
+
+
+def _trace(text: str) -> str:
+    """Keep a trace context if it is one; else the trace does not go on here."""
+    return text if text and Context.parse(text) else ""
 
 
 def _text(identity: str) -> str:

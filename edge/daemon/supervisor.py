@@ -16,11 +16,13 @@ from edge.daemon.actions import reverting
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.checkpoints import keys_of
 from edge.daemon.control import Control
+from edge.daemon.figures import exposition
 from edge.daemon.inputs import Inputs
 from edge.daemon.leases import Leases
 from edge.daemon.lineup import Lineup
 from edge.daemon.recording import Recording
 from edge.daemon.rollout import Rollout
+from edge.daemon.telling import Telling
 from edge.daemon.throttle import Throttle
 from edge.deployment.installed import Installed
 from edge.errors import ConfigError, StorageError
@@ -70,6 +72,7 @@ class Supervisor:
         self._inputs = Inputs(
             config, self.session, self._counters, Throttle(time.monotonic_ns), self._forget
         )
+        self._telling = Telling(config, self._counters, self._figures)
         self._plans = plans
         self._boot_id = f"{config.device.id}-{os.urandom(4).hex()}"
         cache_dir = config.storage.path / "guests"
@@ -105,6 +108,10 @@ class Supervisor:
         """Look for updates, and take them; until cancelled."""
         if self._rollout is not None:
             await self._rollout.keep()
+
+    async def keep_telling(self) -> None:
+        """Serve the metrics, until cancelled."""
+        await self._telling.keep()
 
     async def keep_sending(self) -> None:
         """Send records to the cloud until it has receipted them; until cancelled."""
@@ -157,6 +164,7 @@ class Supervisor:
         self._leases.release()
         await self.session.close(grace_s)
         await self._leases.close()
+        await self._telling.close()
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
 
     def _say_status(self) -> None:
@@ -200,6 +208,9 @@ class Supervisor:
             "counters": self._counters.snapshot(),
         }
 
+    def _figures(self) -> bytes:
+        return exposition(self._status(self.ready), self.lineup, self._counters)
+
     def _pipeline(self, plan: PipelinePlan) -> ActivePipeline:
         pipeline = ActivePipeline(
             plan,
@@ -212,6 +223,7 @@ class Supervisor:
             self._recording,
             self._leases,
             self._changed.set,
+            self._telling.traces,
         )
         if self._rollout is not None:
             pipeline.on_given = self._rollout.given

@@ -96,6 +96,13 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         # Time and topics
         "deadlines_missed": Meaning("Verdicts that went out after the budget.", ("pipeline",)),
         "messages_refused": Meaning("Wishes of a message that were not granted.", ("cause",)),
+        "frames_over_rate": Meaning(
+            "Frames of a camera beyond its rate; they got the fail-safe unseen.", ("source",)
+        ),
+        # What is told of all this
+        "scrapes_refused": Meaning("Requests for the metrics that got none.", ("cause",)),
+        "spans_sent": Meaning("Spans that the collector of traces has taken."),
+        "spans_dropped": Meaning("Spans that nobody has taken.", ("cause",)),
     }
 )
 """Every counter. Add a line here before counting something new."""
@@ -155,6 +162,22 @@ class Counters:
                 if count
             ]
         return dict(sorted(found))
+
+    def series(self) -> list[tuple[str, Meaning, list[tuple[dict[str, str], int]]]]:
+        """Return each counter with its counts by labels; one that has none counts 0."""
+        with self._lock:
+            found = {name: list(series.items()) for name, series in self._counts.items()}
+        return [
+            (
+                name,
+                self._table[name],
+                [
+                    (dict(zip(self._table[name].labels, key, strict=True)), count)
+                    for key, count in (counts if counts or self._table[name].labels else [((), 0)])
+                ],
+            )
+            for name, counts in found.items()
+        ]
 
     def _key(self, name: str, labels: dict[str, str]) -> tuple[str, ...]:
         expected = self._table[name].labels
