@@ -129,7 +129,7 @@ def test_a_changed_parameter_is_named_with_its_distance_and_the_verdicts_that_mo
         for each in record["differences"]
         if each["kind"] == "parameter"
     }
-    assert named == {("decide.reject", "0.65", "0.999")}
+    assert named == {("decide.reject", "0.62", "0.999")}
     assert found["sum"]["moved"]["reject to review"] > 0
 
 

@@ -115,8 +115,9 @@ def _schedule(arguments: argparse.Namespace) -> PairSchedule:
     if arguments.refine is None:
         return PairSchedule(arguments.epochs, seed=arguments.seed)
     return PairSchedule(
-        arguments.epochs, peak_rate=1.2e-3, ema_decay=0.998, seed=arguments.seed + 1, upright=0.5
-    )
+        arguments.epochs, peak_rate=arguments.peak_rate or 1.2e-3, ema_decay=0.998,
+        seed=arguments.seed + 1, upright=0.5,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder that holds deeppcb/; default EDGE_DATA")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--peak-rate", type=float, help="of learning, where it is refined")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of torch; one more augments")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
