@@ -33,7 +33,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test faults test-postgres check static format bench fuzz guests guests-all deployment evaluate schema lock clean
+.PHONY: help setup setup-tests demo test faults test-postgres check static format bench deb systemd-test fuzz guests guests-all deployment evaluate schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,13 @@ static: setup ## The part of `check` that takes seconds: all but the tests.
 format: setup ## Format the sources and repair what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+deb: setup ## Build the Debian packages of amd64 and arm64 into dist/, byte for byte reproducible.
+	$(BIN)/python scripts/deb.py --arch amd64 $(ARGS)
+	$(BIN)/python scripts/deb.py --arch arm64 $(ARGS)
+
+systemd-test: setup-tests ## Install the package on a fresh Debian under systemd, and pull its plugs; needs root.
+	EDGE_TEST_SYSTEMD=full CI=true $(BIN)/pytest tests/systemd $(ARGS)
 
 fuzz: setup ## A million hostile cases, then the parsers guided by coverage: about half an hour.
 	$(BIN)/python tests/fuzz/fuzz.py --cases 1000000

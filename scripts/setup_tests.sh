@@ -2,7 +2,8 @@
 # Install what the tests need and .venv lacks: sh scripts/setup_tests.sh VENV
 #
 # By apt-get (Debian and its kin), as root or by sudo: the Mosquitto broker, strace (fault tests strike
-# processes at a system call by it), a Rust for WebAssembly; the Go toolchain into VENV. The tests
+# processes at a system call by it), faketime (clocks that are years off), as root mmdebstrap and
+# systemd-nspawn (a gateway of its own), a Rust for WebAssembly; the Go toolchain into VENV. The tests
 # start their own brokers, on free ports. What cannot be installed is named; the tests that need it
 # are skipped with that reason, and fail in CI (CI=true).
 set -eu
@@ -18,6 +19,12 @@ has_toolchain() {
 packages=
 command -v mosquitto >/dev/null 2>&1 || packages='mosquitto'
 command -v strace >/dev/null 2>&1 || packages="$packages strace"
+# The package is installed on a fresh gateway, under systemd as PID 1; that needs root, too.
+if [ "$(id -u)" = 0 ]; then
+    command -v mmdebstrap >/dev/null 2>&1 || packages="$packages mmdebstrap"
+    command -v systemd-nspawn >/dev/null 2>&1 || packages="$packages systemd-container"
+fi
+command -v faketime >/dev/null 2>&1 || packages="$packages faketime"
 has_toolchain rust || packages="$packages rustc-web rust-web-src"
 
 if [ -n "$packages" ]; then
