@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from edge import durable
-from edge.deployment.transport import Transport
+from edge.deployment.transport import AbsentError, Transport
 from edge.errors import StorageError, TransportError, UntrustedError
 
 _ATTEMPTS: Final = 2
@@ -120,7 +120,7 @@ class Store:
                 file.truncate(0)
                 offset = 0
             if offset < size_bytes:
-                with transport.open(path, offset) as stream:
+                with _signed(), transport.open(path, offset) as stream:
                     if stream.offset != offset:
                         file.truncate(stream.offset)
                     left = size_bytes - stream.offset
@@ -217,6 +217,10 @@ class Store:
             self.forget(digest)
         return removed
 
+    def assembled(self, digest: str) -> bool:
+        """Whether a deployment's folder is there."""
+        return (self.deployments / digest).is_dir()
+
     def forget(self, digest: str) -> None:
         """Remove a deployment's folder: what it holds is made anew from blobs, or fetched.
 
@@ -256,6 +260,14 @@ class Store:
             for folder in (self.deployments, self._blobs, self._parts):
                 durable.sync_folder(folder)
         return freed
+
+
+@contextlib.contextmanager
+def _signed() -> Iterator[None]:
+    try:
+        yield
+    except AbsentError as absent:
+        raise TransportError(f"{absent}; yet it is signed: the repository is not whole") from absent
 
 
 def _digest(path: Path) -> str:

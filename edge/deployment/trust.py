@@ -87,7 +87,8 @@ class Trust:
         self._folder = folder
         self._group = group
         self._now = now
-        self._updater = self._open(root, transport)
+        self._fetcher = _Fetcher(transport)
+        self._updater = self._open(root)
         self._refreshed = False
 
     def target(self, name: str) -> Target | None:
@@ -107,13 +108,13 @@ class Trust:
             self._refreshed = True
         return None if found is None else _target(found)
 
-    def _open(self, root: bytes, transport: Transport) -> Updater:
+    def _open(self, root: bytes) -> Updater:
         with self._translated():
             (self._folder / METADATA).mkdir(parents=True, exist_ok=True, mode=0o700)
             return Updater(
                 str(self._folder / METADATA),
                 f"{METADATA}/",
-                fetcher=_Fetcher(transport),
+                fetcher=self._fetcher,
                 config=_CONFIG,
                 bootstrap=root,  # 1
             )
@@ -195,9 +196,14 @@ class Trust:
         except exceptions.UnsignedMetadataError as wrong:
             raise UntrustedError(f"signatures: {_words(wrong)}") from wrong
         except exceptions.DownloadLengthMismatchError as wrong:
-            raise UntrustedError(f"endless metadata: {_words(wrong)}") from wrong
+            raise UntrustedError(
+                f"endless metadata: {self._fetcher.asked}: {_words(wrong)}"
+            ) from wrong
         except (exceptions.LengthOrHashMismatchError, exceptions.RepositoryError) as wrong:
-            raise UntrustedError(f"metadata: {_words(wrong)}") from wrong
+            raise UntrustedError(
+                f"metadata: {self._fetcher.asked}: {_words(wrong)} (it was changed, does "
+                "not fit the rest, or is no metadata at all: the page of a portal, say)"
+            ) from wrong
         except exceptions.DownloadError as failed:
             raise TransportError(_words(failed.__cause__ or failed)) from failed
         except OSError as failed:
@@ -205,12 +211,18 @@ class Trust:
 
 
 class _Fetcher(FetcherInterface):
-    """Our transport in python-tuf's place for one."""
+    """Our transport in python-tuf's place for one.
+
+    Attributes:
+        asked: What was asked for last; whatever is wrong is wrong with it.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self.asked = "root.json"
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        self.asked = url
         stack = contextlib.ExitStack()
         try:
             stream = stack.enter_context(self._transport.open(url))
