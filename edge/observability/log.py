@@ -1,7 +1,8 @@
 """The log on standard error: one canonical line for each event.
 
-Text for people on a terminal, JSON lines for machines, and under systemd each line carries its
-priority (sd-daemon(3)), so that `journalctl -p warning` finds it.
+Text for people on a terminal, JSON lines for machines, and under systemd entries of the journal
+with priority and fields (`edge.observability.journal`), so that `journalctl -p warning
+EDGE_PIPELINE=pcb` finds them; where journald takes none, lines with their priority (sd-daemon(3)).
 
 Rules held here, so that no caller can break them:
 
@@ -22,12 +23,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
 
 from edge.config import LogSection
+from edge.observability.journal import Journal, fields_of
 
 MAX_VALUE_CHARS: Final = 2_000
 """journald splits a line at 48 KiB (LineMax=); a dozen values of this length stay below it."""
@@ -63,7 +65,8 @@ def configure(
     Returns:
         The last step of the log, which counts the lines that it could not write.
     """
-    sink = Sink(sys.stderr if stream is None else stream, journal)
+    native = Journal() if journal and stream is None else None
+    sink = Sink(sys.stderr if stream is None else stream, journal, native)
     text = section.format == "text" or (section.format == "auto" and tty)
     render = (
         structlog.dev.ConsoleRenderer(
@@ -81,7 +84,7 @@ def configure(
             structlog.processors.ExceptionRenderer(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _bound,
-            render,
+            _Rendered(render) if native else render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(section.level),
         logger_factory=lambda *names: Lines(sink, *names),
@@ -121,19 +124,29 @@ class Sink:
     Args:
         stream: Where to.
         journal: Whether each line begins with its priority.
+        native: The journal itself, which is tried first; None: the stream is all there is.
 
     Attributes:
         lost: Lines that could not be written.
     """
 
-    def __init__(self, stream: TextIO, journal: bool) -> None:
+    def __init__(self, stream: TextIO, journal: bool, native: Journal | None = None) -> None:
         self._stream = stream
         self._journal = journal
+        self._native = native
         self._lock = threading.Lock()
         self.lost = 0
 
-    def write(self, line: str, level: str) -> None:
-        """Write one finished line; a traceback in it stays with it."""
+    def write(self, line: str, level: str, fields: Mapping[str, str] | None = None) -> None:
+        """Write one finished line; a traceback in it stays with it.
+
+        Args:
+            line: As it is rendered.
+            level: Its severity.
+            fields: What the journal gets beside it.
+        """
+        if self._native and self._native.write(line, _PRIORITY[level], fields or {}):
+            return
         if self._journal:
             priority = f"<{_PRIORITY[level]}>"
             line = "\n".join(priority + part for part in line.split("\n"))
@@ -152,25 +165,36 @@ class Lines:
         self._sink = sink
         self.room = room
 
-    def debug(self, line: str) -> None:
+    def debug(self, line: str, fields: Mapping[str, str] | None = None) -> None:
         """Write a line of this severity."""
-        self._sink.write(line, "debug")
+        self._sink.write(line, "debug", fields)
 
-    def info(self, line: str) -> None:
+    def info(self, line: str, fields: Mapping[str, str] | None = None) -> None:
         """Write a line of this severity."""
-        self._sink.write(line, "info")
+        self._sink.write(line, "info", fields)
 
-    def warning(self, line: str) -> None:
+    def warning(self, line: str, fields: Mapping[str, str] | None = None) -> None:
         """Write a line of this severity."""
-        self._sink.write(line, "warning")
+        self._sink.write(line, "warning", fields)
 
-    def error(self, line: str) -> None:
+    def error(self, line: str, fields: Mapping[str, str] | None = None) -> None:
         """Write a line of this severity."""
-        self._sink.write(line, "error")
+        self._sink.write(line, "error", fields)
 
-    def critical(self, line: str) -> None:
+    def critical(self, line: str, fields: Mapping[str, str] | None = None) -> None:
         """Write a line of this severity."""
-        self._sink.write(line, "critical")
+        self._sink.write(line, "critical", fields)
+
+
+class _Rendered:
+    """Renders a line, and hands the journal's fields of it on beside the text."""
+
+    def __init__(self, render: structlog.typing.Processor) -> None:
+        self._render = render
+
+    def __call__(self, logger: object, level: str, line: Line) -> Any:
+        fields = fields_of(line)
+        return (self._render(logger, level, line),), {"fields": fields}
 
 
 def _name_room(lines: Lines, _level: str, line: Line) -> Line:

@@ -1,0 +1,415 @@
+"""What happens on the test gateway, told from inside: run as root under systemd as PID 1.
+
+Standard library alone, by the gateway's own Python. Each step is a claim; /out/results.json gets
+how each ended, /out/transcript.txt every command with what it said. Steps build on each other, in
+the order of a gateway's life; one that fails does not keep the later ones from being tried.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OUT = Path("/out")
+CONFIG = Path("/etc/edge/edge.toml")
+DROP_IN = Path("/run/systemd/system/edge.service.d/bed.conf")
+STATE = Path("/var/lib/private/edge")
+DEADLINE_S = 60.0
+SECRET = "correct-horse-battery"
+STEPS: list[Callable[[], str]] = []
+SHORT = "--short" in sys.argv
+"""Only the steps that a change is most likely to break: for CI."""
+_transcript = (OUT / "transcript.txt").open("w")
+
+
+def step(claim: Callable[[], str]) -> Callable[[], str]:
+    """Take a claim into the sequence; what it returns is told beside its result."""
+    STEPS.append(claim)
+    return claim
+
+
+def long_step(claim: Callable[[], str]) -> Callable[[], str]:
+    """Take a claim into the long sequence alone."""
+    return claim if SHORT else step(claim)
+
+
+def sh(command: str, *, may_fail: bool = False, quiet: bool = False) -> str:
+    """Run a command as an operator would, and keep both sides of it."""
+    done = subprocess.run(
+        command,
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,
+        check=False,
+        env={
+            **os.environ,
+            "COLUMNS": "120",
+            "SYSTEMD_COLORS": "0",
+            "DEBIAN_FRONTEND": "noninteractive",
+        },
+    )
+    if not quiet:
+        _transcript.write(
+            f"# {command}\n{done.stdout}{f'[{done.returncode}]' if done.returncode else ''}\n"
+        )
+        _transcript.flush()
+    if done.returncode and not may_fail:
+        raise AssertionError(f"{command}: status {done.returncode}: {done.stdout[-1500:]}")
+    return done.stdout
+
+
+def show(name: str, unit: str = "edge") -> str:
+    """One property of a unit."""
+    return sh(f"systemctl show --value -p {name} {unit}", quiet=True).strip()
+
+
+def until(claim: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> float:
+    """Wait until a claim holds, and return how many seconds it took."""
+    began = time.monotonic()
+    while not claim():
+        if time.monotonic() - began > deadline_s:
+            raise AssertionError(
+                f"not in {deadline_s:g} s: {what}\n"
+                + sh("systemctl status --no-pager -n 15 edge", may_fail=True)
+            )
+        time.sleep(0.05)  # between two looks, until the deadline
+    return time.monotonic() - began
+
+
+def stands() -> bool:
+    """Whether edge has said READY and systemd holds it for active."""
+    return show("ActiveState") == "active"
+
+
+def journal(*matches: str) -> list[dict[str, Any]]:
+    """Entries of the journal, of edge."""
+    text = sh(f"journalctl -u edge -o json --no-pager {' '.join(matches)}", quiet=True)
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def events(event: str) -> list[dict[str, Any]]:
+    """Our own log lines of one event, over all runs of the daemon."""
+    found = []
+    for entry in journal():
+        with contextlib.suppress(ValueError, TypeError):
+            line = json.loads(entry["MESSAGE"])
+            if line.get("event") == event:
+                found.append(line)
+    return found
+
+
+def drop_in(*lines: str) -> None:
+    """Change the service for a while; nothing: as it was."""
+    if lines:
+        DROP_IN.parent.mkdir(parents=True, exist_ok=True)
+        DROP_IN.write_text("[Service]\n" + "\n".join(lines) + "\n")
+    else:
+        DROP_IN.unlink(missing_ok=True)
+    sh("systemctl daemon-reload", quiet=True)
+
+
+def main_pid() -> int:
+    """The supervisor's process."""
+    return int(show("MainPID"))
+
+
+def workers() -> list[int]:
+    """The supervisor's children."""
+    found = sh(f"pgrep -P {main_pid()} -f edge.worker", may_fail=True, quiet=True)
+    return [int(pid) for pid in found.split()]
+
+
+def replay(frames: int, rate: int = 10) -> dict[str, Any]:
+    """Play boards to the daemon through the broker, and score the verdicts."""
+    said = sh(
+        f"edge replay --config {CONFIG} --frames {frames} --rate {rate} --json", may_fail=True
+    )
+    line = next(line for line in reversed(said.splitlines()) if line.startswith("{"))
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def records() -> int:
+    """How many verdicts the ledger holds."""
+    said = sh(f"edge ledger verify {STATE}/ledger --json", may_fail=True)
+    found = re.search(r'"records":\s*(\d+)', said)
+    if found is None:
+        raise AssertionError(f"no number of records in: {said[-800:]}")
+    return int(found[1])
+
+
+@step
+def one_command_installs_and_starts_the_demo() -> str:
+    sh("dpkg -i /out/edge.deb")
+    took_s = until(stands, "edge is active")
+    until(lambda: events("ready"), "the journal says ready")
+    sh("systemctl status --no-pager -n 0 edge")
+    assert sh("readlink /etc/edge/deployment").strip() == "/opt/edge/demo-deployment"
+    return f"READY {took_s:.1f} s after the installation"
+
+
+@step
+def boards_from_outside_get_verdicts() -> str:
+    score = replay(40)
+    assert score["answered"] == 40, score
+    sh(f"edge status --config {CONFIG}")
+    return f"40 of 40 answered, p99 {score['latency_ms']['p99']} ms"
+
+
+@step
+def it_is_a_user_that_exists_while_it_runs() -> str:
+    uid = Path(f"/proc/{main_pid()}").stat().st_uid
+    assert 61184 <= uid <= 65519, uid
+    assert Path("/var/lib/edge").resolve() == STATE
+    assert (STATE.stat().st_uid, STATE.stat().st_mode & 0o777) == (uid, 0o700)
+    assert show("DynamicUser") == "yes"
+    return f"uid {uid}"
+
+
+@long_step
+def the_doctor_finds_the_unit_in_order() -> str:
+    said = json.loads(sh(f"edge doctor --config {CONFIG} --json", may_fail=True))
+    checks = {check["name"]: check for check in said["checks"]}
+    assert checks["unit.hardening"]["outcome"] == "ok", checks["unit.hardening"]
+    assert checks["broker.reachable"]["outcome"] == "ok", checks["broker.reachable"]
+    sh(f"edge doctor --config {CONFIG}", may_fail=True)
+    return str(checks["unit.hardening"]["said"])
+
+
+@step
+def the_journal_has_fields_to_search_by() -> str:
+    ready = journal("EDGE_EVENT=ready")
+    assert ready, "no entry has EDGE_EVENT=ready"
+    assert ready[-1]["PRIORITY"] == "6"
+    assert ready[-1]["EDGE_ROOM"] == "edge.daemon"
+    assert ready[-1]["_SYSTEMD_UNIT"] == "edge.service"
+    sh("journalctl -u edge --no-pager -n 3 -o cat EDGE_EVENT=ready")
+    return f"{len(ready)} entries by EDGE_EVENT=ready"
+
+
+@step
+def a_killed_daemon_is_back_within_three_seconds() -> str:
+    before, restarts = main_pid(), int(show("NRestarts"))
+    sh(f"kill -9 {before}")
+    back_s = until(lambda: main_pid() not in (0, before), "another process", 10)
+    ready_s = back_s + until(stands, "READY again")
+    assert back_s < 3, back_s
+    assert int(show("NRestarts")) == restarts + 1
+    return f"process after {back_s:.1f} s, READY after {ready_s:.1f} s"
+
+
+@long_step
+def a_hung_daemon_is_killed_by_the_watchdog() -> str:
+    drop_in("WatchdogSec=4s")
+    sh("systemctl restart edge")
+    until(stands, "READY with a short watchdog")
+    before = main_pid()
+    sh(f"kill -STOP {before}")
+    took_s = until(lambda: main_pid() not in (0, before), "another process", 20)
+    said = sh("journalctl -u edge --no-pager -n 30", quiet=True)
+    assert "Watchdog timeout" in said, said
+    until(stands, "READY again")
+    return f"replaced {took_s:.1f} s after it hung, at WatchdogSec=4s"
+
+
+@step
+def a_wrong_configuration_is_said_and_not_restarted() -> str:
+    drop_in()
+    good = CONFIG.read_text()
+    CONFIG.write_text(good.replace("[storage]", "[storaje]"))
+    sh("systemctl restart edge", may_fail=True)
+    until(lambda: show("ActiveState") == "failed", "failed")
+    assert show("ExecMainStatus") == "78"
+    pid = show("MainPID")
+    time.sleep(2.5)  # more than RestartSec: a restart would have come
+    assert (show("ActiveState"), show("MainPID")) == ("failed", pid)
+    said = sh("journalctl -u edge --no-pager -o cat -n 8")
+    assert "storaje" in said, said
+    assert "did you mean 'storage'" in said, said
+    CONFIG.write_text(good)
+    sh("systemctl start edge")
+    until(stands, "READY with the mended file")
+    return "status 78; the journal names the key"
+
+
+@long_step
+def a_crash_loop_is_never_given_up() -> str:
+    drop_in("ExecStart=", "ExecStart=/bin/false", "RestartSec=200ms")
+    sh("systemctl restart edge", may_fail=True)
+    until(lambda: int(show("NRestarts")) >= 8, "eight restarts")  # systemd's default gives up at 5
+    drop_in()
+    took_s = until(stands, "READY by itself, once the cause is gone")
+    return f"8 restarts, then READY {took_s:.1f} s after the repair, untouched"
+
+
+@step
+def stopping_drains() -> str:
+    playing = subprocess.Popen(
+        [
+            "/usr/bin/edge",
+            "replay",
+            "--config",
+            str(CONFIG),
+            "--frames",
+            "200",
+            "--rate",
+            "20",
+            "--json",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    heard = records()
+    until(lambda: records() > heard + 20, "frames are on the way")
+    sh("systemctl stop edge")
+    assert (show("Result"), show("ExecMainStatus")) == ("success", "0")
+    drained = events("drained")[-1]
+    assert drained["unanswered"] == 0, drained
+    playing.kill()
+    playing.wait()
+    sh("systemctl start edge")
+    until(stands, "READY")
+    return f"drained in {drained['drain_ms']} ms, nothing unanswered"
+
+
+@long_step
+def a_worker_out_of_memory_dies_alone() -> str:
+    lost = len(events("worker_lost"))
+    drop_in("MemoryMax=100M", "MemorySwapMax=0")
+    sh("systemctl restart --no-block edge")
+    with contextlib.suppress(AssertionError):
+        until(lambda: len(events("worker_lost")) >= lost + 2, "workers are lost", 40)
+    before, restarts = main_pid(), show("NRestarts")
+    killed = events("worker_lost")[lost:]
+    if not killed:
+        drop_in()
+        sh("systemctl restart edge")
+        return "SKIP this kernel did not hold MemoryMax="
+    sh("systemctl set-property --runtime edge MemoryMax=2G")
+    until(stands, "READY once there is memory")
+    assert (main_pid(), show("NRestarts")) == (before, restarts), "the supervisor was to stay"
+    sh("systemctl revert edge", may_fail=True)
+    drop_in()
+    return (
+        f"{len(killed)} workers killed ({killed[-1]['detail'][:80]}), supervisor {before} went on"
+    )
+
+
+@long_step
+def a_password_comes_as_a_credential_and_shows_nowhere() -> str:
+    Path("/etc/credstore").mkdir(mode=0o700, exist_ok=True)
+    Path("/etc/credstore/edge.broker-password").write_text(SECRET)
+    Path("/etc/credstore/edge.broker-password").chmod(0o600)
+    sh("mosquitto_passwd -c -b /etc/mosquitto/passwd box1 '" + SECRET + "'", quiet=True)
+    sh("chown mosquitto /etc/mosquitto/passwd", quiet=True)
+    auth = Path("/etc/mosquitto/conf.d/auth.conf")
+    auth.write_text("allow_anonymous false\npassword_file /etc/mosquitto/passwd\n")
+    good = CONFIG.read_text()
+    words = 'username = "box1"\npassword_file = "/run/credentials/edge.service/broker-password"\n'
+    CONFIG.write_text(good.replace("port = 1883\n", "port = 1883\n" + words))
+    sh("systemctl restart mosquitto edge")
+    until(stands, "READY with the password")
+    pid = main_pid()
+    for name in ("cmdline", "environ"):
+        assert SECRET.encode() not in Path(f"/proc/{pid}/{name}").read_bytes(), name
+    assert SECRET not in sh("journalctl -b --no-pager", quiet=True)
+    CONFIG.write_text(good)
+    auth.unlink()
+    sh("systemctl restart mosquitto edge")
+    until(stands, "READY without")
+    return "connected; not in arguments, environment or journal"
+
+
+@long_step
+def an_upgrade_keeps_configuration_state_and_deployment() -> str:
+    CONFIG.write_text(CONFIG.read_text() + "\n# mine\n")
+    held, before = records(), main_pid()
+    sh("dpkg -i /out/edge-next.deb")
+    until(lambda: main_pid() not in (0, before) and stands(), "the new one is READY")
+    assert CONFIG.read_text().endswith("# mine\n")
+    assert records() >= held > 0
+    score = replay(20)
+    assert score["answered"] == 20
+    assert records() >= held + 20
+    return f"{held} records kept"
+
+
+@long_step
+def going_back_is_allowed_within_one_format_of_the_state() -> str:
+    held, before = records(), main_pid()
+    sh("dpkg -i /out/edge.deb")
+    until(lambda: main_pid() not in (0, before) and stands(), "the old one is READY")
+    assert records() >= held
+    return f"{held} records kept"
+
+
+@step
+def going_back_over_a_newer_format_is_refused_and_changes_nothing() -> str:
+    Path("/opt/edge/state-format").write_text("99\n")
+    before = main_pid()
+    said = sh("dpkg -i /out/edge.deb", may_fail=True)
+    assert "never converted back" in said, said
+    assert main_pid() == before
+    assert stands()
+    assert (
+        sh("dpkg-query -W -f '${Status}' edge-verdict", quiet=True).strip()
+        == "install ok installed"
+    )
+    return "refused in preinst"
+
+
+@step
+def removal_stops_and_keeps_what_is_yours() -> str:
+    sh("dpkg -r edge-verdict")
+    assert show("ActiveState") == "inactive", show("ActiveState")
+    assert not Path("/usr/bin/edge").exists()
+    assert not Path("/opt/edge").exists(), sh("find /opt/edge | head", quiet=True)
+    assert CONFIG.exists()
+    assert (STATE / "ledger").is_dir()
+    return "configuration and ledger stay"
+
+
+@step
+def purging_leaves_nothing() -> str:
+    sh("dpkg -P edge-verdict")
+    left = [p for p in ("/etc/edge", STATE, "/var/lib/edge") if os.path.lexists(p)]
+    assert not left, left
+    return "nothing left"
+
+
+def main() -> int:
+    """Take the steps, and write how each ended."""
+    results = []
+    for claim in STEPS:
+        began = time.monotonic()
+        _transcript.write(f"\n## {claim.__name__}\n")
+        try:
+            detail, outcome = claim(), "passed"
+            if detail.startswith("SKIP "):
+                detail, outcome = detail[5:], "skipped"
+        except Exception as failed:  # noqa: BLE001 - it is the result of the step
+            detail, outcome = f"{type(failed).__name__}: {failed}", "failed"
+        results.append(
+            {
+                "claim": claim.__name__,
+                "outcome": outcome,
+                "detail": detail,
+                "seconds": round(time.monotonic() - began, 1),
+            }
+        )
+        (OUT / "results.json").write_text(json.dumps(results, indent=1))
+    sh("journalctl -b --no-pager > /out/journal.txt", may_fail=True, quiet=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The Debian package on a fresh gateway: Debian 12 with systemd as PID 1, in a container.
+
+Needs root, mmdebstrap and systemd-nspawn, and skips with that reason; in CI the two tools must be
+there where there is root (`scripts/setup_tests.sh` installs them). The short form runs in CI; the
+whole one by `make systemd-test`, which also leaves the transcript: .out/systemd/transcript.txt.
+
+The gateway tells how each step ended (`driver.py`); a test here is one step.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+OUT: Final = ROOT / ".out" / "systemd"
+EPOCH: Final = "1700000000"
+FULL: Final = os.environ.get("EDGE_TEST_SYSTEMD") == "full"
+STEPS: Final = (
+    "one_command_installs_and_starts_the_demo",
+    "boards_from_outside_get_verdicts",
+    "it_is_a_user_that_exists_while_it_runs",
+    "the_journal_has_fields_to_search_by",
+    "a_killed_daemon_is_back_within_three_seconds",
+    "a_wrong_configuration_is_said_and_not_restarted",
+    "stopping_drains",
+    "going_back_over_a_newer_format_is_refused_and_changes_nothing",
+    "removal_stops_and_keeps_what_is_yours",
+    "purging_leaves_nothing",
+)
+LONG_STEPS: Final = (
+    "the_doctor_finds_the_unit_in_order",
+    "a_hung_daemon_is_killed_by_the_watchdog",
+    "a_crash_loop_is_never_given_up",
+    "a_worker_out_of_memory_dies_alone",
+    "a_password_comes_as_a_credential_and_shows_nowhere",
+    "an_upgrade_keeps_configuration_state_and_deployment",
+    "going_back_is_allowed_within_one_format_of_the_state",
+)
+FIRST_BOOT: Final = f"""[Unit]
+After=mosquitto.service
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+ExecStart=/usr/bin/python3 /out/driver.py {"" if FULL else "--short"}
+ExecStopPost=/usr/bin/systemctl exit 0
+StandardOutput=file:/out/driver.txt
+StandardError=file:/out/driver.txt
+"""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def _require(*tools: str) -> None:
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if not missing:
+        return
+    reason = f"{', '.join(missing)} not installed (scripts/setup_tests.sh does it)"
+    if os.environ.get("CI") == "true" and os.geteuid() == 0:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@cache
+def package(name: str, suffix: str = "") -> Path:
+    """Build the package, into a folder of its own."""
+    _require("dpkg-deb")
+    out = OUT / name
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, str(ROOT / "scripts" / "deb.py"), "--out", str(out), "--level", "1"]
+    done = subprocess.run(
+        [*command, "--version-suffix", suffix],
+        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (built,) = out.glob("*.deb")
+    return built
+
+
+@cache
+def gateway() -> dict[str, dict[str, Any]]:
+    """Boot the gateway once, and return how each step ended, by name."""
+    if os.geteuid() != 0:
+        pytest.skip("booting systemd as PID 1 needs root")
+    _require("mmdebstrap", "systemd-nspawn")
+    rootfs = ROOT / ".out" / "rootfs-amd64"
+    made = subprocess.run(
+        ["sh", str(ROOT / "scripts" / "make_rootfs.sh"), str(rootfs)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr[-3000:]
+    shared = OUT / "shared"
+    shutil.rmtree(shared, ignore_errors=True)
+    shared.mkdir(parents=True)
+    shutil.copyfile(package("first"), shared / "edge.deb")
+    if FULL:
+        shutil.copyfile(package("next", "+1"), shared / "edge-next.deb")
+    shutil.copyfile(Path(__file__).with_name("driver.py"), shared / "driver.py")
+    (shared / "first-boot.service").write_text(FIRST_BOOT)
+    booted = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "boot_rootfs.sh"), str(rootfs), str(shared)],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    results = shared / "results.json"
+    assert results.exists(), booted.stdout[-3000:] + booted.stderr[-3000:]
+    for package_file in shared.glob("*.deb"):
+        package_file.unlink()
+    return {result["claim"]: result for result in json.loads(results.read_text())}
+
+
+@pytest.mark.parametrize("step", STEPS if not FULL else (*STEPS, *LONG_STEPS))
+def test_on_a_fresh_gateway(step: str) -> None:
+    result = gateway()[step]
+    if result["outcome"] == "skipped":
+        pytest.skip(result["detail"])
+    assert result["outcome"] == "passed", result["detail"]
+
+
+@pytest.mark.skipif(not FULL, reason="make systemd-test builds the package a second time")
+def test_two_builds_are_equal_to_the_byte() -> None:
+    first = package("first").read_bytes()
+    old = os.umask(0o077)  # negative control of the modes: another user's habits
+    try:
+        again = package("again").read_bytes()
+    finally:
+        os.umask(old)
+    assert first == again
+
+
+def test_the_package_holds_the_lock_and_nothing_of_development() -> None:
+    listing = _packed(package("first"))
+    site = "./opt/edge/lib/python3.11/site-packages/"
+    names = {name.removeprefix(site).split("/")[0] for name in listing if name.startswith(site)}
+    assert {"edge", "wasmtime", "onnxruntime", "cv2", "paho"} <= names
+    assert not names & {"pytest", "mypy", "ruff", "uv", "onnx", "ziglang", "hypothesis", "bin"}
+    assert listing["./opt/edge/bin/edge"].mode & 0o777 == 0o755
+    assert listing["./usr/bin/edge"].linkname == "/opt/edge/bin/edge"
+    assert listing["./opt/edge/bin/python"].linkname == "/usr/bin/python3.11"
+    assert {member.uname for member in listing.values()} == {"root"}
+    assert all(member.mtime <= int(EPOCH) for member in listing.values())
+    assert f"{site}edge/cli/__pycache__/main.cpython-311.pyc" in listing
+
+
+def _packed(deb: Path) -> dict[str, tarfile.TarInfo]:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as out:
+        assert out.stdout is not None
+        with tarfile.open(fileobj=out.stdout, mode="r|") as archive:
+            return {member.name: member for member in archive}
