@@ -25,7 +25,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
-def test_an_entry_has_message_priority_and_fields(journald: socket.socket, tmp_path: Path) -> None:
+def test_an_entry_has_message_priority_and_fields(
+    journald: socket.socket, journal: Journal
+) -> None:
     fields = fields_of({"event": "ready", "room": "edge.daemon", "pipeline": "", "start_ms": 3})
     assert journal.write('{"event":"ready"}', 6, fields)
     assert journald.recv(4096).decode().splitlines() == [
