@@ -1,0 +1,257 @@
+"""The publisher: what devices would refuse is refused here, and what became of releases."""
+
+import datetime as dt
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+from deployment_samples import edit
+from hypothesis import given
+from hypothesis import strategies as st
+from repositories import BOX, GROUP, Device, Publisher, days, sample
+from tuf.api.metadata import TargetFile
+
+from edge.deployment.pin import pin
+from edge.deployment.release import Release, position
+from edge.deployment.report import Outcome, Report
+from edge.deployment.rollout import Deployed, Event, State
+from edge.errors import ConfigError, DeploymentError
+from edge.fleet.publisher import keys
+from edge.fleet.publisher.keys import KeyRing
+from edge.fleet.publisher.releases import Fleet
+from edge.fleet.publisher.rings import Fate, fate, tally
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    """A fleet of one group."""
+    return Publisher(tmp_path)
+
+
+def test_keys_are_their_owners_alone_and_never_overwritten(publisher: Publisher) -> None:
+    folder = publisher.fleet.folder / "keys"
+    names = {path.stem for path in folder.iterdir()}
+    assert names == {"root-1", "root-2", "root-3", "targets", "snapshot", "timestamp", GROUP}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    with pytest.raises(DeploymentError, match="never overwritten"):
+        keys.create(folder, GROUP)
+    for path in publisher.web.rglob("*.json"):
+        assert b"PRIVATE" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"])
+def test_a_file_that_is_no_key_is_named(publisher: Publisher, content: bytes) -> None:
+    (publisher.fleet.folder / "keys" / "stray.pem").write_bytes(content)
+    with pytest.raises(DeploymentError, match=r"stray\.pem: is no unencrypted private key"):
+        Fleet(publisher.fleet.folder)
+
+
+@pytest.mark.parametrize("group", ["root", "../x", "a/b", "", "x" * 65, "timestamp"])
+def test_a_group_without_a_usable_name_is_refused(tmp_path: Path, group: str) -> None:
+    with pytest.raises(DeploymentError, match="is no name of a group"):
+        Fleet.create(tmp_path / "new", (group,))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_is_made_a_fleet_once(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="is a fleet already"):
+        Fleet.create(publisher.fleet.folder, (GROUP,))
+    with pytest.raises(ConfigError, match="edge fleet init"):
+        Fleet(tmp_path)
+
+
+def test_revisions_only_rise(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.release(5)
+    for revision in (4, 5):
+        with pytest.raises(DeploymentError, match=r"was offered 5 .raise deployment\.revision"):
+            publisher.fleet.build(GROUP, sample(tmp_path / str(revision), revision), 1)
+
+
+@pytest.mark.parametrize("percent", [-1.0, 100.5, float("nan"), float("inf")])
+def test_what_is_no_percent_is_refused(
+    publisher: Publisher, percent: float, tmp_path: Path
+) -> None:
+    publisher.release(1)
+    with pytest.raises(DeploymentError, match="is no percent of a group"):
+        publisher.fleet.build(GROUP, sample(tmp_path / "two", 2), percent)
+    with pytest.raises(DeploymentError, match="is no percent of a group"):
+        publisher.fleet.change(GROUP, 1, percent=percent)
+    assert publisher.fleet.drafts() == []
+
+
+def test_an_unsound_folder_is_no_release(publisher: Publisher, tmp_path: Path) -> None:
+    folder = sample(tmp_path / "one", 1)
+    (folder / "guests" / "pre.wasm").write_bytes(b"changed")
+    with pytest.raises(DeploymentError, match=r"pre\.wasm: is not the file that was pinned"):
+        publisher.fleet.build(GROUP, folder, 1)
+
+
+def _moved(folder: Path, depth: int) -> Path:
+    """A deployment whose guest lies so many levels deep."""
+    path = "/".join(["d"] * (depth - 1) + ["pre.wasm"])
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder / "guests" / "pre.wasm", folder / path)
+    edit(folder / "manifest.toml", "guests/pre.wasm", path)
+    pin(folder)
+    return folder
+
+
+def test_the_deepest_path_that_is_signed_reaches_devices_and_a_deeper_one_is_refused(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    with pytest.raises(DeploymentError, match="lies 5 levels deep; 4 are signed for"):
+        publisher.fleet.build(GROUP, _moved(sample(tmp_path / "deep", 1), 5), 100)
+    publisher.fleet.build(GROUP, _moved(sample(tmp_path / "edge", 1), 4), 100)
+    publisher.fleet.sign(GROUP)
+    publisher.fleet.publish()
+    Device(tmp_path / "device", publisher).takes(publisher.web, 1)
+
+
+def test_metadata_that_devices_would_not_read_is_not_published(publisher: Publisher) -> None:
+    metadata = publisher.fleet.repository.next(GROUP)
+    for number in range(12_000):
+        path = f"{GROUP}/1/{number}"
+        metadata.signed.targets[path] = TargetFile.from_data(path, b"", ["sha256"])
+    with pytest.raises(DeploymentError, match="devices read 1048576 at the most"):
+        publisher.fleet.repository.put(GROUP, metadata)
+
+
+def test_a_draft_is_signed_published_or_dropped(publisher: Publisher, tmp_path: Path) -> None:
+    fleet = publisher.fleet
+    device = Device(tmp_path / "device", publisher)
+    with pytest.raises(DeploymentError, match="no draft of group 'press' waits"):
+        fleet.sign(GROUP)
+    fleet.build(GROUP, sample(tmp_path / "one", 1), 100)
+    with pytest.raises(DeploymentError, match="a draft of group 'press' waits"):
+        fleet.change(GROUP, 1) if fleet.releases(GROUP).releases else fleet.build(
+            GROUP, tmp_path / "one", 1
+        )
+    with pytest.raises(DeploymentError, match="signed by 0 of the 1 keys"):
+        fleet.publish()
+    device.finds_nothing(publisher.web)
+    fleet.discard(GROUP)
+    assert fleet.drafts() == []
+    publisher.fleet.build(GROUP, tmp_path / "one", 100)
+    away = tmp_path / "away"
+    away.mkdir()
+    shutil.move(fleet.folder / "keys" / f"{GROUP}.pem", away)
+    with pytest.raises(DeploymentError, match="name the folder that holds the key by --keys"):
+        Fleet(fleet.folder).sign(GROUP)
+    assert Fleet(fleet.folder, [away]).sign(GROUP) == 1
+    assert Fleet(fleet.folder).publish() == [GROUP]
+    device.takes(publisher.web, 1)
+
+
+def test_a_file_that_was_damaged_in_the_repository_is_laid_anew(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.release(1)
+    for path in publisher.web.rglob("*.wasm"):
+        path.write_bytes(b"")
+    fleet = publisher.fleet
+    (folder,) = tmp_path.glob(f"{GROUP}-1")
+    edit(folder / "manifest.toml", "revision = 1", "revision = 2")
+    fleet.build(GROUP, folder, 100)
+    fleet.sign(GROUP)
+    fleet.publish()
+    Device(tmp_path / "device", publisher).takes(publisher.web, 2)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in publisher.web.rglob("*.wasm")}
+    assert modes == {0o644}, "a web server reads them"
+
+
+def test_roles_that_soon_expire_are_renewed_by_publishing(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.release(1)
+    later = publisher.at(dt.datetime.now(dt.UTC) + days(300))
+    later.fleet.publish()
+    for role, least in ((GROUP, 200), ("targets", 200)):
+        expires = later.fleet.repository.next(role).signed.expires
+        assert expires > dt.datetime.now(dt.UTC) + days(300 + least)
+    Device(tmp_path / "device", publisher).takes(publisher.web, 1)
+
+
+def test_a_publisher_that_died_between_any_two_files_goes_on(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    """A group's new metadata lies there; snapshot and timestamp do not speak of it yet."""
+    publisher.release(1)
+    device = Device(tmp_path / "device", publisher)
+    fleet = publisher.fleet
+    fleet.build(GROUP, sample(tmp_path / "two", 2), 100)
+    fleet.sign(GROUP)
+    draft = fleet._waiting(GROUP)
+    fleet.repository.put(GROUP, draft)
+    device.takes(publisher.web, 1)
+    assert Fleet(fleet.folder).publish() == [GROUP]
+    device.takes(publisher.web, 2)
+
+
+def _report(device: str, **changes: object) -> Report:
+    return Report(
+        **{"device": device, "group": GROUP, "state": State.IDLE, "time_ns": 0, **changes}  # type: ignore[arg-type] # fields by name
+    )
+
+
+RELEASE = Release(name="bench", revision=2, manifest="2" * 64, manifest_bytes=1, percent=100)
+OLD, NEW = Deployed("bench", 1, "1" * 64), Deployed("bench", 2, "2" * 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Fate.WAITING),
+        ({"active": OLD}, Fate.WAITING),
+        ({"active": OLD, "candidate": NEW, "state": State.SHADOW}, Fate.UNDER_WAY),
+        ({"active": NEW, "candidate": NEW, "state": State.PROBATION}, Fate.UNDER_WAY),
+        ({"active": NEW}, Fate.ON),
+        ({"active": NEW, "pinned": True}, Fate.ON),
+        ({"active": OLD, "outcome": Outcome(Event.FAILED, NEW, 1)}, Fate.FAILED),
+        ({"active": OLD, "outcome": Outcome(Event.HELD, OLD, 1)}, Fate.WAITING),
+        ({"active": OLD, "barred": (2,)}, Fate.FAILED),
+        ({"active": OLD, "pinned": True}, Fate.OUTSIDE),
+        ({"active": Deployed("bench", 3, "3" * 64)}, Fate.OUTSIDE),
+    ],
+    ids=range(11),
+)
+def test_what_became_of_a_release_is_read_from_a_report(
+    changes: dict[str, object], expected: Fate
+) -> None:
+    assert fate(_report(BOX, **changes), RELEASE) is expected
+
+
+@given(
+    st.lists(st.sampled_from(["on", "failed", "waiting", "way"]), max_size=60), st.floats(0, 100)
+)
+def test_a_tally_counts_each_device_once_and_halts_beyond_its_share(
+    fates: list[str], most: float
+) -> None:
+    by_fate: dict[str, dict[str, object]] = {
+        "on": {"active": NEW},
+        "failed": {"active": OLD, "barred": (2,)},
+        "waiting": {"active": OLD},
+        "way": {"candidate": NEW, "state": State.TRIAL},
+    }
+    reports = [_report(f"box{n}", **by_fate[each]) for n, each in enumerate(fates)]
+    found = tally([*reports, Report("x", "other", State.IDLE, 0)], GROUP, RELEASE)
+    assert found.included == len(fates)
+    assert found.failed == fates.count("failed")
+    share = 100 * found.failed / len(fates) if fates else 0
+    assert found.too_many_failed(most) == (share > most)
+    assert found.done == (bool(fates) and not {"waiting", "way"} & set(fates))
+
+
+def test_a_device_beyond_the_share_is_outside() -> None:
+    few = RELEASE.model_copy(update={"percent": position(GROUP, BOX)})
+    assert fate(_report(BOX), few) is Fate.OUTSIDE
+    more = RELEASE.model_copy(update={"percent": position(GROUP, BOX) + 0.01})
+    assert fate(_report(BOX), more) is Fate.WAITING
+
+
+def test_keys_are_looked_for_by_what_they_are(tmp_path: Path) -> None:
+    public = keys.create(tmp_path, "any-name")
+    ring = KeyRing([tmp_path, tmp_path / "nowhere"])
+    assert ring.path(public.keyid) == tmp_path / "any-name.pem"
+    assert ring.find([public.keyid, "f" * 64])[0].public_key == public
+    assert ring.path("f" * 64) is None
