@@ -144,6 +144,15 @@ class ActivePipeline:
         """Frames that wait for their verdict."""
         return self._dispatch.unanswered
 
+    @property
+    def oldest_deadline_s(self) -> float:
+        """Deadline of the oldest frame that waits or is with the worker; now where there is none.
+
+        Monotonic seconds.
+        """
+        oldest_ns = self._dispatch.oldest_deadline_ns
+        return time.monotonic() if oldest_ns is None else oldest_ns / 1e9
+
     async def recall(self) -> None:
         """Remember the verdicts given before this start, for frames that are delivered again."""
         if self._recording is None:

@@ -104,6 +104,14 @@ class Dispatch:
         """Frames that wait for their verdict."""
         return len(self._in_flight)
 
+    @property
+    def oldest_deadline_ns(self) -> int | None:
+        """The earliest deadline of a frame that waits, or that the worker has not given back."""
+        return min(
+            (each.frame.deadline_ns for each in (*self._waiting, *self._at_work.values())),
+            default=None,
+        )
+
     async def idle(self) -> None:
         """Return when no frame waits for its verdict."""
         await self._idle.wait()

@@ -71,6 +71,9 @@ class Recording:
         on_change: Called when storage begins to fail, and when it works again.
         keys: Sign the ledger's checkpoints.
 
+    Attributes:
+        came_round_at: When `keep_sending` last did; monotonic seconds.
+
     Raises:
         StorageError: The ledger cannot be opened.
     """
@@ -98,6 +101,7 @@ class Recording:
         self._kept = KeptCounts()
         self._checkpoints = Checkpoints(device_id, session, counters)
         self._folder = folder
+        self.came_round_at = self.now_s()
 
         def open_ledger() -> tuple[Keeper | None, Ledger]:
             keeper = keeper_of(section, folder, loop, self._frames_troubled)
@@ -133,6 +137,11 @@ class Recording:
     def trouble(self) -> str:
         """Why records are not committed; empty where they are."""
         return self._ledger.trouble
+
+    @property
+    def ledger_came_round_at(self) -> float:
+        """When the ledger's thread last came round; monotonic seconds."""
+        return self._ledger.came_round_at
 
     @property
     def stuck(self) -> bool:
@@ -270,6 +279,7 @@ class Recording:
     async def keep_sending(self) -> None:
         """Send again what the cloud has not receipted, until cancelled."""
         while True:
+            self.came_round_at = self.now_s()
             await asyncio.sleep(_TICK_S)
             self._outbox.tick()
             self._record_kept_back()

@@ -20,6 +20,7 @@ from edge.daemon.figures import exposition
 from edge.daemon.inputs import Inputs
 from edge.daemon.leases import Leases
 from edge.daemon.lineup import Lineup
+from edge.daemon.liveness import FRAMES_S, LEDGER_S, RECORDS_S, SESSION_S, Liveness
 from edge.daemon.recording import Recording
 from edge.daemon.rollout import Rollout
 from edge.daemon.telling import Telling
@@ -66,6 +67,8 @@ class Supervisor:
             on_disconnected=self._disconnected,
         )
         self._recording = self._open_ledger()
+        self._stuck: list[str] = []
+        self._liveness = self._watched()
         self._leases = Leases(
             config.storage.path, reverting(self.session, config.device.id), self._counters
         )
@@ -125,7 +128,10 @@ class Supervisor:
         return self.session.connected and bool(stand) and all(stand)
 
     async def keep_status(self) -> None:
-        """Publish the retained status on each change and each interval, and feed the watchdog."""
+        """Publish the retained status on each change and each interval, and feed the watchdog.
+
+        It is fed while every part makes progress (`edge.daemon.liveness`), not only this task.
+        """
         loop = asyncio.get_running_loop()
         interval_s = self._config.status.interval_s
         watchdog_s = self._notifier.watchdog_interval_s or interval_s
@@ -136,7 +142,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
-            self._notifier.watchdog()
+            self._feed_watchdog()
             if self._changed.is_set() or loop.time() >= next_status:
                 self._changed.clear()
                 next_status = loop.time() + interval_s
@@ -167,6 +173,32 @@ class Supervisor:
         await self._telling.close()
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
 
+    def _watched(self) -> Liveness:
+        broker, deadlines = self._config.broker, self._config.deadlines
+        liveness = Liveness()
+        session_s = 3 * broker.connect_timeout_s + SESSION_S
+        liveness.watch("the broker's session", lambda: self.session.came_round_at, session_s)
+        if (recording := self._recording) is not None:
+            liveness.watch("the ledger", lambda: recording.ledger_came_round_at, LEDGER_S)
+            liveness.watch("the outbox", lambda: recording.came_round_at, RECORDS_S)
+        frames_s = deadlines.hang_ms / 1e3 + FRAMES_S
+        liveness.watch("the frames", self._frames_came_round_at, frames_s)
+        return liveness
+
+    def _frames_came_round_at(self) -> float:
+        """Now, or the deadline of the oldest frame that is still with a pipeline or its worker."""
+        return min([time.monotonic(), *(pipeline.oldest_deadline_s for pipeline in self.lineup)])
+
+    def _feed_watchdog(self) -> None:
+        """Give a sign of life, on behalf of every part: where one is stuck, none is given."""
+        stuck = self._liveness.stuck()
+        if not stuck:
+            self._notifier.watchdog()
+        elif not self._stuck:
+            log.critical("no_progress", parts=stuck, detail="the watchdog is not fed")
+            self._notifier.status(f"no progress: {'; '.join(stuck)}")
+        self._stuck = stuck
+
     def _say_status(self) -> None:
         if self._draining:
             return
@@ -175,7 +207,8 @@ class Supervisor:
         # The connection that comes is a change, and says the status of that instant.
         if self.session.connected:
             self.session.publish(f"{self._topic}/status", _encode(self._status(ready)), retain=True)
-        troubles = [f"{p.plan.name}: {p.trouble}" for p in self.lineup if p.trouble]
+        troubles = [f"no progress: {part}" for part in self._stuck]
+        troubles += [f"{p.plan.name}: {p.trouble}" for p in self.lineup if p.trouble]
         if self._recording is not None and self._recording.trouble:
             troubles.append(f"ledger: {self._recording.trouble}")
         if not len(self.lineup):

@@ -113,6 +113,11 @@ class Ledger:
         return self._writer.standing
 
     @property
+    def came_round_at(self) -> float:
+        """When its thread last came round, monotonic seconds: each second, unless storage hangs."""
+        return self._writer.came_round_at
+
+    @property
     def stuck(self) -> bool:
         """Whether a record that came now would find no medium: nothing is committed, or no room."""
         return self._writer.failing >= STUCK_FAILURES or not self._has_room

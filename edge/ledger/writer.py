@@ -115,6 +115,7 @@ class Writer:
         receipted: Place up to which the cloud holds all.
         digested_bytes: Bytes of frames digested and let go.
         answered: Asks answered.
+        came_round_at: When the thread last did, with work or without; monotonic seconds.
         trouble: Why storage fails, or what soon will make it; else empty.
         ended: Why nothing is taken any more; else empty.
     """
@@ -136,6 +137,7 @@ class Writer:
         self.receipted = 0
         self.digested_bytes = 0
         self.answered = 0
+        self.came_round_at = time.monotonic()
         self.trouble = ""
         self.ended = ""
         self._inbox = inbox
@@ -193,6 +195,7 @@ class Writer:
 
     def _serve(self, store: Store, reserve: Reserve) -> None:
         while True:
+            self.came_round_at = time.monotonic()
             self._take()
             if self._backlog and time.monotonic() >= self._retry_at:
                 self._commit(store, reserve)

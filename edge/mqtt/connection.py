@@ -64,6 +64,7 @@ class Connection:
 
     Attributes:
         closed: Done when the connection has ended, with the reason.
+        came_round_at: When its keepalive was last looked after; monotonic seconds.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Connection:
         self._noted: deque[Event] = deque()
         self._delivering = False
         self._socket: socket.socket | None = None
+        self.came_round_at = time.monotonic()
         self._wants_write = False
         self._watches_write = False
         self.broken_callbacks = 0
@@ -204,6 +206,7 @@ class Connection:
     async def stand(self) -> str:
         """Keep the connection alive until it ends; return why it did."""
         while not self.closed.done():
+            self.came_round_at = time.monotonic()
             await asyncio.wait((self.closed,), timeout=TICK_S)
             self._drive(self._client.loop_misc)
         return self.closed.result()

@@ -93,6 +93,7 @@ class Session:
         self._closing = False  # nothing new is taken
         self._stopping = False  # no connection is made any more
         self._running = False
+        self._came_round_at = time.monotonic()
         self._failures: dict[str, int] = {}  # since the last connection
         self.refused_filters: dict[str, str] = {}
         self.last_error = ""
@@ -101,6 +102,15 @@ class Session:
     def connected(self) -> bool:
         """Whether the broker has accepted us and answered all subscriptions."""
         return self._up
+
+    @property
+    def came_round_at(self) -> float:
+        """When the session last came round: began an attempt, or looked after its connection.
+
+        Monotonic seconds; while `run` runs, never long ago, whatever the broker does.
+        """
+        standing = self._connection.came_round_at if self._connection else 0.0
+        return max(self._came_round_at, standing)
 
     @property
     def protocol(self) -> str:
@@ -211,6 +221,7 @@ class Session:
         self._running = True
         try:
             while not self._stopping:
+                self._came_round_at = time.monotonic()
                 if not await self._attempt() and not self._stopping:
                     await self._change(self._backoff.next_s())
         finally:
