@@ -9,6 +9,7 @@ from edge import config
 from edge.cli.arguments import add_config, add_deployment
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.running import supervise
+from edge.daemon.secrecy import keep_memory_private
 from edge.deployment.folder import load_folder, plans
 from edge.errors import ConfigError, DeploymentError
 from edge.observability import log
@@ -28,9 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM; a configuration that cannot be used ends with status 78."""
+    private = keep_memory_private()
     settings = config.load(arguments.config, tuple(arguments.overrides))
     journal = log.goes_to_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno())
     log.configure(settings.log, tty=sys.stderr.isatty(), journal=journal)
+    if not private:
+        log.get("edge.cli").warning("memory_not_private", detail="the kernel refused it")
     pipelines = _local(arguments, settings) if arguments.deployment else None
     with Notifier.from_environment(os.environ, os.getpid()) as notifier:
         asyncio.run(supervise(settings, pipelines, notifier))
