@@ -47,6 +47,16 @@ if [ -n "$packages" ]; then
     fi
 fi
 
+# promtool and prometheus, unpacked and not installed: the package would start a server.
+if [ ! -x "$venv/prometheus/usr/bin/promtool" ] && ! command -v promtool >/dev/null 2>&1 &&
+    command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1; then
+    printf 'setup-tests: unpacking promtool\n'
+    aside=$(mktemp -d)
+    (cd "$aside" && apt-get -qq download prometheus 2>/dev/null) &&
+        dpkg-deb -x "$aside"/prometheus_*.deb "$venv/prometheus" || true
+    rm -rf "$aside"
+fi
+
 if ! has_toolchain go; then
     printf 'setup-tests: installing the Go toolchain\n'
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
@@ -61,6 +71,10 @@ fi
 if ! command -v strace >/dev/null 2>&1; then
     missing=1
     printf 'setup-tests: strace is missing and could not be installed.\n' >&2
+fi
+if ! command -v promtool >/dev/null 2>&1 && [ ! -x "$venv/prometheus/usr/bin/promtool" ]; then
+    missing=1
+    printf 'setup-tests: promtool is missing and could not be unpacked (Debian: package "prometheus").\n' >&2
 fi
 for language in rust go; do
     has_toolchain $language && continue
