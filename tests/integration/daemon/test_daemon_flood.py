@@ -1,0 +1,89 @@
+"""A camera that floods is answered, frame by frame, and costs its neighbour nothing that counts."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from brokers import until
+from daemons import DEPLOYMENT, Daemon, Line, line_to, part_jpeg
+
+from edge.deployment.pin import pin
+from edge.mqtt.brokers import LocalBroker
+
+RATE_HZ = 10.0
+SIDE = "line/side/frame"
+
+
+def two_cameras(folder: Path) -> Path:
+    """The reference deployment with its pipeline again for a second camera."""
+    shutil.copytree(DEPLOYMENT, folder)
+    manifest = folder / "manifest.toml"
+    text = manifest.read_text()
+    again = text[text.index("[pipelines.pcb]") :].replace("pipelines.pcb", "pipelines.side")
+    manifest.write_text(text + "\n" + again.replace('"camera.top"', '"camera.side"'))
+    pin(folder)
+    return folder
+
+
+def from_the_side(line: Line, number: int) -> str:
+    """One more frame of the second camera."""
+    return line.send(part_jpeg(3, number % 8), reference="board-0003", topic=SIDE)
+
+
+async def beside_a_flood(line: Line, frames: int) -> tuple[list[str], list[str]]:
+    """Good frames beside ten times as many of the other camera; and those."""
+    flood: list[str] = []
+
+    def ten_at_once(_: int) -> None:
+        flood.extend(from_the_side(line, n) for n in range(10))
+
+    beside = await line.play(frames, 1 / RATE_HZ, ten_at_once)
+    return beside, flood
+
+
+def test_each_frame_beyond_the_rate_has_its_verdict_and_the_good_camera_all_of_its_own(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    overrides = (
+        "status.interval_s=0.5",
+        'bindings.camera.side={topic="line/side/frame", frames_per_s=10}',
+    )
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line:
+            beside, flood = await beside_a_flood(line, 30)
+            assert await line.kept(beside) == {"ok": 30}
+            await line.all_verdicts(flood, "side")
+            reasons = line.reasons(flood, "side")
+            # 10 at once and 10 a second for 3 s may pass; at least so many may not.
+            assert reasons["overload"] >= 240, reasons
+            assert sum(reasons.values()) == 300
+            assert reasons["ok"] >= 10, reasons
+            await line.status(
+                lambda s: s["counters"].get("frames_over_rate{source=camera.side}", 0) >= 240,
+                "they are counted",
+            )
+
+    deployment = two_cameras(tmp_path / "deployment")
+    with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides) as daemon:
+        daemon.ready()
+        asyncio.run(scenario())
+
+
+def test_control_without_a_rate_the_flood_reaches_the_worker(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    overrides = ("status.interval_s=0.5", 'bindings.camera.side="line/side/frame"')
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line:
+            flood = [from_the_side(line, n) for n in range(40)]
+            await until(lambda: ("side", flood[-1]) in line.verdicts, "they are answered")
+            await line.all_verdicts(flood, "side")
+            status = await line.status(lambda s: "counters" in s, "any status")
+            assert "frames_over_rate{source=camera.side}" not in status["counters"]
+
+    deployment = two_cameras(tmp_path / "deployment")
+    with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides) as daemon:
+        daemon.ready()
+        asyncio.run(scenario())
