@@ -14,7 +14,7 @@ LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
 
 # What the reference deployments take over from elsewhere in the tree, by file name: guests, the card
 # and the int8 model. `$(call pin,pcb)` is the command that renews one.
-MODELS := pcb steel wear
+MODELS := pcb steel tile wear
 GUESTS_pcb := pair boxes policy
 GUESTS_steel := letterbox topk policy
 GUESTS_tile := letterbox heat policy

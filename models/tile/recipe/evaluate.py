@@ -3,7 +3,7 @@
 `python -m models.tile.recipe.evaluate --data ../shared/data --model models/tile/model.int8.onnx`
 
 Threshold and votes come from the training tiles that were held back from training, or are given
-with `--score` and `--votes`, as for another variant of the same weights. Test tiles are then judged
+with `--chosen`, as for another variant of the same weights. Test tiles are then judged
 once. `--report` keeps the figures as JSON for `card`; `--check REPORT` compares with one instead,
 and fails where a figure differs.
 """
@@ -11,6 +11,7 @@ and fails where a figure differs.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_VOTES = 4
+DOUBTED_SHARE = 0.05
+"""Of held-back bad frames: the share that lies below the band in which a person looks."""
 EXPOSURES = 6
 
 
@@ -41,8 +44,11 @@ class Parts:
     """Of each part the scores of its frames, strongest first."""
 
     def scores(self, votes: int) -> NDArray[np.float64]:
-        """What k-of-n voting compares with the threshold: the k-th strongest frame of each part."""
-        return np.array([ranked[min(votes, len(ranked)) - 1] for ranked in self.ranked])
+        """What k-of-n voting compares with the threshold: the k-th strongest frame of each part.
+
+        A part of fewer frames is never rejected, as in the policy: it scores 0.
+        """
+        return np.array([r[votes - 1] if votes <= len(r) else 0.0 for r in self.ranked])
 
 
 def heat_maps(session: ort.InferenceSession, tiles: Tiles) -> NDArray[np.float32]:
@@ -79,13 +85,15 @@ def choose(tiles: Tiles, scores: NDArray[np.float64]) -> dict[str, Any]:
     return {
         "score": round(float((best.min() + best.max()) / 2), 2),
         "votes": int(np.argmax(by_votes)) + 1,
+        "review": round(float(np.quantile(bad, DOUBTED_SHARE)), 2),
         "frame_auroc": round(auroc(bad, good), 4),
         "part_auroc_by_votes": [round(value, 4) for value in by_votes],
     }
 
 
-def judge(tiles: Tiles, heat: NDArray[np.float32], score: float, votes: int) -> dict[str, Any]:
-    """Figures of frames, of parts and of pixels."""
+def judge(tiles: Tiles, heat: NDArray[np.float32], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Figures of frames, of parts and of pixels, at what `choose` gave."""
+    score, votes, review = chosen["score"], chosen["votes"], chosen["review"]
     scores = heat.max(axis=(1, 2)).astype(np.float64)
     labels = np.array(tiles.labels)
     good = scores[~tiles.bad]
@@ -101,6 +109,10 @@ def judge(tiles: Tiles, heat: NDArray[np.float32], score: float, votes: int) -> 
         "frame_verdicts": {
             "escape": rate(scores[tiles.bad] < score),
             "overkill": rate(good >= score),
+        },
+        "frames_below_review": {
+            "bad": rate(scores[tiles.bad] < review),
+            "good": rate(good < review),
         },
         "parts": len(parts.bad),
         "part_auroc": round(_part_auroc(parts, votes), 4),
@@ -133,8 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--data", help="folder that holds mt/; default EDGE_DATA")
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--score", type=float, help="threshold chosen before, of these weights")
-    parser.add_argument("--votes", type=int, help="chosen before, with --score")
+    parser.add_argument(
+        "--chosen", type=Path, metavar="REPORT", help="take thresholds of these weights from there"
+    )
     add_report_arguments(parser)
     arguments = parser.parse_args()
     session = open_session(arguments.model)
@@ -143,15 +156,14 @@ def main() -> None:
     report["latency"] = measure_latency(
         arguments.model, [np.stack([plane] * 3)[None] for plane in test.planes[:4]]
     )
-    if arguments.score is None:
+    if arguments.chosen is None:
         trained = load("train", arguments.data)
         held = trained.take(trained.folds == HELD_BACK)
         peaks = heat_maps(session, held).max(axis=(1, 2)).astype(np.float64)
         report["threshold"] = choose(held, peaks)
     else:
-        report["threshold"] = {"score": arguments.score, "votes": arguments.votes}
-    score, votes = report["threshold"]["score"], report["threshold"]["votes"]
-    report["test"] = judge(test, heat_maps(session, test), score, votes)
+        report["threshold"] = json.loads(arguments.chosen.read_text())["threshold"]
+    report["test"] = judge(test, heat_maps(session, test), report["threshold"])
     finish(report, arguments)
 
 

@@ -62,7 +62,7 @@ QUANTISED = [name for name in NAMES if (ROOT / "models" / name / "model.int8.onn
 
 
 def test_all_models_are_here() -> None:
-    assert {"pcb", "steel", "wear"} <= set(NAMES)
+    assert {"pcb", "steel", "tile", "wear"} <= set(NAMES)
 
 
 @EVERY_MODEL

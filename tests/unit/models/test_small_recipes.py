@@ -133,7 +133,7 @@ def test_votes_look_at_the_kth_strongest_exposure() -> None:
     parts = fuse(shown, np.array([0.9, 0.7, 0.8, 0.1, 0.2]))
     assert parts.bad.tolist() == [True, False, False]
     assert parts.scores(1).tolist() == [0.9, 0.8, 0.2]
-    assert parts.scores(2).tolist() == [0.7, 0.1, 0.2]
+    assert parts.scores(2).tolist() == [0.7, 0.1, 0.0]  # of c there is one exposure alone
 
 
 def test_votes_and_threshold_are_those_that_part_good_from_bad() -> None:
@@ -146,7 +146,7 @@ def test_votes_and_threshold_are_those_that_part_good_from_bad() -> None:
 def test_a_perfect_heat_map_is_judged_perfect() -> None:
     shown = tiles(("a", "crack"), ("b", ""))
     heat = shown.masks[:, ::4, ::4].astype(np.float32)
-    found = judge(shown, heat, 0.5, 1)
+    found = judge(shown, heat, {"score": 0.5, "votes": 1, "review": 0.3})
     assert (found["frame_auroc"], found["part_auroc"]) == (1.0, 1.0)
     assert found["pixel_iou_of_bad_frames"] > 0.97
     assert found["frame_verdicts"]["escape"]["events"] == 0
