@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,6 @@ from models.pcb.recipe.detections import (
 )
 from models.pcb.recipe.parts import bad_parts, good_parts
 from models.pcb.recipe.targets import assign, cell_centres
-from models.recipe.card import count_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -293,24 +291,7 @@ def test_a_missing_data_folder_is_named(tmp_path: Path) -> None:
 # The committed files
 
 
-@EVERY_VARIANT
-def test_the_card_names_the_committed_bytes(variant: dict[str, Any]) -> None:
-    content = (MODELS / variant["file"]).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == variant["sha256"]
-    assert count_parameters(onnx.load_model_from_string(content)) == variant["parameters"]
-
-
-@EVERY_VARIANT
-def test_the_card_declares_the_tensors_of_the_file(variant: dict[str, Any]) -> None:
-    session = ort.InferenceSession(MODELS / variant["file"], providers=["CPUExecutionProvider"])
-    types = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-    for declared, actual in (
-        (CARD["inputs"], session.get_inputs()),
-        (CARD["outputs"], session.get_outputs()),
-    ):
-        assert [(t["name"], t["dtype"], t["shape"]) for t in declared] == [
-            (t.name, types[t.type], t.shape) for t in actual
-        ]
+def test_the_card_names_the_classes_of_the_data_set() -> None:
     assert tuple(CARD["model"]["classes"]) == CLASSES
 
 
