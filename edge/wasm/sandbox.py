@@ -4,10 +4,13 @@ The worker, which runs compiled code, and the compile process, which makes it, b
 here, so that the one accepts what the other wrote.
 """
 
+import ctypes
 import hashlib
+import mmap
 import platform
 import sys
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -59,6 +62,9 @@ _SETTINGS: Final[tuple[tuple[str, bool | int | str], ...]] = (
 )
 
 
+_INTERPRETER: Final = "pulley64"
+"""The target triple of wasmtime's interpreter, on 64-bit little-endian processors."""
+
 _LINKING: Final = 1
 """Raised whenever what `edge.wasm.wasi` or `program_link` makes of a module changes otherwise."""
 
@@ -104,6 +110,26 @@ def refuse_unsound(installed: str) -> None:
         )
 
 
+@cache
+def interpreted() -> bool:
+    """Whether guests are interpreted here, because this process may not make machine code.
+
+    systemd's MemoryDenyWriteExecute=, PR_SET_MDWE and SELinux's execmem forbid it. Then wasmtime's
+    own interpreter, Pulley, runs them: the same results and limits, some 20 times slower. It is
+    tried, not asked for, because each of the three says no in its own way; a process that compiles
+    for this one inherits the ban, and so finds the same.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
+        start = ctypes.c_char.from_buffer(page)
+        refused = libc.mprotect(
+            ctypes.addressof(start), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC
+        )
+        del start  # a view of the page would keep it from being unmapped
+    return bool(refused)
+
+
 def new_engine(code: Code = Code.PLAIN) -> Engine:
     """Build an engine with the narrowed configuration.
 
@@ -116,11 +142,14 @@ def new_engine(code: Code = Code.PLAIN) -> Engine:
         setattr(config, name, value)
     for name, value in _OWN_SETTINGS[code].items():
         setattr(config, name, value)
+    if interpreted():
+        config.target = _INTERPRETER
     return Engine(config)
 
 
 def fingerprint(code: Code = Code.PLAIN) -> str:
     """Name target, configuration and WASI shim in 16 hex digits: compiled code depends on all."""
     linked = (wasi.SOURCE, program_link.HOSTED, _LINKING)
-    text = repr((_SETTINGS, code, _OWN_SETTINGS[code], linked, sys.platform, platform.machine()))
+    machine = _INTERPRETER if interpreted() else platform.machine()
+    text = repr((_SETTINGS, code, _OWN_SETTINGS[code], linked, sys.platform, machine))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

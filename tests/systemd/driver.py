@@ -284,7 +284,7 @@ def stopping_drains() -> str:
 @long_step
 def a_worker_out_of_memory_dies_alone() -> str:
     lost = len(events("worker_lost"))
-    drop_in("MemoryMax=100M", "MemorySwapMax=0")
+    drop_in("MemoryMax=64M", "MemorySwapMax=0")
     sh("systemctl restart --no-block edge")
     with contextlib.suppress(AssertionError):
         until(lambda: len(events("worker_lost")) >= lost + 2, "workers are lost", 40)
@@ -302,6 +302,21 @@ def a_worker_out_of_memory_dies_alone() -> str:
     return (
         f"{len(killed)} workers killed ({killed[-1]['detail'][:80]}), supervisor {before} went on"
     )
+
+
+@long_step
+def guests_are_interpreted_where_no_machine_code_may_be_made() -> str:
+    shipped = Path("/usr/share/doc/edge-verdict/examples/edge.service.d/interpreted.conf")
+    drop_in(*shipped.read_text().partition("[Service]")[2].split())
+    sh("systemctl restart edge")
+    until(stands, "READY by the interpreter")
+    assert show("MemoryDenyWriteExecute") == "yes"
+    score = replay(20, rate=2)
+    assert score["answered"] == 20, score
+    drop_in()
+    sh("systemctl restart edge")
+    until(stands, "READY by machine code")
+    return f"20 of 20 answered, p50 {score['latency_ms']['p50']} ms"
 
 
 @long_step

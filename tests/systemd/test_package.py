@@ -40,6 +40,7 @@ LONG_STEPS: Final = (
     "a_hung_daemon_is_killed_by_the_watchdog",
     "a_crash_loop_is_never_given_up",
     "a_worker_out_of_memory_dies_alone",
+    "guests_are_interpreted_where_no_machine_code_may_be_made",
     "a_password_comes_as_a_credential_and_shows_nowhere",
     "an_upgrade_keeps_configuration_state_and_deployment",
     "going_back_is_allowed_within_one_format_of_the_state",
