@@ -32,6 +32,9 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 File = Annotated[Path, Field(strict=False)]
 """A path; TOML has only strings for it. A relative one is relative to the working folder."""
 
+PROVIDERS: Final = ("cpu", "cuda", "tensorrt", "openvino")
+"""Execution providers that may be part of ONNX Runtime itself."""
+
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 LogicalName = Annotated[str, Field(pattern=_NAME)]
 _TUF_ROLES: Final = ("root", "targets", "snapshot", "timestamp")
@@ -206,11 +209,26 @@ class UpdateSection(Section):
         return self
 
 
+class PluginSection(Section):
+    """An execution provider that is a library of its own beside ONNX Runtime."""
+
+    library: File = Field(description="Its shared library; it runs in the worker as native code.")
+    device: Literal["", "cpu", "gpu", "npu"] = Field(
+        "", description="Kind of hardware it shall use; empty: the first that it offers."
+    )
+
+
 class InferenceSection(Section):
     """Where models run."""
 
-    provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = Field(
-        "cpu", description="Execution provider of ONNX Runtime."
+    provider: str = Field(
+        "cpu",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino; with "
+        "plugin, the name of the plug-in's in small letters, without ExecutionProvider.",
+    )
+    plugin: PluginSection | None = Field(
+        None, description="Library of the provider; absent: it is part of ONNX Runtime."
     )
     require: bool = Field(
         True, description="Not READY unless exactly this provider runs the model."
@@ -222,6 +240,17 @@ class InferenceSection(Section):
     options: dict[str, str] = Field(
         default_factory=dict, description="Provider options, as ONNX Runtime names them."
     )
+
+    @model_validator(mode="after")
+    def _known_or_plugged_in(self) -> Self:
+        if self.plugin is None and self.provider not in PROVIDERS:
+            raise ValueError(
+                f"provider {self.provider!r} is none of {', '.join(PROVIDERS)}; "
+                "another one needs inference.plugin with its library"
+            )
+        if self.plugin is not None and self.provider == "cpu":
+            raise ValueError("provider 'cpu' is no plug-in: name the plug-in's, or leave it out")
+        return self
 
 
 class ClockSection(Section):

@@ -1,11 +1,10 @@
 """`edge model`: what a model file holds, and how it does on this box.
 
-`inspect` reads the file and runs nothing; `trial` loads and runs it in a process with limits. Both
-hold it to the card `model.toml` that lies beside it.
+`inspect` reads the file and runs nothing; `trial`, `bench` and `golden` load and run it in a
+process with limits. All hold it to the card `model.toml` that lies beside it.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,19 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edge.contracts.plan import ModelPlan, TensorSpec
-from edge.deployment import files
-from edge.deployment.card import Card, Tensor, Variant
-from edge.deployment.schema import parse
-from edge.errors import DeploymentError, IncompatibleError, TrialError
+from edge.cli import model_bench, model_golden, model_trial
+from edge.cli.model_plan import CARD, read_card, show_findings, specs
+from edge.deployment.card import Card
+from edge.errors import IncompatibleError
 from edge.inference.inspect import Facts, differences, inspect
-from edge.inference.trial import RUNS, WALL_S, Report, Request, trial
 
-CARD: Final = "model.toml"
-MAX_CARD_BYTES: Final = 256 << 10
-MAX_RUNS: Final = 100_000
-MAX_THREADS: Final = 64
-MAX_WALL_S: Final = 3_600
 _SHOWN_OPERATORS: Final = 12
 
 
@@ -35,47 +27,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     looks = actions.add_parser("inspect", help="read a model's graph without running it")
     looks.add_argument("path", type=Path, metavar="FILE|DIR", help="ONNX file, or folder of a card")
-    tries = actions.add_parser("trial", help="load and run a model on this box, with limits")
-    tries.add_argument("path", type=Path, metavar="DIR", help=f"folder with its {CARD}")
-    tries.add_argument("--variant", metavar="NAME", help="one variant of the card; default: all")
-    tries.add_argument(
-        "--provider",
-        default="cpu",
-        choices=("cpu", "cuda", "tensorrt", "openvino"),
-        help="execution provider, required as the daemon does (default cpu)",
-    )
-    tries.add_argument("--threads", type=_whole(MAX_THREADS), default=1, metavar="N")
-    tries.add_argument("--runs", type=_whole(MAX_RUNS), default=RUNS, metavar="N")
-    tries.add_argument(
-        "--timeout",
-        type=_whole(MAX_WALL_S),
-        default=int(WALL_S),
-        metavar="SECONDS",
-        help="most that each variant may take",
-    )
-    for action in (looks, tries):
-        action.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _whole(most: int) -> Any:
-    def read(text: str) -> int:
-        value = int(text)
-        if not 1 <= value <= most:
-            raise argparse.ArgumentTypeError(f"{value} is not in 1..{most}")
-        return value
-
-    return read
+    looks.add_argument("--json", action="store_true", help="print one JSON object")
+    looks.set_defaults(act=_inspect)
+    for name, module, text in (
+        ("trial", model_trial, "load and run a model on this box, with limits"),
+        ("bench", model_bench, "measure a model's variants, threads and providers in turn"),
+        ("golden", model_golden, "run known inputs and write what comes out into the card"),
+    ):
+        parser_of = actions.add_parser(name, help=text)
+        module.add_arguments(parser_of)
+        parser_of.set_defaults(act=module.run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Inspect or try; status 1 with a finding."""
-    return _inspect(arguments) if arguments.action == "inspect" else _trial(arguments)
+    """Do what was asked; status 1 with a finding."""
+    return int(arguments.act(arguments))
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     folder = path if path.is_dir() else path.parent
-    card = _card(folder) if path.is_dir() or (folder / CARD).exists() else None
+    card = read_card(folder) if path.is_dir() or (folder / CARD).exists() else None
     names = [each.file for each in card.model.variants] if card and path.is_dir() else [path.name]
     models: list[dict[str, Any]] = []
     console = Console(soft_wrap=True)
@@ -102,7 +74,7 @@ def _against_card(facts: Facts, name: str, card: Card | None) -> list[str]:
     variant = next((each for each in card.model.variants if each.file == name), None)
     if variant is None:
         return [f"{CARD} beside it does not name {name}"]
-    found = differences(facts, _specs(card.inputs), _specs(card.outputs))
+    found = differences(facts, specs(card.inputs), specs(card.outputs))
     if facts.sha256 != variant.sha256:
         found.append(f"its sha256 is {facts.sha256}, the card says {variant.sha256}")
     return found
@@ -130,79 +102,4 @@ def _show_facts(
             if value:
                 table.add_row(f"  {key}", escape(value))
         console.print(table)
-    _show_findings(console, findings)
-
-
-def _show_findings(console: Console, findings: list[str]) -> None:
-    for finding in findings:
-        console.print(f"  [red]finding[/red]  {escape(finding)}")
-
-
-def _trial(arguments: argparse.Namespace) -> int:
-    folder: Path = arguments.path
-    card = _card(folder)
-    variants = [each for each in card.model.variants if arguments.variant in (None, each.name)]
-    if not variants:
-        offered = ", ".join(each.name for each in card.model.variants)
-        raise DeploymentError(
-            f"{folder / CARD}: has no variant {arguments.variant!r}; it offers {offered}"
-        )
-    console = Console(soft_wrap=True)
-    tried: list[dict[str, Any]] = []
-    for variant in variants:
-        report, findings = _try(folder, card, variant, arguments)
-        tried.append({"variant": variant.name, "report": report, "findings": findings})
-        if not arguments.json:
-            _show_report(console, f"{card.model.name} {variant.name}", report, findings)
-    if arguments.json:
-        print(json.dumps({"model": card.model.name, "trials": msgspec.to_builtins(tried)}))
-    return int(any(each["findings"] for each in tried))
-
-
-def _try(
-    folder: Path, card: Card, variant: Variant, arguments: argparse.Namespace
-) -> tuple[Report | None, list[str]]:
-    plan = ModelPlan(
-        path=str((folder / variant.file).absolute()),
-        sha256=variant.sha256,
-        classes=card.model.classes,
-        inputs=_specs(card.inputs),
-        outputs=_specs(card.outputs),
-        provider=arguments.provider,
-        require=True,
-        threads=arguments.threads,
-    )
-    try:
-        report = trial(Request(plan, arguments.runs, float(arguments.timeout)))
-    except TrialError as failed:
-        return None, [str(failed)]
-    return report, report.findings()
-
-
-def _show_report(console: Console, name: str, report: Report | None, findings: list[str]) -> None:
-    console.print(f"[bold]{escape(name)}[/bold]")
-    if report is not None:
-        nodes = ", ".join(f"{count} nodes on {where}" for where, count in report.placement.items())
-        table = Table.grid(padding=(0, 2))
-        for key, value in (
-            ("provider", f"{report.provider} ({nodes}), ONNX Runtime {report.runtime}"),
-            ("load", f"{report.load_ms} ms, first run {report.first_ms} ms"),
-            (
-                "latency",
-                f"p50 {report.p50_ms} ms, p99 {report.p99_ms} ms, max {report.max_ms} ms of "
-                f"{report.runs} runs on {report.threads} thread(s)",
-            ),
-            ("memory", f"{report.resident_mib} MiB resident, {report.bare_mib} without the model"),
-            ("same again", "yes, bit for bit" if report.repeatable else "no"),
-        ):
-            table.add_row(f"  {key}", escape(value))
-        console.print(table)
-    _show_findings(console, findings)
-
-
-def _card(folder: Path) -> Card:
-    return parse(files.read(folder.absolute(), CARD, MAX_CARD_BYTES), Card, str(folder / CARD))
-
-
-def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(each.name, each.dtype, each.shape) for each in tensors)
+    show_findings(console, findings)

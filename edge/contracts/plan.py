@@ -34,16 +34,31 @@ class TensorSpec(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
+class PluginPlan(msgspec.Struct, frozen=True):
+    """An execution provider that is a library of its own beside ONNX Runtime.
+
+    Attributes:
+        library: Absolute path of the shared library.
+        device: Kind of hardware that it shall use: `cpu`, `gpu`, `npu`; empty: the first it offers.
+    """
+
+    library: str
+    device: str = ""
+
+
 class ModelPlan(msgspec.Struct, frozen=True):
     """The model and how it must run.
 
     Attributes:
         path: Absolute path of the ONNX file; its sha256 was checked when the plan was made.
-        provider: Execution provider by its short name (`cpu`, `cuda`, `tensorrt`, `openvino`).
+        provider: Execution provider by its short name (`cpu`, `cuda`, `tensorrt`, `openvino`, or
+            that of the plug-in).
         require: Whether any other provider than that means not READY.
         options: Provider options, as ONNX Runtime takes them.
         threads: Intra-op threads, at least 1.
         spinning: Whether they spin between frames, and so burn a core to be awake at once.
+        plugin: Where the provider is a plug-in; None: it is part of ONNX Runtime.
+        engines: Absolute path of the folder for engines that a provider compiles; empty: none kept.
     """
 
     path: str
@@ -56,6 +71,8 @@ class ModelPlan(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}
     threads: int = 1
     spinning: bool = False
+    plugin: PluginPlan | None = None
+    engines: str = ""
 
 
 class GuestPlan(msgspec.Struct, frozen=True):

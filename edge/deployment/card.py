@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from edge.contracts.abi import MAX_RANK
+from edge.deployment.golden import GoldenTensors
 from edge.deployment.schema import FilePath, Name, Sha256, Strict
 
 ITEM_BYTES: Final = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4, "int64": 8, "float16": 2}
@@ -145,6 +146,7 @@ class Card(Strict):
     figures: tuple[Figure, ...] = Field((), strict=False)
     verdicts: tuple[Verdicts, ...] = Field((), strict=False)
     latency: tuple[Latency, ...] = Field((), strict=False)
+    golden: tuple[GoldenTensors, ...] = Field((), strict=False, max_length=64)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -153,8 +155,10 @@ class Card(Strict):
         _unique("model.classes", self.model.classes)
         _unique("inputs", [tensor.name for tensor in self.inputs])
         _unique("outputs", [tensor.name for tensor in self.outputs])
-        for table in ("accuracy", "figures", "verdicts", "latency"):
-            rows: tuple[Accuracy | Figure | Verdicts | Latency, ...] = getattr(self, table)
+        for table in ("accuracy", "figures", "verdicts", "latency", "golden"):
+            rows: tuple[Accuracy | Figure | Verdicts | Latency | GoldenTensors, ...] = getattr(
+                self, table
+            )
             for row in rows:
                 if row.variant not in variants:
                     raise ValueError(
@@ -164,6 +168,10 @@ class Card(Strict):
         for row in self.accuracy:
             if unknown := sorted(set(row.per_class) - set(self.model.classes)):
                 raise ValueError(f"accuracy.per_class: {unknown[0]!r} is not in model.classes")
+        outputs = [tensor.name for tensor in self.outputs]
+        for golden in self.golden:
+            if [each.name for each in golden.outputs] != outputs:
+                raise ValueError(f"golden.outputs must be those of the card: {', '.join(outputs)}")
         return self
 
     def variant(self, name: str) -> Variant | None:

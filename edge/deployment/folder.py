@@ -6,8 +6,9 @@ Deliberately not here: signatures. A local folder runs as unsigned and says so.
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
-from edge.config import DeviceConfig
+from edge.config import DeviceConfig, InferenceSection
 from edge.contracts.abi import ABI_MAJOR, ABI_MINOR
 from edge.contracts.frame import PixelFormat
 from edge.contracts.parameters import Finding, Names, findings
@@ -18,6 +19,7 @@ from edge.contracts.plan import (
     ModelPlan,
     Overflow,
     PipelinePlan,
+    PluginPlan,
     SignalGrant,
     TensorSpec,
 )
@@ -29,6 +31,9 @@ from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES
 from edge.deployment.schema import parse
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
 from edge.wasm.section import parameter_schema
+
+ENGINES: Final = "engines"
+"""Below storage.path: what providers compiled from models, kept for the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +217,15 @@ def _model_plan(deployment: LoadedDeployment, name: str, config: DeviceConfig) -
         options=dict(config.inference.options),
         threads=config.inference.threads,
         spinning=config.inference.spinning,
+        plugin=plugin_plan(config.inference),
+        engines=str(config.storage.path.absolute() / ENGINES),
     )
+
+
+def plugin_plan(inference: InferenceSection) -> PluginPlan | None:
+    """The plug-in that the config names, if it names one."""
+    plugin = inference.plugin
+    return PluginPlan(str(plugin.library.absolute()), plugin.device) if plugin else None
 
 
 def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:

@@ -34,6 +34,15 @@ _SHOWN_CHARS: Final = 300
 def provider(inference: InferenceSection) -> Check:
     """Does the installed ONNX Runtime offer the configured provider?"""
     name = "provider.offered"
+    if inference.plugin is not None:
+        library = inference.plugin.library
+        if library.is_file():
+            return ok(name, f"{inference.provider} is the plug-in {library}; its models try it")
+        return finding(
+            name,
+            f"inference.plugin.library {library} is no file",
+            "install the package that has it, or correct the path",
+        )
     try:
         known = offered()
     except TrialError as failed:

@@ -6,6 +6,7 @@ there and back itself). Values are not judged here: a NaN is the business of `po
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -17,7 +18,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from edge.contracts.plan import MAX_MODEL_BYTES, ModelPlan, TensorSpec
 from edge.errors import IncompatibleError, InferenceError, UntrustedError
-from edge.inference.provider import actual, choose
+from edge.inference.engines import Engines, prepare
+from edge.inference.provider import actual, choose, placed
 from edge.inference.screen import screen
 
 Array = npt.NDArray[Any]
@@ -54,17 +56,27 @@ class OnnxModel:
         inputs: As planned, in the order that `bind` takes.
         outputs: Likewise.
         provider: Short name of the provider that truly runs it.
-        placement: Nodes of the graph by provider, after optimisation by layout.
+        nodes: The graph as it runs, after optimisation by layout, each with its provider.
+        placement: How many nodes each provider runs.
+        engines: Where compiled engines are kept, and whether they lay there already.
         file_bytes: Size of its file.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, plan: ModelPlan, where: str, file_bytes: int
+        self,
+        session: ort.InferenceSession,
+        plan: ModelPlan,
+        where: str,
+        file_bytes: int,
+        engines: Engines,
     ) -> None:
         self.file_bytes = file_bytes
         self.inputs = plan.inputs
         self.outputs = plan.outputs
-        self.provider, self.placement = actual(session, plan, where)
+        self.engines = engines
+        self.nodes = placed(session)
+        self.placement = dict(Counter(node.provider for node in self.nodes))
+        self.provider = actual(session.get_providers(), self.nodes, plan, where)
         self._session = session
 
     @classmethod
@@ -80,11 +92,13 @@ class OnnxModel:
         content = _read(plan)
         screen(content, where)
         choice = choose(plan, where)
+        engines = prepare(plan, where) if choice.offers(plan.provider) else Engines({})
         try:
+            options = _session_options(plan, exclusive=choice.exclusive)
             session = ort.InferenceSession(
                 content,
-                _session_options(plan, exclusive=choice.exclusive),
-                providers=choice.arguments(plan.options),
+                options,
+                **choice.apply(options, plan.provider, engines.options),
                 enable_fallback=0,  # by default it prints and goes on with the CPU
                 read_config_from_model=0,  # a model does not configure its host
             )
@@ -98,7 +112,7 @@ class OnnxModel:
         session._model_bytes = None
         _check("inputs", inputs, plan.inputs, where)
         _check("outputs", outputs, plan.outputs, where)
-        return cls(session, plan, where, len(content))
+        return cls(session, plan, where, len(content), engines)
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> "Bound":
         """Tie the model to memory, for any number of runs.
@@ -122,17 +136,17 @@ class Bound:
     def __init__(
         self, model: OnnxModel, inputs: tuple[Array, ...], outputs: tuple[Array, ...]
     ) -> None:
-        self._arrays = (inputs, outputs)
+        self._inputs = tuple(zip(model.inputs, inputs, strict=True))
+        self._outputs = tuple(zip(model.outputs, outputs, strict=True))
         self._session = model._session
         self._on_host = model.provider == "cpu"
         self._options = ort.RunOptions()
         self._binding = self._session.io_binding()
-        for bind, specs, arrays in (
-            (self._binding.bind_input, model.inputs, inputs),
-            (self._binding.bind_output, model.outputs, outputs),
-        ):
-            for spec, array in zip(specs, arrays, strict=True):
-                bind(spec.name, "cpu", 0, array.dtype.type, spec.shape, array.ctypes.data)
+        self._bind_inputs()
+        for spec, array in self._outputs:
+            self._binding.bind_output(
+                spec.name, "cpu", 0, array.dtype.type, spec.shape, array.ctypes.data
+            )
 
     def run(self) -> None:
         """Run the model once, from the bound inputs to the bound outputs.
@@ -143,11 +157,21 @@ class Bound:
         self._options = options = ort.RunOptions()  # 0.4 us; a used one may still say "terminate"
         options.log_severity_level = _LOG_FATAL
         try:
+            if not self._on_host:
+                # Binding copies an input to where the provider keeps its memory, then and never
+                # again: bound once, every frame would be judged by the first one's pixels.
+                self._bind_inputs()
             self._session.run_with_iobinding(self._binding, options)
             if not self._on_host:
                 self._binding.synchronize_outputs()
         except _ENGINE_ERRORS as failed:
             raise InferenceError(f"ONNX Runtime: {_sentence(failed)}") from failed
+
+    def _bind_inputs(self) -> None:
+        for spec, array in self._inputs:
+            self._binding.bind_input(
+                spec.name, "cpu", 0, array.dtype.type, spec.shape, array.ctypes.data
+            )
 
     def terminate(self) -> None:
         """From any thread: end the run under way at its next node; a later run is not affected."""

@@ -1,15 +1,18 @@
 """Execution providers: which one was asked for, which one there is, and which one truly runs.
 
 ONNX Runtime answers an unavailable provider with a warning and the CPU. Here it is an error where
-the device config requires the provider, and the truth in `actual` where it does not.
+the device config requires the provider, and the truth in `actual` where it does not. A provider is
+either part of the installed ONNX Runtime or a plug-in: a library that is registered with it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import onnxruntime as ort
 
-from edge.contracts.plan import ModelPlan
+from edge.contracts.plan import ModelPlan, PluginPlan
 from edge.errors import IncompatibleError
 
 NAMES: Final = {
@@ -29,36 +32,78 @@ _PRECEDENCE: Final = {
 }
 """What may run the nodes that the preferred provider leaves, where none is required."""
 
+_SHOWN_NODES: Final = 8
+_SHOWN_CHARS: Final = 60
+
+_registered: set[str] = set()
+"""Plug-in libraries of this process: ONNX Runtime takes none twice, and keeps each to the end."""
+
+
+class PlacedNode(NamedTuple):
+    """A node of the graph as it runs, after optimisation, and the provider that runs it."""
+
+    name: str
+    operator: str
+    provider: str
+
+    def __str__(self) -> str:
+        return f"{self.name[:_SHOWN_CHARS] or 'unnamed'} ({self.operator}) on {self.provider}"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What a session is created with.
 
     Attributes:
-        providers: Short names, the preferred one first.
+        providers: Short names of those inside ONNX Runtime, the preferred one first.
         exclusive: Whether no other provider, the CPU included, may run any node.
+        devices: Of the plug-in, which comes before them; empty: there is none.
     """
 
     providers: tuple[str, ...]
     exclusive: bool
+    devices: tuple[Any, ...] = ()
 
-    def arguments(self, options: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
-        """For `InferenceSession(providers=...)`; options go to the preferred provider."""
-        return [
-            (NAMES[name], dict(options) if position == 0 else {})
-            for position, name in enumerate(self.providers)
-        ]
+    def offers(self, provider: str) -> bool:
+        """Whether the provider that was asked for is offered, and not only a substitute."""
+        return bool(self.devices) or provider in self.providers
+
+    def apply(
+        self, session: ort.SessionOptions, provider: str, options: dict[str, str]
+    ) -> dict[str, Any]:
+        """Add the plug-in to a session's options.
+
+        Args:
+            session: Changed where the provider is a plug-in.
+            provider: The one that was asked for.
+            options: Of that provider.
+
+        Returns:
+            Keyword arguments for `InferenceSession`.
+        """
+        if self.devices:
+            session.add_provider_for_devices(list(self.devices), dict(options))
+            return {}  # whoever names providers as well takes this one out again
+        return {
+            "providers": [
+                (NAMES[name], dict(options) if name == provider else {}) for name in self.providers
+            ]
+        }
 
 
 def choose(plan: ModelPlan, where: str) -> Choice:
-    """Decide on the providers to offer to a session.
+    """Decide on the providers to offer to a session; registers the plug-in, where there is one.
 
     Raises:
-        IncompatibleError: The required provider is not in this ONNX Runtime.
+        IncompatibleError: The required provider is not in this ONNX Runtime, or the plug-in does
+            not load.
     """
+    if plan.plugin is not None:
+        return _choose_plugin(plan, plan.plugin, where)
     if plan.provider not in NAMES:
         raise IncompatibleError(
-            f"{where}: provider {plan.provider!r} is unknown; known are {', '.join(NAMES)}"
+            f"{where}: provider {plan.provider!r} is unknown; known are {', '.join(NAMES)}, and "
+            "any plug-in that inference.plugin names"
         )
     offered = [short(name) for name in ort.get_available_providers()]
     if plan.require:
@@ -73,37 +118,89 @@ def choose(plan: ModelPlan, where: str) -> Choice:
     return Choice(found, exclusive=False)
 
 
-def actual(
-    session: ort.InferenceSession, plan: ModelPlan, where: str
-) -> tuple[str, dict[str, int]]:
-    """Name the provider that truly runs a model, and count the nodes of each.
+def _choose_plugin(plan: ModelPlan, plugin: PluginPlan, where: str) -> Choice:
+    if not Path(plugin.library).is_file():
+        raise IncompatibleError(
+            f"{where}: inference.plugin.library {plugin.library} is no file (install the "
+            "package that has it, or correct the path)"
+        )
+    if plugin.library not in _registered:
+        try:
+            ort.register_execution_provider_library(f"edge-{len(_registered)}", plugin.library)
+        except Exception as failed:  # whatever class its binding picks
+            raise IncompatibleError(
+                f"{where}: ONNX Runtime {ort.__version__} does not take the plug-in "
+                f"{plugin.library}: {' '.join(str(failed).split())[:500]}"
+            ) from failed
+        _registered.add(plugin.library)
+    known = [(short(each.ep_name), _kind(each), each) for each in ort.get_ep_devices()]
+    devices = tuple(
+        device
+        for name, kind, device in known
+        if name == plan.provider and plugin.device in ("", kind)
+    )
+    if devices:
+        return Choice((), exclusive=plan.require, devices=devices[:1])
+    if plan.require:
+        offered = ", ".join(f"{name} on {kind}" for name, kind, _ in known)
+        raise IncompatibleError(
+            f"{where}: requires provider {plan.provider}"
+            f"{f' on {plugin.device}' if plugin.device else ''}; with {plugin.library} there are "
+            f"{offered} (a driver may be missing; or set inference.provider to one of these)"
+        )
+    return Choice(("cpu",), exclusive=False)
+
+
+def _kind(device: Any) -> str:
+    return str(device.device.type).rpartition(".")[2].lower()
+
+
+def placed(session: ort.InferenceSession) -> tuple[PlacedNode, ...]:
+    """Every node of a session's graph with its provider.
 
     Args:
         session: Made with `session.record_ep_graph_assignment_info` on.
+    """
+    return tuple(
+        PlacedNode(node.name, node.op_type, short(subgraph.ep_name))
+        for subgraph in session.get_provider_graph_assignment_info()
+        for node in subgraph.get_nodes()
+    )
+
+
+def actual(
+    registered: list[str], nodes: tuple[PlacedNode, ...], plan: ModelPlan, where: str
+) -> str:
+    """Name the provider that truly runs a model.
+
+    Args:
+        registered: Long names of the session's providers, the preferred one first.
+        nodes: Where its nodes run.
         plan: What was asked for.
         where: Names the model in errors.
 
     Returns:
-        The short name of the foremost provider that runs any node, and nodes by provider.
+        The short name of the foremost provider that runs any node.
 
     Raises:
-        IncompatibleError: A required provider is not the first, or not the only one.
+        IncompatibleError: A required provider is not the first, or not the only one; with the list.
     """
-    registered = [short(name) for name in session.get_providers()]
-    placement: dict[str, int] = {}
-    for subgraph in session.get_provider_graph_assignment_info():
-        name = short(subgraph.ep_name)
-        placement[name] = placement.get(name, 0) + len(subgraph.get_nodes())
-    if plan.require and (registered[0] != plan.provider or set(placement) - {plan.provider}):
-        nodes = ", ".join(f"{count} on {name}" for name, count in placement.items()) or "none"
+    names = [short(name) for name in registered]
+    elsewhere = [node for node in nodes if node.provider != plan.provider]
+    if plan.require and (names[0] != plan.provider or elsewhere):
+        counts = Counter(node.provider for node in nodes)
+        summary = ", ".join(f"{count} on {name}" for name, count in counts.items()) or "none"
+        shown = "; ".join(map(str, elsewhere[:_SHOWN_NODES]))
+        more = f"; {len(elsewhere) - _SHOWN_NODES} more" if len(elsewhere) > _SHOWN_NODES else ""
         raise IncompatibleError(
             f"{where}: requires provider {plan.provider}; registered are "
-            f"{', '.join(registered)}, and nodes run: {nodes} (see the provider's own log above "
-            "for what it lacks, or set inference.require = false)"
+            f"{', '.join(names)}, and nodes run: {summary}{f': {shown}{more}' if shown else ''} "
+            "(export the model without what the provider lacks, or set inference.require = false)"
         )
-    return next((name for name in registered if name in placement), registered[-1]), placement
+    used = {node.provider for node in nodes}
+    return next((name for name in names if name in used), names[-1])
 
 
 def short(name: str) -> str:
-    """Short name of an ONNX Runtime provider; unknown ones keep their own."""
-    return _SHORT.get(name, name.removesuffix("ExecutionProvider"))
+    """Short name of an ONNX Runtime provider; unknown ones keep their own, in small letters."""
+    return _SHORT.get(name, name.removesuffix("ExecutionProvider").lower())

@@ -8,7 +8,7 @@ import math
 import signal
 import subprocess
 import sys
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -25,6 +25,55 @@ MAX_SENTENCE: Final = 2_000
 _MODULE: Final = "edge.inference.trial_process"
 _OFFER_S: Final = 60.0
 
+Answer = TypeVar("Answer")
+
+
+class GoldenFile(msgspec.Struct, frozen=True):
+    """A golden input kept as a NumPy file; its digest is checked before it is read."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+class GoldenInput(msgspec.Struct, frozen=True):
+    """What a golden run is given: files, or where there are none the pattern of a seed."""
+
+    seed: int = 0
+    files: tuple[GoldenFile, ...] = ()
+
+
+class Distance(msgspec.Struct, frozen=True):
+    """How far numbers lie from those that were expected; an infinite one is told as -1."""
+
+    max_abs: float
+    mean_abs: float
+
+
+class GoldenOutput(msgspec.Struct, frozen=True):
+    """What one output of a golden run held.
+
+    Attributes:
+        sha256: Of its bytes, C order, little endian.
+        sample: Up to 64 of its elements, evenly spread from the first to the last.
+        largest: Largest absolute value.
+        from_cpu: Distance of all its elements from this box's CPU provider; None: it is that.
+    """
+
+    name: str
+    sha256: str
+    sample: tuple[float, ...]
+    largest: float
+    from_cpu: Distance | None = None
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A node of the graph as it ran, and where."""
+
+    name: str
+    operator: str
+    provider: str
+
 
 class Request(msgspec.Struct, frozen=True):
     """What the process is to do; JSON on its standard input."""
@@ -34,6 +83,7 @@ class Request(msgspec.Struct, frozen=True):
     wall_s: float = WALL_S
     memory_mib: int = MEMORY_MIB
     seed: int = 7
+    golden: tuple[GoldenInput, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -50,6 +100,9 @@ class Report(msgspec.Struct, frozen=True):
         repeatable: Whether the same input gave the same outputs again, bit for bit.
         not_finite: Outputs that held NaN or infinity.
         runtime: Version of ONNX Runtime.
+        nodes: The graph as it ran, node by node; the first 10,000.
+        engines: What became of compiled engines: `built`, `reused`, why not kept, or empty.
+        golden: Outputs of each golden input, in the request's order.
     """
 
     provider: str
@@ -66,6 +119,9 @@ class Report(msgspec.Struct, frozen=True):
     repeatable: bool
     not_finite: tuple[str, ...]
     runtime: str
+    nodes: tuple[Placed, ...] = ()
+    engines: str = ""
+    golden: tuple[tuple[GoldenOutput, ...], ...] = ()
 
     def findings(self) -> list[str]:
         """Say what speaks against running this model here; empty where nothing does."""
@@ -88,12 +144,27 @@ def trial(request: Request) -> Report:
         TrialError: The model is refused, does not load or run, takes more time or memory than
             allowed, or ended its process; the message says which.
     """
-    where = request.plan.path
+    return ask("try", msgspec.json.encode(request), request, request.plan.path, Report)
+
+
+def ask(what: str, content: bytes, request: Request, where: str, answer: type[Answer]) -> Answer:
+    """Hand a request to the process with limits, and return its answer.
+
+    Args:
+        what: `try` or `contest`.
+        content: The request as JSON.
+        request: Whose limits hold.
+        where: Names the model in errors.
+        answer: What comes back.
+
+    Raises:
+        TrialError: As of `trial`.
+    """
     try:
         done = subprocess.run(
             # -I: neither the working folder nor the environment decides what is imported.
-            [sys.executable, "-I", "-m", _MODULE, "try"],
-            input=msgspec.json.encode(request),
+            [sys.executable, "-I", "-m", _MODULE, what],
+            input=content,
             capture_output=True,
             timeout=request.wall_s,
             check=False,
@@ -101,7 +172,7 @@ def trial(request: Request) -> Report:
     except subprocess.TimeoutExpired:
         raise TrialError(f"{where}: did not finish within {request.wall_s:g} s") from None
     if done.returncode == 0:
-        return msgspec.json.decode(done.stdout, type=Report)
+        return msgspec.json.decode(done.stdout, type=answer)
     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
     last = lines[-1][:MAX_SENTENCE]
     if done.returncode == EXIT_REFUSED:

@@ -1,5 +1,8 @@
 """The process of a trial: `python -I -m edge.inference.trial_process try < request > report`.
 
+With `contest` in the place of `try` it measures variants in turn, and with `offered` it names the
+providers of this ONNX Runtime.
+
 Loads the model as a worker does, runs it on random input, and measures. The limits are the
 kernel's: a crash, a hang or a blow-up of native code ends this process and nothing else.
 """
@@ -15,16 +18,29 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from edge.contracts.plan import TensorSpec
 from edge.errors import EdgeError
+from edge.inference.contest import Contest, Standings
+from edge.inference.contest_run import run_contest
+from edge.inference.golden import golden_outputs
 from edge.inference.model import Bound, OnnxModel
+from edge.inference.pattern import random_inputs
 from edge.inference.provider import short
-from edge.inference.trial import EXIT_REFUSED, MAX_SENTENCE, Report, Request, cpu_seconds
+from edge.inference.trial import (
+    EXIT_REFUSED,
+    MAX_SENTENCE,
+    Placed,
+    Report,
+    Request,
+    cpu_seconds,
+)
 
 Array = npt.NDArray[Any]
 
 WARM_RUNS: Final = 3
+MAX_NODES: Final = 10_000
 _NICENESS: Final = 5
+MAX_ENGINE_BYTES: Final = 4 << 30
+"""Largest file that a provider may write: an engine that it keeps."""
 _POISON: Final = 0xA5
 """Lies in the outputs before a compared run: an output that is not written differs by it."""
 
@@ -37,6 +53,12 @@ def limit(request: Request) -> None:
     if request.plan.provider == "cpu":
         _lower(resource.RLIMIT_AS, request.memory_mib << 20)
         _lower(resource.RLIMIT_FSIZE, 0)
+    else:
+        _lower(resource.RLIMIT_FSIZE, MAX_ENGINE_BYTES)
+    if request.plan.provider == "openvino":
+        _lower(
+            resource.RLIMIT_DATA, request.memory_mib << 20
+        )  # what it fills, not what it reserves
 
 
 def _lower(what: int, most: int) -> None:
@@ -60,8 +82,8 @@ def run_trial(request: Request) -> Report:
     inputs = [np.zeros(spec.shape, spec.dtype) for spec in plan.inputs]
     outputs = [np.zeros(spec.shape, spec.dtype) for spec in plan.outputs]
     bound = model.bind(inputs, outputs)
-    first = _random_inputs(plan.inputs, random)
-    second = _random_inputs(plan.inputs, random)
+    first = random_inputs(plan.inputs, random)
+    second = random_inputs(plan.inputs, random)
     began = time.perf_counter()
     answer = _answer(bound, inputs, outputs, first)
     first_ms = _since_ms(began)
@@ -75,6 +97,8 @@ def run_trial(request: Request) -> Report:
         bound.run()
         times.append(_since_ms(began))
     p50, p99 = np.quantile(times, (0.5, 0.99))
+    resident_mib = _status_mib("VmHWM")  # before the golden runs, which may load a second model
+    finite = [array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs]
     return Report(
         provider=model.provider,
         placement=model.placement,
@@ -86,30 +110,16 @@ def run_trial(request: Request) -> Report:
         p99_ms=round(float(p99), 2),
         max_ms=round(max(times), 2),
         bare_mib=bare_mib,
-        resident_mib=_status_mib("VmHWM"),
+        resident_mib=resident_mib,
         repeatable=answer == again,
         not_finite=tuple(
-            spec.name
-            for spec, array in zip(plan.outputs, outputs, strict=True)
-            if array.dtype.kind == "f" and not np.isfinite(array).all()
+            spec.name for spec, fine in zip(plan.outputs, finite, strict=True) if not fine
         ),
         runtime=ort.__version__,
+        nodes=tuple(Placed(*node) for node in model.nodes[:MAX_NODES]),
+        engines=model.engines.outcome,
+        golden=golden_outputs(request, bound, inputs, outputs),
     )
-
-
-def _random_inputs(specs: tuple[TensorSpec, ...], random: np.random.Generator) -> list[Array]:
-    """Whole range for bytes, 0..1 for floats, 0 or 1 for wider integers, which may be indices."""
-    found: list[Array] = []
-    for spec in specs:
-        kind = np.dtype(spec.dtype)
-        if kind.kind == "f":
-            found.append(random.random(spec.shape, np.float32).astype(kind))
-        elif kind.itemsize == 1:
-            least, most = (0, 256) if kind.kind == "u" else (-128, 128)
-            found.append(random.integers(least, most, spec.shape, kind.type))
-        else:
-            found.append(random.integers(0, 2, spec.shape, kind.type))
-    return found
 
 
 def _answer(
@@ -136,6 +146,16 @@ def _status_mib(key: str) -> float:
     return 0.0
 
 
+def _serve(arguments: list[str], content: bytes) -> Report | Standings:
+    if arguments == ["contest"]:
+        contest = msgspec.json.decode(content, type=Contest)
+        limit(contest.widest())
+        return run_contest(contest)
+    request = msgspec.json.decode(content, type=Request)
+    limit(request)
+    return run_trial(request)
+
+
 def main(arguments: list[str]) -> int:
     """Serve one request."""
     # What native code prints to standard output must not mix with the answer.
@@ -144,10 +164,9 @@ def main(arguments: list[str]) -> int:
     if arguments == ["offered"]:
         answer = msgspec.json.encode([short(name) for name in ort.get_available_providers()])
     else:
-        request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-        limit(request)
+        content = sys.stdin.buffer.read()
         try:
-            answer = msgspec.json.encode(run_trial(request))
+            answer = msgspec.json.encode(_serve(arguments, content))
         except EdgeError as refused:
             sys.stderr.write("\n" + " ".join(str(refused).split())[:MAX_SENTENCE] + "\n")
             return EXIT_REFUSED
