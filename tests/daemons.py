@@ -50,7 +50,7 @@ class Daemon:
     Args:
         broker: Where it connects.
         folder: Its storage and its log.
-        deployment: The folder that it runs.
+        deployment: The folder that it runs; None: what is installed, from its repository.
         overrides: More `--set` values.
         config: The device config.
     """
@@ -60,7 +60,7 @@ class Daemon:
         broker: LocalBroker,
         folder: Path,
         *,
-        deployment: Path = DEPLOYMENT,
+        deployment: Path | None = DEPLOYMENT,
         overrides: Sequence[str] = (),
         config: Path = CONFIG,
     ) -> None:
@@ -69,8 +69,9 @@ class Daemon:
             *(sys.executable, "-m", "edge.cli.main", "run", "--config", str(config)),
             *("--set", f"broker.port={broker.port}", "--set", f"storage.path={folder / 'state'}"),
             *(word for override in overrides for word in ("--set", override)),
-            *("--deployment", str(deployment), "--allow-unsigned"),
         ]
+        if deployment is not None:
+            self._command += ["--deployment", str(deployment), "--allow-unsigned"]
         self._process: subprocess.Popen[bytes] | None = None
         self._workers: set[int] = set()
 
@@ -93,6 +94,11 @@ class Daemon:
         """Process id."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def started(self) -> bool:
+        """Whether it was ever started."""
+        return self._process is not None
 
     @property
     def alive(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge.contracts.verdict import Kind
-from edge.daemon.control import SOCKET, ask
+from edge.daemon.control import SOCKET, Override, ask
 from edge.ledger.entry import Correction
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     if problem := correction.problem():
         print(f"edge: {problem}", file=sys.stderr)
         return _USAGE
-    said = ask(folder, correction)
+    said = ask(folder, Override(correction))
     if arguments.json:
         print(msgspec.json.encode(said).decode())
     elif said.refusal:

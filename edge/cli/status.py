@@ -73,6 +73,16 @@ class PipelineStatus(msgspec.Struct, frozen=True):
     policy: dict[str, Any] = {}
 
 
+class DeploymentsStatus(msgspec.Struct, frozen=True):
+    """What the status message says of deployments; absent where a local folder runs."""
+
+    state: str
+    active: DeploymentRef | None = None
+    candidate: DeploymentRef | None = None
+    pinned: bool = False
+    trouble: str = ""
+
+
 class Status(msgspec.Struct, frozen=True):
     """The status message; keys of a newer daemon are ignored."""
 
@@ -86,6 +96,7 @@ class Status(msgspec.Struct, frozen=True):
     pipelines: dict[str, PipelineStatus] = {}
     references: dict[str, dict[str, int]] = {}
     ledger: dict[str, Any] | None = None
+    deployments: DeploymentsStatus | None = None
     refused_filters: tuple[str, ...] = ()
     actions_held: tuple[str, ...] = ()
     counters: dict[str, int] = {}
@@ -266,6 +277,8 @@ def picture(heard: Heard) -> RenderableType:
     if verdicts := [(k, n) for k, n in status.counters.items() if k.startswith("verdicts{")]:
         parts.append(_verdicts(verdicts))
     rest = Table.grid(padding=(0, 2))
+    if status.deployments:
+        rest.add_row("deployments", _deployments(status.deployments))
     for name, shelf in status.references.items():
         size = f"{shelf.get('images', 0)} images, {shelf.get('bytes', 0) / 1024:,.0f} KiB"
         rest.add_row("references", f"{_plain(name)}: {size}")
@@ -283,6 +296,19 @@ def picture(heard: Heard) -> RenderableType:
     for key, count in seen:
         rest.add_row("counter", f"{_plain(key)} {count}")
     return Group(*parts, *([rest] if rest.row_count else []))
+
+
+def _deployments(deployments: DeploymentsStatus) -> str:
+    text = _plain(deployments.state)
+    if deployments.active is None:
+        text += "; [yellow]none is installed yet[/yellow]"
+    if candidate := deployments.candidate:
+        text += f"; candidate {_plain(candidate.name)} revision {candidate.revision}"
+    if deployments.pinned:
+        text += "; [yellow]pinned[/yellow]: none is taken but by hand"
+    if deployments.trouble:
+        text += f"; [red]{_plain(deployments.trouble)}[/red]"
+    return text
 
 
 def _ledger(status: Status, ledger: dict[str, Any]) -> str:
@@ -346,7 +372,7 @@ def _headline(heard: Heard) -> str:
 def _pipeline(name: str, pipeline: PipelineStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     deployment = pipeline.deployment
-    signed = "signed" if deployment.signed else "[yellow]unsigned[/yellow]"
+    signed = "signed" if deployment.signed else "[yellow]UNSIGNED[/yellow]"
     state = "[green]ready[/green]" if pipeline.ready else "[red]not ready[/red]"
     table.add_row(f"[bold]{_plain(name)}[/bold]", state)
     if pipeline.trouble:

@@ -29,11 +29,35 @@ from edge.deployment.schema import Pinned
 from edge.errors import TrialError
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_NS_PER_MS: Final = 1_000_000
+_PATIENCE: Final = 20
+"""Budgets that an answer is waited for. A frame that takes more than one has failed; the rest is
+for a line that leaves no time, and ends a worker that never answers."""
 
 
 class GoldenError(TrialError):
     """A golden frame was not judged as it must be."""
+
+
+async def stand_up_all(
+    plans: tuple[PipelinePlan, ...],
+    config: DeviceConfig,
+    cache_dir: Path,
+    readies: dict[str, ReadyWorker],
+) -> None:
+    """Make a worker ready for each plan, one after the other.
+
+    Args:
+        plans: Of pipelines.
+        config: The device config.
+        cache_dir: Of compiled guests.
+        readies: Takes those that stand, also where a later one cannot.
+
+    Raises:
+        DeploymentError: One cannot stand on this device.
+        WorkerGoneError: One ended.
+    """
+    for plan in plans:
+        readies[plan.name] = await stand_up(plan, config, cache_dir, PolicyState())
 
 
 class Candidate:
@@ -72,10 +96,9 @@ class Candidate:
             DeploymentError: One cannot stand on this device.
             WorkerGoneError: One ended.
         """
-        for plan in self._plans:
-            ready = await stand_up(plan, self._config, self._cache_dir, PolicyState())
+        await stand_up_all(self._plans, self._config, self._cache_dir, self.readies)
+        for ready in self.readies.values():
             ready.worker.on_answer = self._answered
-            self.readies[plan.name] = ready
         return {
             name: {"start_ms": ready.start_ms, "provider": ready.loaded.provider}
             for name, ready in self.readies.items()
@@ -127,14 +150,10 @@ class Candidate:
         reference = seen.reference if plan.reference else None
         return await self._ask(ready, request, frame.payload, reference)
 
-    def take(self) -> dict[str, ReadyWorker]:
-        """Give its workers away."""
-        taken, self.readies = self.readies, {}
-        return taken
-
     async def end(self) -> None:
-        """End the workers that were not taken."""
-        for ready in self.take().values():
+        """End the workers that took no place in the line."""
+        readies, self.readies = self.readies, {}
+        for ready in readies.values():
             await ready.worker.end(grace_s=0)
 
     async def _judge_golden(self, ready: ReadyWorker, number: int, golden: Golden) -> float:
@@ -184,7 +203,7 @@ class Candidate:
         return Judge(
             ticket=next(self._tickets),
             content_type=content,
-            deadline_ns=time.monotonic_ns() + self._config.deadlines.start_ms * _NS_PER_MS,
+            deadline_ns=time.monotonic_ns() + round(_patience_s(ready) * 1e9),
             captured_at_ns=captured_at_ns,
             reference=reference.key if reference and ready.plan.reference else "",
             signals=signals,
@@ -199,7 +218,7 @@ class Candidate:
         self._asked[request.ticket] = answer
         try:
             ready.worker.judge(request, payload, reference)
-            within_s = self._config.deadlines.start_ms / 1e3
+            within_s = _patience_s(ready)
             await asyncio.wait(
                 (answer, ready.worker.gone), timeout=within_s, return_when="FIRST_COMPLETED"
             )
@@ -218,6 +237,10 @@ class Candidate:
 
     def _read(self, image: Pinned) -> bytes:
         return files.read(self.loaded.root, image.path, MAX_IMAGE_BYTES, image.sha256)
+
+
+def _patience_s(ready: ReadyWorker) -> float:
+    return _PATIENCE * ready.plan.budget_ms / 1e3
 
 
 def _content(payload: bytes) -> ContentType:

@@ -1,4 +1,4 @@
-"""The control socket: how a person on this box has something written into the ledger.
+"""The control socket: how a person on this box speaks to the daemon.
 
 Rules:
 
@@ -6,7 +6,9 @@ Rules:
    ledger may not speak here either, and nothing of it can be reached from the network. The kernel
    says who connected; what they call themselves is kept beside it.
 2. One request a connection: a line of JSON, and a line of JSON back, of bounded size and time.
-3. Requests can add records. They can change no verdict, deployment or setting.
+3. A request can add a record, and have the daemon look for a deployment, keep to the one it has,
+   or return to the one before. It can change no verdict, record or setting, and no deployment
+   runs for it that is not signed by the root that was installed with the device.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 import structlog
@@ -47,7 +49,27 @@ class Said(msgspec.Struct, frozen=True):
     seq: int = 0
 
 
-Override = Callable[[Correction], Awaitable[tuple[str, int]]]
+class Override(msgspec.Struct, frozen=True, tag="override"):
+    """Record what a person says of a verdict."""
+
+    correction: Correction
+
+
+class Deployments(msgspec.Struct, frozen=True, tag="deployments"):
+    """Do something about deployments.
+
+    Attributes:
+        act: What.
+        repository: Another address to look at, once; with `look` alone.
+    """
+
+    act: Literal["look", "pin", "unpin", "rollback"]
+    repository: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
+
+
+Request = Override | Deployments
+Record = Callable[[Correction], Awaitable[tuple[str, int]]]
+Change = Callable[[Deployments], Awaitable[str]]
 
 
 class Control:
@@ -55,12 +77,16 @@ class Control:
 
     Args:
         folder: The storage folder.
-        override: Records a correction; tells why it was refused, or "", and the record's place.
+        record: Records a correction; tells why it was refused, or "", and the record's place. None
+            where nothing is recorded.
+        change: Does something about deployments; tells why it was refused, or "". None where a
+            local folder runs.
     """
 
-    def __init__(self, folder: Path, override: Override) -> None:
+    def __init__(self, folder: Path, record: Record | None, change: Change | None) -> None:
         self._folder = folder
-        self._override = override
+        self._record = record
+        self._change = change
         self._connections = 0
 
     async def serve(self) -> None:
@@ -99,16 +125,39 @@ class Control:
 
     async def _answer(self, line: bytes, peer: str) -> Said:
         try:
-            correction = msgspec.json.decode(line, type=Correction)
+            request: Request = msgspec.json.decode(line, type=Request)
         except (msgspec.DecodeError, RecursionError) as wrong:
             return Said(f"not a request: {wrong}")
+        if isinstance(request, Deployments):
+            return await self._about_deployments(request, peer)
+        correction = request.correction
         if problem := correction.problem():
             return Said(problem)
-        return Said(*await self._override(msgspec.structs.replace(correction, via=peer)))
+        if self._record is None:
+            return Said("this device records nothing: ledger.enabled is off")
+        return Said(*await self._record(msgspec.structs.replace(correction, via=peer)))
+
+    async def _about_deployments(self, request: Deployments, peer: str) -> Said:
+        if self._change is None:
+            return Said(
+                "a local folder runs here (edge run --deployment): nothing can be exchanged"
+            )
+        try:
+            refusal = await self._change(request)
+        except StorageError as failed:
+            refusal = str(failed)
+        log.info(
+            "deployments_asked",
+            act=request.act,
+            repository=request.repository,
+            by=peer,
+            refusal=refusal,
+        )
+        return Said(refusal)
 
 
-def ask(folder: Path, correction: Correction) -> Said:
-    """Have the daemon that owns a storage folder record a correction. Blocks for seconds at most.
+def ask(folder: Path, request: Request) -> Said:
+    """Ask the daemon that owns a storage folder for something. Blocks for seconds at most.
 
     Raises:
         StorageError: No daemon listens there, or this user may not speak to it.
@@ -121,20 +170,20 @@ def ask(folder: Path, correction: Correction) -> Said:
                 connection.connect(name)
         except (FileNotFoundError, ConnectionRefusedError) as absent:
             raise StorageError(
-                f"{folder}: no daemon runs on this folder, and only it writes the ledger (start it)"
+                f"{folder}: no daemon runs on this folder, and only it may change it (start it)"
             ) from absent
         except OSError as refused:
             raise StorageError(
                 f"{folder / SOCKET}: {refused.strerror} (speak as the daemon's user or as root)"
             ) from refused
         try:
-            connection.sendall(msgspec.json.encode(correction) + b"\n")
+            connection.sendall(msgspec.json.encode(request) + b"\n")
             with connection.makefile("rb") as answers:
                 return msgspec.json.decode(answers.readline(MAX_LINE_BYTES), type=Said)
         except (OSError, msgspec.DecodeError) as silent:
             raise TransportError(
-                f"{folder / SOCKET}: the daemon gave no answer: {silent} (whether it was recorded, "
-                "`edge ledger show` says)"
+                f"{folder / SOCKET}: the daemon gave no answer: {silent} (whether it was done, "
+                "`edge ledger show` or `edge deploy status` says)"
             ) from silent
 
 

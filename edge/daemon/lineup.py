@@ -16,12 +16,19 @@ class Former(NamedTuple):
     """What an exchange put aside, so that it can be undone at once.
 
     Attributes:
+        plans: Of all pipelines that ran before.
         workers: The workers that stood before, by pipeline; whoever has them ends them.
         parked: Pipelines that the new deployment has not; they get no frames.
     """
 
+    plans: tuple[PipelinePlan, ...]
     workers: dict[str, ReadyWorker]
     parked: dict[str, ActivePipeline]
+
+    @classmethod
+    def none(cls) -> "Former":
+        """Nothing was put aside."""
+        return cls((), {}, {})
 
 
 class Lineup:
@@ -74,38 +81,41 @@ class Lineup:
 
     async def exchange(
         self,
-        readies: Mapping[str, ReadyWorker],
-        parked: Mapping[str, ActivePipeline] | None = None,
-    ) -> Former:
+        readies: dict[str, ReadyWorker],
+        parked: Mapping[str, ActivePipeline],
+        former: Former,
+    ) -> None:
         """Go on with the pipelines of another deployment, each between two of its frames.
 
         Args:
-            readies: A worker for each of its pipelines.
+            readies: A worker for each of its pipelines; one that has taken its place is removed.
             parked: Pipelines that an earlier exchange put aside; they go on as they were.
+            former: Takes what is put aside, also where it fails half way.
 
         Raises:
             WorkerGoneError: A worker was lost before it came to it; pipelines that were exchanged
-                before stay so.
+                before stay so, and `former` has what undoes it.
         """
         for ready in readies.values():
             self._inputs.want(ready.plan)
-        former = Former({}, {})
-        for name, ready in readies.items():
+        kept = {*readies, *parked}
+        for name, ready in tuple(readies.items()):
             pipeline = self._pipelines.get(name)
             if pipeline is None:
+                del readies[name]
                 await self.add(ready.plan, ready)
                 continue
             before = await pipeline.exchange(ready)
+            del readies[name]
             if before is not None:
                 former.workers[name] = before
             self._inputs.connect(pipeline)
-        for name, pipeline in (parked or {}).items():
+        for name, pipeline in parked.items():
             self._pipelines[name] = pipeline
             self._inputs.connect(pipeline)
-        for name in self._pipelines.keys() - readies.keys() - (parked or {}).keys():
+        for name in self._pipelines.keys() - kept:
             former.parked[name] = self._pipelines.pop(name)
             self._inputs.disconnect(former.parked[name])
-        return former
 
     async def retire(self, pipeline: ActivePipeline, grace_s: float) -> None:
         """End a pipeline that was put aside, once its frames are answered."""

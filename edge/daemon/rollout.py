@@ -1,15 +1,21 @@
 """Deployments exchanged while the line runs: looked for, proved, shadowed, watched, kept or undone.
 
 The rules are `edge.deployment.rollout`'s and `edge.deployment.watch`'s; here they meet workers, the
-repository and the clock. Each step is in the journal before it is taken. A predecessor's workers
-stand ready until its successor is committed, so that going back is one exchange.
+repository and the clock.
+
+1. Each step is in the journal before it is taken. One exception: where the disk takes no journal,
+   a deployment that failed on probation is left all the same, and the journal follows.
+2. A predecessor's workers stand ready until its successor is committed, so that going back is one
+   exchange. Until then a device needs the memory of both.
+3. Nothing here holds up the event loop, which answers frames: files are read and written by
+   threads, workers and the look at the repository are processes.
 """
 
 import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +23,22 @@ import msgspec
 import structlog
 
 from edge.config import DeviceConfig
-from edge.contracts.messages import Failed
+from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Verdict
-from edge.daemon.active_pipeline import ActivePipeline
-from edge.daemon.candidate import Candidate, GoldenError
+from edge.daemon.candidate import Candidate, GoldenError, stand_up_all
+from edge.daemon.control import Deployments
 from edge.daemon.intake import Frame
 from edge.daemon.lineup import Former, Lineup
 from edge.daemon.outlets import Seen
+from edge.daemon.probation import Watching, recent_figures
+from edge.daemon.shadowing import Observer, Shadowing
 from edge.daemon.updates import look
 from edge.daemon.worker_process import WorkerGoneError
 from edge.deployment import folder, report
-from edge.deployment.fetch_messages import Fetched, Nothing, Refused
+from edge.deployment.fetch_messages import Fetched, Nothing, Progress, Refused
 from edge.deployment.installed import Installed
-from edge.deployment.rollout import Deployed, Event, State
-from edge.deployment.watch import Finding, Probation, Rates, Shadow
+from edge.deployment.rollout import MAX_DETAIL, Deployed, Event, State
+from edge.deployment.watch import Finding, Rates
 from edge.errors import (
     ConfigError,
     DeploymentError,
@@ -50,8 +58,6 @@ _LEAST_PAUSE_S: Final = 2.0
 """Between two looks, whoever asks for them."""
 _AGAIN_S: Final = 30.0
 """After storage failed."""
-_PATIENCE: Final = 25
-"""In shadow a frame is left out while another waits; one in so many is not."""
 _RECENT: Final = 2_000
 _DRAIN_S: Final = 5.0
 _REASONS: Final[tuple[tuple[type[EdgeError], str], ...]] = (
@@ -97,10 +103,11 @@ class Rollout:
         self._wanted = asyncio.Event()
         self._by_hand = ""
         self._withdrawn = asyncio.Event()
-        self._former = Former({}, {})
-        self._recent = (Rates(), Rates())
-        self._observe: Callable[[Frame, Verdict, Seen], None] | None = None
+        self._former = Former.none()
+        self._recent: dict[str, tuple[Rates, Rates]] = {}
+        self._observe: Observer | None = None
         self._looked_at_ns = 0
+        self._looked_at_s = -_LEAST_PAUSE_S
         self.trouble = ""
         if config.updates.repository:
             topic = report.DESIRED.format(device=config.device.id)
@@ -108,10 +115,10 @@ class Rollout:
 
     def given(self, frame: Frame, verdict: Verdict, seen: Seen) -> None:
         """Take note of a verdict of an active pipeline."""
-        older, newer = self._recent
+        older, newer = self._recent.get(verdict.pipeline, (Rates(), Rates()))
         if newer.frames >= _RECENT:
             older, newer = newer, Rates()
-            self._recent = older, newer
+        self._recent[verdict.pipeline] = older, newer
         newer.add(verdict.verdict, verdict.reason, verdict.score)
         if self._observe is not None:
             self._observe(frame, verdict, seen)
@@ -144,36 +151,57 @@ class Rollout:
 
     # What a person on the box may ask for -------------------------------------------------------
 
+    async def asked(self, request: Deployments) -> str:
+        """Do what a person on the box wants; return why not, or nothing.
+
+        Raises:
+            StorageError: The journal cannot be written; nothing has changed.
+        """
+        match request.act:
+            case "look":
+                return self.look_now(request.repository)
+            case "pin" | "unpin":
+                return await self.pin(pinned=request.act == "pin")
+            case "rollback":
+                return await self.roll_back()
+
     def look_now(self, repository: str = "") -> str:
-        """Look for an update soon, once, at another address where one is given."""
-        if not repository and not self._config.updates.repository:
+        """Look for an update soon, once, at another address where one is given.
+
+        Returns:
+            Why not; empty: it will be done.
+        """
+        updates = self._config.updates
+        if not repository and not updates.repository:
             return "this device takes no updates: updates.repository is not set"
-        if self._config.updates.root_file is None:
-            return "nothing is trusted here: updates.root_file is not set"
-        self._by_hand = repository or self._config.updates.repository
+        if updates.root_file is None or not updates.group:
+            return "nothing is trusted here: updates.root_file and updates.group are not both set"
+        if self._installed.journal.state is not State.IDLE:
+            return "a deployment is under way: see edge deploy status"
+        self._by_hand = repository or updates.repository
         self._wanted.set()
         return ""
 
-    def pin(self, *, pinned: bool) -> str:
+    async def pin(self, *, pinned: bool) -> str:
         """Take no deployment but by hand, or take them again."""
-        self._installed.pin(pinned=pinned)
+        await asyncio.to_thread(self._installed.pin, pinned=pinned)
         self._tell()
         return ""
 
-    def roll_back(self) -> str:
+    async def roll_back(self) -> str:
         """Return to the deployment before, by its own trial; on probation at once.
 
-        The device is pinned with it: the next look would bring back what was left.
+        A candidate that is not active yet is dropped. The device is pinned with it: the next look
+        would bring back what was left.
+
+        Returns:
+            Why not; empty: it will be done.
         """
         journal = self._installed.journal
         if journal.state is State.IDLE and journal.previous is None:
             return "there is no deployment before this one"
-        self._installed.pin(pinned=True)
-        if journal.state is not State.IDLE:
-            self._withdrawn.set()
-            return ""
-        self._installed.advance(Event.OFFERED, offered=journal.previous)
-        self._wanted.set()
+        await self.pin(pinned=True)
+        self._withdrawn.set()
         return ""
 
     # The loop ------------------------------------------------------------------------------------
@@ -185,24 +213,38 @@ class Rollout:
                 try:
                     await self._turn()
                 except StorageError as failed:
-                    self.trouble = str(failed)
-                    log.error("deployments_stuck", detail=str(failed))
-                    self._tell()
+                    self._stuck(failed)
                     await asyncio.sleep(_AGAIN_S)
         finally:
             await self._release()
 
     async def _turn(self) -> None:
-        state = self._installed.journal.state
-        if state is State.PROBATION:
+        journal = self._installed.journal
+        if journal.state is State.PROBATION:
             await self._watch()
-        elif state is not State.IDLE:
+        elif journal.state is not State.IDLE:
             await self._try_candidate()
+        elif self._withdrawn.is_set():
+            self._withdrawn.clear()
+            if journal.previous is not None:
+                await self._advance(Event.OFFERED, offered=journal.previous)
         else:
-            await self._next_look()
-            await self._look()
+            await self._unless_withdrawn(self._look_in_time())
 
-    async def _next_look(self) -> None:
+    async def _unless_withdrawn(self, doing: Coroutine[Any, Any, None]) -> None:
+        """Do something, but leave it when a person wants to go back."""
+        task = asyncio.create_task(doing)
+        asked = asyncio.create_task(self._withdrawn.wait())
+        try:
+            await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in (task, asked):
+                each.cancel()
+            await asyncio.wait((task, asked))
+        if not task.cancelled():
+            task.result()
+
+    async def _look_in_time(self) -> None:
         if self._looked_at_ns or not self._config.updates.repository:
             pause_s = None
             if self._config.updates.repository:
@@ -211,14 +253,13 @@ class Rollout:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
-            await asyncio.sleep(_LEAST_PAUSE_S)
+            await asyncio.sleep(max(0.0, self._looked_at_s + _LEAST_PAUSE_S - time.monotonic()))
         self._wanted.clear()
+        await self._look()
 
     async def _look(self) -> None:
         journal, by_hand = self._installed.journal, self._by_hand
         self._by_hand = ""
-        if journal.state is not State.IDLE:  # a rollback was asked for
-            return
         if (journal.pinned and not by_hand) or not (by_hand or self._config.updates.repository):
             self._looked_at_ns = self._looked_at_ns or time.time_ns()
             return
@@ -228,22 +269,17 @@ class Rollout:
                 self._config.device.id,
                 self._installed.folder,
                 journal,
-                lambda progress: log.info(
-                    "update_file",
-                    path=progress.path,
-                    held_bytes=progress.held_bytes,
-                    total_bytes=progress.total_bytes,
-                ),
+                _say_progress,
                 by_hand,
             )
         except ConfigError as unusable:
             outcome = Refused("ConfigError", str(unusable))
-        self._looked_at_ns = time.time_ns()
+        self._looked_at_ns, self._looked_at_s = time.time_ns(), time.monotonic()
         match outcome:
             case Fetched():
                 self.trouble = ""
                 offered = Deployed(outcome.name, outcome.revision, outcome.manifest)
-                self._installed.advance(Event.OFFERED, offered=offered)
+                await self._advance(Event.OFFERED, offered=offered)
                 log.info(
                     "update_fetched",
                     deployment=outcome.name,
@@ -264,146 +300,95 @@ class Rollout:
                 )
         self._tell()
 
+    # Forward -------------------------------------------------------------------------------------
+
     async def _try_candidate(self) -> None:
         """Trial and shadow of the candidate, to its swap or its end."""
         if self._installed.journal.state is not State.FETCHED:
-            self._installed.advance(Event.STARTED)
+            await self._advance(Event.STARTED)
         deployed = self._installed.journal.candidate
         assert deployed is not None, "the journal names it in this state"
-        self._withdrawn.clear()
-        self._installed.advance(Event.BEGAN)
+        goes_back = self._installed.journal.goes_back
+        if not goes_back and self._withdrawn.is_set():
+            await self._withdraw()
+            return
+        await self._advance(Event.BEGAN)
         self._tell()
         candidate: Candidate | None = None
         try:
-            loaded = self._installed.load(deployed)
-            plans = folder.plans(loaded, self._config)
+            loaded, plans = await asyncio.to_thread(self._load, deployed)
             candidate = Candidate(loaded, plans, self._config, self._cache_dir)
             evidence = {"stood": await candidate.stand(), "golden": await candidate.prove()}
-            self._installed.advance(Event.PROVED, evidence=evidence)
+            await self._advance(Event.PROVED, evidence=evidence)
             self._tell()
-            finding = await self._shadow(candidate)
-            if finding is None:
-                self._installed.advance(Event.WITHDRAWN, detail="by hand")
+            finding: Finding | None = Finding("", "the deployment before, by hand", {})
+            if not goes_back:  # what is left by hand is no measure
+                finding = await self._shadow(candidate)
+            if finding is None or (not goes_back and self._withdrawn.is_set()):
+                await self._withdraw()
             elif finding.reason:
-                self._fail(finding)
+                await self._fail(finding)
             else:
-                await self._swap(candidate, finding)
+                await self._swap(candidate, finding, compared=not goes_back)
         except (DeploymentError, ConfigError, WorkerGoneError) as unfit:
-            self._fail(Finding(_reason(unfit), str(unfit), {}))
+            await self._fail(Finding(_reason(unfit), str(unfit), {}))
         finally:
             if candidate is not None:
                 await candidate.end()
         self._tell()
 
+    async def _withdraw(self) -> None:
+        self._withdrawn.clear()
+        await self._advance(Event.WITHDRAWN, detail="by hand")
+        self._tell()
+
     async def _shadow(self, candidate: Candidate) -> Finding | None:
-        """Judge the line's frames beside the active deployment; None where it was withdrawn."""
-        rule = candidate.loaded.manifest.shadow
-        if not len(self._lineup) or not rule.frames:
-            return Finding("", "there was nothing to compare with", {})
-        shadow = Shadow(rule)
-        frames: asyncio.Queue[tuple[Frame, Verdict, Seen]] = asyncio.Queue(maxsize=1)
-        left_out = 0
-
-        def observe(frame: Frame, verdict: Verdict, seen: Seen) -> None:
-            nonlocal left_out
-            pipeline = self._active(verdict.pipeline)
-            if frames.full() or seen.judged is None or pipeline is None:
-                return
-            left_out += 1
-            if not pipeline.waiting or left_out > _PATIENCE:
-                left_out = 0
-                frames.put_nowait((frame, verdict, seen))
-
-        self._observe = observe
-        withdrawn = asyncio.create_task(self._withdrawn.wait())
+        shadowing = Shadowing(candidate, self._lineup)
+        self._observe = shadowing.observe
         try:
-            async with asyncio.timeout(rule.max_wait_s):
-                while True:
-                    getting = asyncio.create_task(frames.get())
-                    waited: set[asyncio.Future[Any]] = {getting, withdrawn}
-                    waited |= {ready.worker.gone for ready in candidate.readies.values()}
-                    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                    if not getting.done():
-                        getting.cancel()
-                        if withdrawn.done():
-                            return None
-                        return shadow.fault("worker-lost", "its worker ended")
-                    finding = await self._compare(candidate, shadow, *getting.result())
-                    if finding is not None:
-                        return finding
-        except TimeoutError:
-            return Finding("", "the line brought too few frames to compare", shadow.evidence())
-        except WorkerGoneError as lost:
-            return shadow.fault("worker-lost", str(lost))
+            return await shadowing.run(self._withdrawn)
         finally:
             self._observe = None
-            withdrawn.cancel()
 
-    async def _compare(
-        self, candidate: Candidate, shadow: Shadow, frame: Frame, verdict: Verdict, seen: Seen
-    ) -> Finding | None:
-        answer = await candidate.shadow(frame, verdict, seen)
-        if answer is None or seen.judged is None:
-            return None
-        if isinstance(answer, Failed):
-            return shadow.fault(answer.reason, answer.detail)
-        return shadow.add(
-            frame.frame_id,
-            seen.judged.verdict,
-            sum(seen.judged.stage_ms.values()),
-            answer.verdict,
-            sum(answer.stage_ms.values()),
-        )
-
-    async def _swap(self, candidate: Candidate, finding: Finding) -> None:
+    async def _swap(self, candidate: Candidate, finding: Finding, *, compared: bool) -> None:
         """Make the candidate active: in the journal first, then between two frames."""
-        older, newer = self._recent
-        before = newer if newer.judged >= older.judged else older
-        evidence = {**finding.evidence, "before": before.as_figures()}
-        self._installed.advance(Event.AGREED, detail=finding.detail, evidence=evidence)
-        self._recent = (Rates(), Rates())
+        evidence = dict(finding.evidence)
+        if compared:
+            evidence["before"] = recent_figures(self._recent)
+        await self._advance(Event.AGREED, detail=finding.detail, evidence=evidence)
+        self._recent = {}
+        self._former = Former(self._lineup.plans, {}, {})
         try:
-            self._former = await self._lineup.exchange(candidate.take())
+            await self._lineup.exchange(candidate.readies, {}, self._former)
         except WorkerGoneError as lost:
             await self._go_back(Finding("worker-lost", str(lost), {}))
 
     async def _watch(self) -> None:
         """Probation of the active deployment, to its commit or its undoing."""
         self._tell()
-        deployed = self._installed.journal.candidate
+        journal = self._installed.journal
+        deployed = journal.candidate
         assert deployed is not None, "the journal names it in this state"
-        rule = self._installed.load(deployed).manifest.probation
-        agreed = self._installed.journal.last_of(Event.AGREED)
-        before = Rates.of_figures(agreed.evidence.get("before")) if agreed else None
-        probation = Probation(rule, before)
-        ended: asyncio.Future[Finding] = asyncio.get_running_loop().create_future()
-
-        def observe(_frame: Frame, verdict: Verdict, _seen: Seen) -> None:
-            finding = probation.add(verdict.verdict, verdict.reason, verdict.score)
-            if finding is not None and not ended.done():
-                ended.set_result(finding)
-
-        self._observe = observe
-        withdrawn = asyncio.create_task(self._withdrawn.wait())
         try:
-            if not rule.frames:
-                ended.set_result(probation.over())
-            waited: set[asyncio.Future[Any]] = {ended, withdrawn}
-            await asyncio.wait(waited, timeout=rule.max_s, return_when=asyncio.FIRST_COMPLETED)
+            loaded = await asyncio.to_thread(self._installed.load, deployed)
+        except DeploymentError as damaged:
+            await self._go_back(Finding("unreadable", str(damaged), {}))
+            return
+        agreed = journal.last_of(Event.AGREED)
+        watching = Watching(
+            loaded.manifest.probation,
+            [plan.name for plan in self._lineup.plans],
+            agreed.evidence.get("before") if agreed else None,
+        )
+        self._observe = watching.observe
+        try:
+            finding = await watching.run(self._withdrawn)
         finally:
             self._observe = None
-            withdrawn.cancel()
-        if ended.done():
-            finding = ended.result()
-        elif self._withdrawn.is_set():
-            await self._go_back(None)
-            return
-        else:
-            finding = probation.over()
-        if finding.reason:
+        if finding is None or finding.reason:
             await self._go_back(finding)
             return
-        self._installed.advance(Event.HELD, detail=finding.detail, evidence=finding.evidence)
+        await self._advance(Event.HELD, detail=finding.detail, evidence=finding.evidence)
         log.info("deployment_committed", deployment=deployed.name, revision=deployed.revision)
         await self._release()
         freed = await asyncio.to_thread(self._installed.collect)
@@ -411,52 +396,85 @@ class Rollout:
             log.info("store_collected", freed_bytes=freed)
         self._tell()
 
+    # Back ----------------------------------------------------------------------------------------
+
     async def _go_back(self, finding: Finding | None) -> None:
         """Undo the swap: in the journal first, then between two frames."""
-        if finding is None:
-            self._installed.advance(Event.WITHDRAWN, detail="by hand")
-        else:
-            self._fail(finding)
+        active = self._installed.journal.previous
+        returned = False
+        while True:
+            try:
+                if finding is None:
+                    await self._withdraw()
+                else:
+                    await self._fail(finding)
+                break
+            except StorageError as failed:
+                # A line must not keep a bad deployment for want of a disk. A start before the
+                # journal follows would try it once more, and count that.
+                self._stuck(failed)
+                if not returned:
+                    await self._return_to(active)
+                    returned = True
+                await asyncio.sleep(_AGAIN_S)
+        if not returned:
+            await self._return_to(active)
         self._withdrawn.clear()
-        self._recent = (Rates(), Rates())
-        former, self._former = self._former, Former({}, {})
-        workers = {n: r for n, r in former.workers.items() if not r.worker.gone.done()}
-        active = self._installed.journal.active
-        spare: Candidate | None = None
-        if active is not None:
-            loaded = self._installed.load(active)
-            missing = tuple(
-                plan
-                for plan in folder.plans(loaded, self._config)
-                if plan.name not in workers and plan.name not in former.parked
-            )
-            spare = Candidate(loaded, missing, self._config, self._cache_dir)
-            while True:
-                try:
-                    await spare.stand()
-                    break
-                except (DeploymentError, WorkerGoneError) as failed:
-                    # It stood here before: a box out of memory for a moment, say.
-                    log.error("rollback_delayed", detail=str(failed))
-                    await spare.end()
-                    await asyncio.sleep(_LEAST_PAUSE_S)
-            workers |= spare.take()
-        self._former = await self._lineup.exchange(workers, former.parked)
-        await self._release()
         self._tell()
+
+    async def _return_to(self, active: Deployed | None) -> None:
+        """Have the deployment before run again; try until it does."""
+        self._recent = {}
+        former, self._former = self._former, Former.none()
+        readies = {n: r for n, r in former.workers.items() if not r.worker.gone.done()}
+        aside = Former(self._lineup.plans, {}, {})
+        while True:
+            try:
+                plans = former.plans
+                if not plans and active is not None:  # the swap was before this start
+                    _, plans = await asyncio.to_thread(self._load, active)
+                there = {*readies, *former.parked}
+                missing = tuple(plan for plan in plans if plan.name not in there)
+                await stand_up_all(missing, self._config, self._cache_dir, readies)
+                await self._lineup.exchange(readies, former.parked, aside)
+                break
+            except WorkerGoneError as failed:
+                # It stood here before: a box out of memory for a moment, say.
+                log.error("rollback_delayed", detail=str(failed))
+                readies = {n: r for n, r in readies.items() if not r.worker.gone.done()}
+            except (DeploymentError, ConfigError) as damaged:
+                # Better the one that failed than none at all: it answers each frame, and this
+                # device takes the next one that is offered.
+                self.trouble = f"the deployment before cannot run any more: {damaged}"
+                log.error("rollback_impossible", detail=str(damaged))
+                for ready in readies.values():
+                    await ready.worker.end(grace_s=0)
+                break
+            await asyncio.sleep(_LEAST_PAUSE_S)
+        self._former = aside
+        await self._release()
 
     async def _release(self) -> None:
         """Let go of what an exchange put aside."""
-        former, self._former = self._former, Former({}, {})
+        former, self._former = self._former, Former.none()
         for ready in former.workers.values():
             await ready.worker.end(grace_s=0)
         for pipeline in former.parked.values():
             await self._lineup.retire(pipeline, _DRAIN_S)
 
-    def _fail(self, finding: Finding) -> None:
+    # What is told --------------------------------------------------------------------------------
+
+    def _load(self, deployed: Deployed) -> tuple[folder.LoadedDeployment, tuple[PipelinePlan, ...]]:
+        loaded = self._installed.load(deployed)
+        return loaded, folder.plans(loaded, self._config)
+
+    async def _advance(self, event: Event, **what: Any) -> None:
+        await asyncio.to_thread(self._installed.advance, event, **what)
+
+    async def _fail(self, finding: Finding) -> None:
         deployed = self._installed.journal.candidate
         assert deployed is not None, "the journal names it in this state"
-        self._installed.advance(
+        await self._advance(
             Event.FAILED, reason=finding.reason, detail=finding.detail, evidence=finding.evidence
         )
         self._counters.count("deployments_failed", reason=finding.reason)
@@ -465,11 +483,13 @@ class Rollout:
             deployment=deployed.name,
             revision=deployed.revision,
             reason=finding.reason,
-            detail=finding.detail,
+            detail=finding.detail[:MAX_DETAIL],
         )
 
-    def _active(self, name: str) -> ActivePipeline | None:
-        return next((pipeline for pipeline in self._lineup if pipeline.plan.name == name), None)
+    def _stuck(self, failed: StorageError) -> None:
+        self.trouble = str(failed)
+        log.error("deployments_stuck", detail=str(failed))
+        self._tell()
 
     def _tell(self) -> None:
         self.say()
@@ -479,6 +499,15 @@ class Rollout:
         if message.payload:
             self._wanted.set()
         self._session.acknowledge(message)
+
+
+def _say_progress(progress: Progress) -> None:
+    log.info(
+        "update_file",
+        path=progress.path,
+        held_bytes=progress.held_bytes,
+        total_bytes=progress.total_bytes,
+    )
 
 
 def _reason(unfit: EdgeError) -> str:

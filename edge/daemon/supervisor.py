@@ -104,8 +104,9 @@ class Supervisor:
 
     async def keep_control(self) -> None:
         """Answer on the control socket; until cancelled."""
-        if self._recording is not None:
-            await Control(self._config.storage.path, self._recording.override).serve()
+        record = self._recording.override if self._recording else None
+        change = self._rollout.asked if self._rollout else None
+        await Control(self._config.storage.path, record, change).serve()
 
     async def keep_deployments(self) -> None:
         """Look for updates, and take them; until cancelled."""

@@ -160,7 +160,8 @@ class Fetch:
                     f"{chosen.manifest[:12]} now: a revision never changes"
                 )
         active = request.active.revision if request.active else 0
-        if chosen.revision <= active:  # 2
+        lost = chosen.revision == active and not self._store.assembled(chosen.manifest)
+        if chosen.revision <= active and not lost:  # 2
             return self._nothing(f"revision {active} runs; {chosen.revision} is offered")
         if chosen.revision in request.barred:
             return self._nothing(f"revision {chosen.revision} is barred on this device")

@@ -221,7 +221,9 @@ def _consequences(journal: Journal, event: Event, subject: Deployed) -> dict[str
         case Event.OFFERED:
             return {"candidate": subject}
         case Event.AGREED:
-            return {"active": subject, "previous": journal.active, "starts": 0}
+            # One that was fetched anew, because its files were lost, is no predecessor of itself.
+            previous = journal.previous if journal.active == subject else journal.active
+            return {"active": subject, "previous": previous, "starts": 0}
         case Event.HELD:
             return {"candidate": None}
         case Event.FAILED | Event.WITHDRAWN:

@@ -20,6 +20,9 @@ class ShadowRule(Strict):
         20, ge=0, le=100_000, description="Compared before it may become active; 0: no shadow."
     )
     min_agreement: Share = Field(0.9, description="Share of them with the same verdict.")
+    max_more_actions: Share = Field(
+        0.1, description="Share of them at which it wishes more actions than the active one."
+    )
     max_latency_ratio: float = Field(
         2.0, ge=0.1, le=100, description="Median time of its stages over the active one's."
     )

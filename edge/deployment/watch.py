@@ -38,6 +38,7 @@ class Shadow:
         self._rule = rule
         self._same = 0
         self._compared = 0
+        self._more_actions = 0
         self._faults: Counter[str] = Counter()
         self._active_ms: list[float] = []
         self._candidate_ms: list[float] = []
@@ -48,11 +49,33 @@ class Shadow:
         """Frames that both have judged, or failed to."""
         return self._compared
 
+    @property
+    def summary(self) -> str:
+        """One sentence about the verdicts so far."""
+        return f"{self._same} of {self._compared} verdicts are the same"
+
     def add(
-        self, frame_id: str, active: Kind, active_ms: float, candidate: Kind, candidate_ms: float
+        self,
+        frame_id: str,
+        active: Kind,
+        active_ms: float,
+        candidate: Kind,
+        candidate_ms: float,
+        *,
+        more_actions: bool = False,
     ) -> Finding | None:
-        """Take a frame that both judged; return what it comes to once there are enough."""
+        """Take a frame that both judged; return what it comes to once there are enough.
+
+        Args:
+            frame_id: For the evidence.
+            active: The active deployment's verdict.
+            active_ms: What its stages took together.
+            candidate: The candidate's verdict.
+            candidate_ms: What its stages took together.
+            more_actions: Whether the candidate wished more actions than the active one.
+        """
         self._compared += 1
+        self._more_actions += more_actions
         self._same += active == candidate
         self._active_ms.append(active_ms)
         self._candidate_ms.append(candidate_ms)
@@ -70,6 +93,7 @@ class Shadow:
         return {
             "frames": self._compared,
             "same": self._same,
+            "more_actions": self._more_actions,
             "differences": list(self._differences),
             "active_ms": _median(self._active_ms),
             "candidate_ms": _median(self._candidate_ms),
@@ -86,6 +110,13 @@ class Shadow:
                 f"the active deployment; {1 - rule.min_agreement:.0%} may",
                 evidence,
             )
+        if _beyond(self._more_actions, self._compared, rule.max_more_actions):
+            return Finding(
+                "actions",
+                f"it wishes more actions than the active deployment at {self._more_actions} of "
+                f"{self._compared} frames; {rule.max_more_actions:.0%} may be",
+                evidence,
+            )
         if ratio > rule.max_latency_ratio:
             return Finding(
                 "latency",
@@ -93,7 +124,7 @@ class Shadow:
                 f"{evidence['active_ms']:.1f}; {rule.max_latency_ratio:g} times as much may be",
                 evidence,
             )
-        return Finding("", f"{self._same} of {self._compared} verdicts are the same", evidence)
+        return Finding("", self.summary, evidence)
 
 
 class Rates:

@@ -62,7 +62,7 @@ def test_a_ready_daemon_is_shown_with_all_that_matters(
     said = flat(capsys.readouterr().out)
     assert "box1 ready edge" in said
     assert "MQTT 5" in said
-    assert re.search(r"deployment pcb revision \d+ \([0-9a-f]{12}, unsigned\)", said)
+    assert re.search(r"deployment pcb revision \d+ \([0-9a-f]{12}, UNSIGNED\)", said)
     assert re.search(r"provider cpu, worker process [1-9]\d*", said)
     assert re.search(r"latency p50 [\d.]+, .* of 200; 0 of 1 over", said)
     assert re.search(r"verdicts \w+ decode-error 1", said)

@@ -33,6 +33,8 @@ def test_it_holds_nothing_that_is_not_pinned(deployment: LoadedDeployment) -> No
     pipeline = deployment.manifest.pipelines["pcb"]
     pinned = {guest.path for _, guest in pipeline.guests}
     pinned |= {"manifest.toml", pipeline.model.card.path, "model/model.int8.onnx"}
+    pinned |= {golden.frame.path for golden in pipeline.golden}
+    pinned |= {golden.reference.path for golden in pipeline.golden if golden.reference}
     found = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file()}
     assert found == pinned
 
