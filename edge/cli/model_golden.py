@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise DeploymentError("--write renews all golden tables: leave --variant out")
     card = read_card(folder)
     variants = chosen(card, folder, arguments.variant)
-    made = [_made(folder, card, each, arguments) for each in variants]
+    seed, wall_s = arguments.seed, float(arguments.timeout)
+    made = [_made(folder, card, each, seed, wall_s) for each in variants]
     if arguments.json:
         print(msgspec.json.encode({"golden": [facts for facts, _ in made]}).decode())
     text = "".join(table for _, table in made)
@@ -52,6 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.json:
         print(text.lstrip("\n"), end="")
     return 0
+
+
+def renew(folder: Path) -> None:
+    """Run all variants of a card and write what came out into it: the last step of a recipe.
+
+    Raises:
+        DeploymentError: The folder has no card.
+        TrialError: A variant is refused or fails.
+    """
+    card = read_card(folder)
+    made = [_made(folder, card, each, SEED, WALL_S) for each in card.model.variants]
+    write(folder, "".join(table for _, table in made))
 
 
 def write(folder: Path, text: str) -> None:
@@ -71,20 +84,18 @@ def write(folder: Path, text: str) -> None:
 
 
 def _made(
-    folder: Path, card: Card, variant: Variant, arguments: argparse.Namespace
+    folder: Path, card: Card, variant: Variant, seed: int, wall_s: float
 ) -> tuple[dict[str, Any], str]:
     plan = planned(folder, card, variant, How("cpu", True, 1, {}, None, ""))
-    report = trial(
-        Request(plan, 1, float(arguments.timeout), golden=(GoldenInput(arguments.seed),))
-    )
+    report = trial(Request(plan, 1, wall_s, golden=(GoldenInput(seed),)))
     if findings := report.findings():
         raise TrialError(f"{plan.path}: is no golden model: {findings[0]}")
     (outputs,) = report.golden
     quantised = any("Quantize" in name or "QLinear" in name for name in _operators(plan.path))
     made = (report.provider, report.runtime, _machine())
     return (
-        {"variant": variant.name, "seed": arguments.seed, "outputs": outputs},
-        tables(variant.name, arguments.seed, outputs, made, quantised=quantised),
+        {"variant": variant.name, "seed": seed, "outputs": outputs},
+        tables(variant.name, seed, outputs, made, quantised=quantised),
     )
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from edge.cli.model_golden import renew
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -137,4 +139,5 @@ def main(
         name: json.loads((folder / "reports" / f"{name}.json").read_text()) for name in names
     }
     (folder / "model.toml").write_text(card(folder, reports, arguments.version))
+    renew(folder)  # golden tensors: known inputs, and what this machine's CPU makes of them
     print(f"wrote {folder / 'model.toml'}")
