@@ -13,18 +13,18 @@ STAMP := $(VENV)/.stamp
 LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
 
 # What the reference deployments take over from elsewhere in the tree, by file name: guests, the card
-# and the int8 model. `$(call pin,pcb)` is the command that renews one.
+# and the int8 model (of wear fp32, it has no other). `$(call pin,pcb)` renews one.
 MODELS := pcb steel tile wear
 GUESTS_pcb := pair boxes policy
 GUESTS_steel := letterbox topk policy
 GUESTS_tile := letterbox heat policy
 GUESTS_wear := pair heat policy
-VARIANT_wear := fp32
-variant = $(or $(VARIANT_$(1)),int8)
-file = models/$(1)/$(if $(filter fp32,$(variant)),model.onnx,model.int8.onnx)
+SHIPPED_wear := fp32
+shipped = $(or $(SHIPPED_$(1)),int8)
+onnx = models/$(1)/$(if $(filter fp32,$(shipped)),model.onnx,model.int8.onnx)
 pin = $(BIN)/python -m edge.deployment.pin models/$(1)/deployment \
   $(foreach guest,$(GUESTS_$(1)),guests/$(guest)/$(guest).wasm) \
-  models/$(1)/model.toml $(file)
+  models/$(1)/model.toml $(onnx)
 
 # The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
 # again, because a virtual environment does not survive a move.
@@ -108,8 +108,8 @@ deployment: setup ## Renew models/*/deployment from the built guests and the mod
 # Every figure of a report again, from the committed model; latencies are not compared.
 evaluate: setup ## Judge the committed models again (MODELS="steel" for one), on the data in EDGE_DATA.
 	$(foreach model,$(MODELS),$(BIN)/python -m models.$(model).recipe.evaluate \
-	  --model $(call file,$(model)) \
-	  --check models/$(model)/reports/$(call variant,$(model)).json &&) true
+	  --model $(call onnx,$(model)) \
+	  --check models/$(model)/reports/$(call shipped,$(model)).json &&) true
 
 schema: setup ## Generate device_configs/schema.json and docs/configuration.md from the models.
 	$(BIN)/python scripts/config_reference.py
