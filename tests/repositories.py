@@ -42,6 +42,7 @@ from edge.errors import EdgeError
 from edge.fleet.publisher.keys import KeyRing
 from edge.fleet.publisher.releases import KEYS, Fleet
 from edge.fleet.publisher.repository import Repository
+from edge.wasm import binary
 
 GROUP: Final = "press"
 BOX: Final = "box1"
@@ -103,6 +104,17 @@ class Publisher:
         folder = self._folder / f"{group}-{revision}"
         made = self.fleet.build(group, sample(folder, revision, *edits, model=model), percent)
         self.fleet.sign(group)
+        self.fleet.publish()
+        return made.manifest
+
+    def release_with_guest(self, revision: int, note: bytes, *, model: bytes) -> str:
+        """Release a deployment whose guest `pre` carries a note; return its manifest's digest."""
+        folder = sample(self._folder / f"{GROUP}-{revision}", revision, model=model)
+        section = binary.name("note") + note
+        (folder / "guests" / "pre.wasm").write_bytes(binary.module([(binary.CUSTOM, section)]))
+        pin(folder)
+        made = self.fleet.build(GROUP, folder, 100.0)
+        self.fleet.sign(GROUP)
         self.fleet.publish()
         return made.manifest
 

@@ -224,7 +224,7 @@ def limit(request: Request) -> None:
     ):
         _, given = resource.getrlimit(what)
         bound = most if given == resource.RLIM_INFINITY else min(most, given)
-        resource.setrlimit(what, (bound, given))
+        resource.setrlimit(what, (bound, bound))
 
 
 def main() -> int:

@@ -146,12 +146,14 @@ async def widen(
     Raises:
         DeploymentError: There is no such release, or a key is not at hand.
     """
-    for number, percent in enumerate(percents):
+    begun = False
+    for percent in percents:
         offered = fleet.find(group, revision)
-        if offered.halted and number:
+        if offered.halted and begun:
             return End.HALTED
         if percent < offered.percent and percent != percents[-1]:
             continue  # it was widened so far before
+        begun = True
         release = fleet.change(group, revision, percent=max(percent, offered.percent), halted=False)
         _publish(fleet, group)
         heard.hint(group)
