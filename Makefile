@@ -33,7 +33,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test faults test-postgres check static format bench deb systemd-test fuzz guests guests-all deployment evaluate schema lock clean
+.PHONY: help setup setup-tests demo demo-fleet test faults sabotage swaps test-postgres check static format bench deb systemd-test fuzz guests guests-all deployment evaluate schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,11 +50,20 @@ setup-tests: setup ## Install what the tests need beyond .venv: Mosquitto, Rust 
 demo: setup ## Play camera frames through the real daemon and score its verdicts.
 	@$(BIN)/edge demo $(ARGS)
 
+demo-fleet: setup ## Two devices and three releases, the last one sabotaged: the walk through docs/updates.md.
+	@$(BIN)/python scripts/demo_fleet.py
+
 test: setup-tests ## Run all tests.
 	$(BIN)/pytest $(ARGS)
 
 faults: setup-tests ## Kill and cut the power for hours, resumable; needs root for the power cuts. Results: .out/faults.jsonl
 	PYTHONPATH=tests nice -n 15 $(BIN)/python tests/faults/long_form.py $(ARGS)
+
+sabotage: setup-tests ## Play every kind of sabotaged deployment to a device: about five minutes.
+	EDGE_SABOTAGE=all $(BIN)/pytest tests/integration/updates/test_sabotage.py $(ARGS)
+
+swaps: setup-tests ## Exchange deployments 100 times under a camera (SWAPS=1000 for hours). Results: .out/swaps.json
+	EDGE_SWAPS=$(or $(SWAPS),100) $(BIN)/pytest tests/integration/updates/test_swaps.py $(ARGS)
 
 test-postgres: setup ## Test the collector's store on PostgreSQL too, installing Debian's where it is missing.
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get -qq install -y --no-install-recommends postgresql
