@@ -33,7 +33,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults sabotage swaps test-postgres check static format bench deb systemd-test fuzz guests guests-all deployment evaluate schema lock clean
+.PHONY: help setup setup-tests demo demo-fleet test faults sabotage swaps test-postgres check static format openvino bench deb systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -93,10 +93,20 @@ deb: setup ## Build the Debian packages of amd64 and arm64 into dist/, byte for 
 systemd-test: setup-tests ## Install the package on a fresh Debian under systemd, and pull its plugs; needs root.
 	EDGE_TEST_SYSTEMD=full CI=true $(BIN)/pytest tests/systemd $(ARGS)
 
+arm: setup ## The same boards on arm64 by emulation: are the verdicts the same? Needs root.
+	$(BIN)/python tests/arm/verdicts.py $(ARGS)
+
+soak: setup-tests ## Eight hours with broker flaps and worker kills (ARGS="--minutes 5"). Results: .out/soak.jsonl
+	PYTHONPATH=tests nice -n 5 $(BIN)/python tests/faults/soak.py $(ARGS)
+
 fuzz: setup ## A million hostile cases, then the parsers guided by coverage: about half an hour.
 	$(BIN)/python tests/fuzz/fuzz.py --cases 1000000
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
 	$(BIN)/python tests/fuzz/fuzz_guided.py --runs 200000
+
+openvino: setup ## Try the reference models on OpenVINO's plug-in, on this processor (x86-64).
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group openvino
+	$(BIN)/pytest tests/integration/test_openvino.py $(ARGS)
 
 bench: setup ## Measure the frame path on this machine.
 	$(BIN)/edge bench $(ARGS)

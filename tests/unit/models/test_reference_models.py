@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from edge import config
+from edge.cli.main import main
 from edge.contracts.frame import ContentType, PixelFormat
 from edge.deployment.folder import load_folder, plans
 from edge.deployment.pin import pin
@@ -95,7 +96,19 @@ def test_figures_of_a_card_are_those_of_its_reports(name: str) -> None:
     }
     recipe = importlib.import_module(f"models.{name}.recipe.card")
     text = recipe.card(folder, reports, card["model"]["version"])
-    assert text == (folder / "model.toml").read_text()
+    written, _, golden = (folder / "model.toml").read_text().partition("\n[[golden]]\n")
+    assert text.rstrip("\n") == written.rstrip("\n")
+    assert golden, "the card's command ends with the golden tensors"
+
+
+@EVERY_MODEL
+def test_golden_tensors_of_a_card_come_again_within_its_tolerance(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["model", "trial", str(ROOT / "models" / name), "--runs", "1", "--json"])
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    assert status == 0, [each["findings"] for each in trials]
+    assert all(each["golden"] for each in trials)
 
 
 @EVERY_MODEL
