@@ -158,6 +158,8 @@ def _foreign(graph: onnx.GraphProto) -> onnx.ModelProto:
 _TRAP: Final = "unreachable"
 _ENDLESS: Final = "(loop $for_ever (br $for_ever))"
 _DECIDE: Final = '(func (export "decide") (param $call i32) (result i32) {body})'
+_ON_THE_LINE: Final = "(if (i64.ne (i64.load offset=8 (local.get $call)) (i64.const 0)) (then {}))"
+"""The probe frame alone has the capture time 0."""
 _COUNT: Final = "(global $calls (mut i32) (i32.const 0))"
 
 
@@ -193,8 +195,9 @@ _ACTION: Final = """
       (i32.store offset=92 (local.get $call) (i32.const 250))
       (f64.store offset=96 (local.get $call) (f64.const 1))"""
 _HUGE_REASON: Final = (
-    "(memory.fill (i32.add (local.get $call) (i32.const 48)) (i32.const 65) (i32.const 32))"
-    "(i32.store offset=40 (local.get $call) (i32.const 0)) (return (i32.const 0))"
+    "(memory.fill (i32.add (local.get $call) (i32.const 48)) (i32.const 255) (i32.const 32))"
+    "(i32.store offset=40 (local.get $call) (i32.const 0))"
+    "(f32.store offset=44 (local.get $call) (f32.const 0)) (return (i32.const 0))"
 )
 _STATE_BOMB: Final = """
   (func (export "edge_state_save") (param i32 i32) (result i32) (i32.const 1000000))
@@ -202,6 +205,7 @@ _STATE_BOMB: Final = """
 _STATE_TRAP: Final = """
   (func (export "edge_state_save") (param i32 i32) (result i32) unreachable)
   (func (export "edge_state_restore") (param i32 i32) (result i32) (i32.const 0))"""
+_ROOMY: Final = '(memory (export "memory") 1024 1024)'
 _PRE: Final = '(func (export "preprocess") (param $call i32) (result i32) {})'
 _POST: Final = '(func (export "postprocess") (param $call i32) (result i32) {})'
 _FAULTY: Final = _at("trial", "guest-trap", "incompatible", "golden", "guest-budget")
@@ -229,14 +233,15 @@ KINDS: Final[dict[str, Kind]] = {
     "variant-unknown": Kind((edited(r'^variant = ".*"', 'variant = "int2"'),)),
     "action-not-granted": Kind((edited(r'name = "action\.reject"$', 'name = "action.stop"'),)),
     "reference-slots": Kind((edited(r"^reference_slots = .*", "reference_slots = 4000"),)),
+    "not-wasm": Kind((_bytes("guests/policy.wasm", b"MZ" * 500),)),
+    "truncated-wasm": Kind((_truncated("guests/pair.wasm"),)),
     # What the trial finds, before a frame of the line is judged.
     "binding-missing": Kind((edited(r"camera\.top", "camera.side"),), _at("configuration")),
-    "not-wasm": Kind((_bytes("guests/policy.wasm", b"MZ" * 500),), _FAULTY),
-    "truncated-wasm": Kind((_truncated("guests/pair.wasm"),), _FAULTY),
     "imports": Kind((policy(assemble('(module (import "env" "f" (func)))')),), _FAULTY),
     "memory-beyond-grant": Kind((policy(deciding(""), memory_mib=1),), _FAULTY),
     "trap-preprocess": Kind(
-        (without_golden, _role("pair", guest(preprocess=_PRE.format(_TRAP)))), _FAULTY
+        (without_golden, _role("pair", guest(memory=_ROOMY, preprocess=_PRE.format(_TRAP)))),
+        _FAULTY,
     ),
     "trap-postprocess": Kind(
         (without_golden, _NO_PARAMETERS, _role("boxes", guest(postprocess=_POST.format(_TRAP)))),
@@ -244,7 +249,10 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "trap-decide": Kind((policy(deciding(_TRAP)),), _FAULTY),
     "endless-preprocess": Kind(
-        (without_golden, _role("pair", guest(preprocess=_PRE.format(_ENDLESS + "(i32.const 0)")))),
+        (
+            without_golden,
+            _role("pair", guest(memory=_ROOMY, preprocess=_PRE.format(_ENDLESS + "(i32.const 0)"))),
+        ),
         _FAULTY,
     ),
     "endless-decide": Kind((policy(deciding(_ENDLESS)),), _FAULTY),
@@ -276,7 +284,7 @@ KINDS: Final[dict[str, Kind]] = {
     "golden-count": Kind((edited(r"^defects = 2", "defects = 5"),), _at("golden")),
     "golden-score": Kind((edited(r"^defects = 2", "defects = 2\nscore = 0.01"),), _at("golden")),
     "golden-no-image": Kind((_bytes("golden/good.jpg", b"no image" * 50),), _at("golden")),
-    "nan-model": Kind((_constant(float("nan")),), _at("golden")),
+    "nan-model": Kind((_constant(float("nan")),), _at("golden", "trial")),
     "blind-model": Kind((_constant(0.0),), _at("golden")),
     "worse-model": Kind((_noisy(0.8),), _at("golden")),
     "rejects-none": Kind(
@@ -300,10 +308,12 @@ KINDS: Final[dict[str, Kind]] = {
     "rejects-all-in-shadow": Kind(
         (policy(deciding(_verdict(1, "0.9"))),), _at("disagreement"), shadow=10
     ),
-    "trap-in-shadow": Kind((policy(trapping_policy(4)),), _at("guest-trap")),
-    "endless-in-shadow": Kind((policy(_after(3, _ENDLESS)),), _at("guest-budget")),
+    "trap-in-shadow": Kind((policy(deciding(_ON_THE_LINE.format(_TRAP))),), _at("guest-trap")),
+    "endless-in-shadow": Kind(
+        (policy(deciding(_ON_THE_LINE.format(_ENDLESS))),), _at("guest-budget")
+    ),
     "slow-in-shadow": Kind(
-        (policy(deciding(_spin(150_000_000)), call_ms=120),),
+        (policy(deciding(_ON_THE_LINE.format(_spin(60_000_000))), call_ms=100),),
         _at("latency", "guest-budget"),
     ),
     "action-flood": Kind((policy(deciding(_ACTION)),), _at("actions"), shadow=12),
@@ -311,7 +321,7 @@ KINDS: Final[dict[str, Kind]] = {
     "trap-after-frames": Kind((policy(trapping_policy(25)),), _at("guest-trap")),
     "endless-after-frames": Kind((policy(_after(20, _ENDLESS)),), _at("guest-budget")),
     "slow-after-frames": Kind(
-        (policy(_after(20, _spin(2_000_000_000)), call_ms=150),),
+        (policy(_after(20, _spin(2_000_000_000)), call_ms=100),),
         _at("guest-budget", "overrun"),
     ),
     "nan-after-frames": Kind((policy(_after(20, _verdict(0, "nan"))),), _at("guest-trap")),

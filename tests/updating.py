@@ -90,7 +90,7 @@ def without_golden(folder: Path) -> None:
     shutil.rmtree(folder / "golden")
 
 
-def policy(wasm: bytes, *, call_ms: int = 10, memory_mib: int = 4, more: str = "") -> Change:
+def policy(wasm: bytes, *, call_ms: int = 40, memory_mib: int = 4, more: str = "") -> Change:
     """Another `decide`, without parameters, and no golden frames, which it would not pass."""
 
     def change(folder: Path) -> None:

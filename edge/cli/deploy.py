@@ -154,6 +154,8 @@ def _status(journal: Journal) -> Table:
 
 def _history(journal: Journal) -> Table:
     table = Table("time (UTC)", "deployment", "event", "reason", "detail")
+    for column in table.columns[:4]:
+        column.no_wrap = True
     for step in journal.history:
         table.add_row(
             _time(step.at_ns),

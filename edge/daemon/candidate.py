@@ -26,7 +26,7 @@ from edge.deployment.folder import LoadedDeployment
 from edge.deployment.pins import MAX_IMAGE_BYTES
 from edge.deployment.rules import Golden
 from edge.deployment.schema import Pinned
-from edge.errors import TrialError
+from edge.errors import DeploymentError, TrialError
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PATIENCE: Final = 20
@@ -92,11 +92,17 @@ class Candidate:
     async def stand(self) -> dict[str, Any]:
         """Make its workers ready, one after the other; return how long each took.
 
+        One that does not stand is tried once more: a guest's time runs on a busy box, too.
+
         Raises:
             DeploymentError: One cannot stand on this device.
             WorkerGoneError: One ended.
         """
-        await stand_up_all(self._plans, self._config, self._cache_dir, self.readies)
+        try:
+            await stand_up_all(self._plans, self._config, self._cache_dir, self.readies)
+        except (DeploymentError, WorkerGoneError):
+            left = tuple(plan for plan in self._plans if plan.name not in self.readies)
+            await stand_up_all(left, self._config, self._cache_dir, self.readies)
         for ready in self.readies.values():
             ready.worker.on_answer = self._answered
         return {

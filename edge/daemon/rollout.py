@@ -428,28 +428,27 @@ class Rollout:
         former, self._former = self._former, Former.none()
         readies = {n: r for n, r in former.workers.items() if not r.worker.gone.done()}
         aside = Former(self._lineup.plans, {}, {})
-        while True:
+        plans = former.plans
+        if not plans and active is not None:  # the swap was before this start
             try:
-                plans = former.plans
-                if not plans and active is not None:  # the swap was before this start
-                    _, plans = await asyncio.to_thread(self._load, active)
-                there = {*readies, *former.parked}
-                missing = tuple(plan for plan in plans if plan.name not in there)
-                await stand_up_all(missing, self._config, self._cache_dir, readies)
-                await self._lineup.exchange(readies, former.parked, aside)
-                break
-            except WorkerGoneError as failed:
-                # It stood here before: a box out of memory for a moment, say.
-                log.error("rollback_delayed", detail=str(failed))
-                readies = {n: r for n, r in readies.items() if not r.worker.gone.done()}
+                _, plans = await asyncio.to_thread(self._load, active)
             except (DeploymentError, ConfigError) as damaged:
                 # Better the one that failed than none at all: it answers each frame, and this
                 # device takes the next one that is offered.
                 self.trouble = f"the deployment before cannot run any more: {damaged}"
                 log.error("rollback_impossible", detail=str(damaged))
-                for ready in readies.values():
-                    await ready.worker.end(grace_s=0)
+                return
+        while True:
+            there = {*readies, *former.parked}
+            missing = tuple(plan for plan in plans if plan.name not in there)
+            try:
+                await stand_up_all(missing, self._config, self._cache_dir, readies)
+                await self._lineup.exchange(readies, former.parked, aside)
                 break
+            except (DeploymentError, WorkerGoneError) as failed:
+                # It stood here before: a box out of memory or time for a moment, say.
+                log.error("rollback_delayed", detail=str(failed))
+                readies = {n: r for n, r in readies.items() if not r.worker.gone.done()}
             await asyncio.sleep(_LEAST_PAUSE_S)
         self._former = aside
         await self._release()

@@ -114,12 +114,14 @@ async def test_pin_rollback_and_import_by_hand(site: Site, mosquitto: LocalBroke
         assert (await site.takes(site.offer(2))).event is Event.HELD
         assert site.ask("rollback") == ""
         await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 60)
-        assert site.journal.pinned
+        pinned = site.journal
+        assert pinned.pinned
         third = site.offer(3)
         assert site.ask("look", (site.folder / "fleet/repository").as_uri()) == ""
         assert (await site.ended(third)).event is Event.HELD
         assert site.ask("unpin") == ""
-        assert not site.journal.pinned
+        after = site.journal
+        assert not after.pinned
     await line.kept(stream.names)
 
 

@@ -1,0 +1,53 @@
+"""Exchanges one after another under a camera at 20 frames a second: nothing lost, nothing late.
+
+`EDGE_SWAPS` says how many (`make swaps`: 100); CI takes six. The result of the long form is a JSON
+file in `.out/`.
+"""
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+from updating import Site, asynchronous, ending, on_the_line
+
+from edge.deployment.rollout import Event
+from edge.mqtt.brokers import LocalBroker
+
+SWAPS = int(os.environ.get("EDGE_SWAPS", "6"))
+OUT = Path(__file__).parents[3] / ".out"
+
+
+@pytest.mark.timeout(120 + 30 * SWAPS)
+@asynchronous
+async def test_swaps_in_a_row_lose_no_frame_and_judge_none_twice(
+    tmp_path: Path, mosquitto: LocalBroker
+) -> None:
+    with ending(Site(tmp_path, mosquitto)) as site:
+        async with on_the_line(site, mosquitto, rate_hz=20) as (line, stream):
+            for revision in range(2, SWAPS + 2):
+                step = await site.takes(site.offer(revision, probation=10))
+                assert step.event is Event.HELD, step
+        reasons = await line.kept(stream.names)  # one verdict each, in time
+        by: dict[int, list[str]] = {}
+        for name, verdict in zip(stream.names, await line.all_verdicts(stream.names), strict=True):
+            by.setdefault(verdict["deployment"]["revision"], []).append(name)
+        assert sorted(by) == list(range(1, SWAPS + 2))
+        # Around an exchange: the last frames of a revision and the first of the next.
+        around = [n for names in by.values() for n in (*names[:5], *names[-5:])]
+        figures = {
+            "swaps": SWAPS,
+            "frames": len(stream.names),
+            "reasons": dict(reasons),
+            "p99_ms": _p99([line.latency_ms(name) for name in stream.names]),
+            "p99_around_swaps_ms": _p99([line.latency_ms(name) for name in around]),
+        }
+        assert "overrun" not in reasons, figures
+    if "EDGE_SWAPS" in os.environ:
+        OUT.mkdir(exist_ok=True)
+        (OUT / "swaps.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _p99(values: list[float]) -> float:
+    return round(statistics.quantiles(values, n=100)[-1], 1)
