@@ -33,7 +33,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults sabotage swaps test-postgres check static format openvino bench deb systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock clean
+.PHONY: help setup setup-tests demo demo-fleet test faults sabotage swaps test-postgres check static format openvino bench deb systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -138,6 +138,15 @@ lock: setup ## Resolve the dependencies anew into requirements.lock.
 	  --no-emit-index-url --group dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --group guests -o scripts/guest_toolchains.lock
+
+# Tools of these two are fetched for the call alone: no part of the product needs them.
+audit: setup ## Ask the advisory databases about every pin; needs a network that reaches them.
+	$(BIN)/uv tool run pip-audit --requirement requirements.lock --require-hashes --disable-pip $(ARGS)
+
+sbom: setup ## Write what the lock pins as CycloneDX: .out/edge.cdx.json
+	@mkdir -p .out
+	$(BIN)/uv tool run --from 'cyclonedx-bom>=7.5,<8' cyclonedx-py requirements requirements.lock \
+	  --pyproject pyproject.toml --output-reproducible --output-file .out/edge.cdx.json $(ARGS)
 
 clean: ## Remove .venv and every cache.
 	rm -rf $(VENV) build dist .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

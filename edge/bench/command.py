@@ -14,11 +14,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import drain, frame_path, guests, ledger, whole_line
+from edge.bench import drain, frame_path, guests, ledger, metrics, whole_line
 from edge.config import LogSection
 from edge.observability import log
 
-_PARTS: Final = ("path", "line", "drain", "ledger", "guests")
+_PARTS: Final = ("path", "line", "drain", "ledger", "guests", "metrics")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         choices=_PARTS,
-        help="the frame path alone, the whole line alone, how an outage drains, the ledger, or "
-        "what guests cost",
+        help="the frame path alone, the whole line alone, how an outage drains, the ledger, "
+        "what guests cost, or what metrics and traces do",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
@@ -42,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records", type=int, default=1_000_000, metavar="N",
         help="drain: owed to the cloud at the beginning; 5 KB each (default: 1000000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--traced", type=float, default=0.01, metavar="SHARE",
+        help="metrics: share of frames traced (default: 0.01, as shipped)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
 
@@ -59,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _drain(arguments, console, folder, found)
         if arguments.only == "ledger":
             return _ledger(arguments, console, folder, found)
+        if arguments.only == "metrics":
+            return _metrics(arguments, console, folder, found)
         if arguments.only == "guests":
             return _guests(arguments, console, folder, found)
         if arguments.only != "line":
@@ -119,6 +125,25 @@ def _guests(
     if arguments.json:
         sys.stdout.write(json.dumps(found) + "\n")
     return 0
+
+
+def _metrics(
+    arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
+) -> int:
+    """Measure what telling of itself costs the daemon."""
+    frames, turns = (300, 2) if arguments.quick else (max(100, arguments.frames), 10)
+    with console.status(f"2 daemons in turn, {frames} frames through each"):
+        of = asyncio.run(metrics.measure(folder, frames, arguments.rate, turns, arguments.traced))
+    console.print(_line_table(of.lines, arguments.rate))
+    console.print(
+        f"[bold]metrics[/]  and traces of {arguments.traced:.0%} of frames: p50 {of.p50_ratio}, "
+        f"p99 {of.p99_ratio} of that without; {of.scrapes} scrapes, {of.trace_requests} requests "
+        "of traces meanwhile"
+    )
+    found["metrics"] = msgspec.to_builtins(of)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 1 if any(line.unanswered for line in of.lines) else 0
 
 
 def _drain(

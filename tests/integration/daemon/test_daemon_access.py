@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import Peer, require_mosquitto, running, section, until
@@ -12,6 +13,7 @@ from daemons import ROOT, Daemon, part_jpeg, reference_jpeg, running_broker
 from edge.mqtt.brokers import LocalBroker
 
 USERS = ("box1", "box2", "camera-top", "plc", "recipes", "collector", "rollouts", "operator")
+IDENTITY: dict[str, Any] = {"frame-id": "f1", "reference-id": "board-0003"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_a_line_works_under_the_access_list(
             assert await camera.publish(
                 "line/top/frame",
                 part_jpeg(3, 1, ("short",)),
-                **{"frame-id": "f1", "reference-id": "board-0003"},
+                **IDENTITY,
             )
             heard = {(await plc.next()).topic for _ in range(2)}
             assert heard == {"edge/box1/pcb/verdict", "line/top/reject"}
