@@ -143,9 +143,10 @@ lock: setup ## Resolve the dependencies anew into requirements.lock.
 audit: setup ## Ask the advisory databases about every pin; needs a network that reaches them.
 	$(BIN)/uv tool run pip-audit --requirement requirements.lock --require-hashes --disable-pip $(ARGS)
 
-sbom: setup ## Write what the lock pins as CycloneDX: .out/edge.cdx.json
+sbom: setup ## Write what runs on a device, by the lock, as CycloneDX: .out/edge.cdx.json
 	@mkdir -p .out
-	$(BIN)/uv tool run --from 'cyclonedx-bom>=7.5,<8' cyclonedx-py requirements requirements.lock \
+	$(BIN)/python scripts/runtime_lock.py .out/runtime.lock
+	$(BIN)/uv tool run --from 'cyclonedx-bom>=7.5,<8' cyclonedx-py requirements .out/runtime.lock \
 	  --pyproject pyproject.toml --output-reproducible --output-file .out/edge.cdx.json $(ARGS)
 
 clean: ## Remove .venv and every cache.

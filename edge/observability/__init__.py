@@ -1,4 +1,4 @@
-"""What an operator sees of the supervisor: log lines, counters, latencies, metrics, traces, systemd.
+"""What an operator sees of the supervisor: log lines, counters, metrics, traces, systemd.
 
 Nothing in here decides anything, and nothing in here may fail a frame: a log pipe that is closed,
 a systemd that does not listen and a counter nobody reads cost no verdict. The environment is not
