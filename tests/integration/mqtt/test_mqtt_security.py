@@ -269,3 +269,29 @@ def test_a_certificate_for_another_host_is_refused(authority: Path) -> None:
                 assert "IP address mismatch" in peer.session.last_error
 
     asyncio.run(scenario())
+
+
+def test_a_renewed_certificate_and_authority_are_taken_up_without_a_restart(
+    tmp_path: Path, authority: Path
+) -> None:
+    files = {"ca_file": "ca.pem", "certificate_file": "client.pem", "key_file": "client.key"}
+
+    def install(ca: str, client: str) -> None:
+        """Replace each file as a whole, as whoever renews certificates does."""
+        for source, target in ((f"{ca}.pem", "ca.pem"), (f"{client}.pem", "client.pem")):
+            (tmp_path / "aside").write_bytes((authority / source).read_bytes())
+            (tmp_path / "aside").replace(tmp_path / target)
+        (tmp_path / "client.key").write_bytes((authority / f"{client}.key").read_bytes())
+
+    async def scenario() -> None:
+        async with _tls_broker(authority) as broker:
+            tls = TlsSection.model_validate({key: tmp_path / name for key, name in files.items()})
+            install("stranger", "stranger")
+            peer = Peer(section(broker, tls=tls), "a", {"t": 1})
+            async with running(peer, wait=False):
+                await until(lambda: "certificate" in peer.session.last_error, "it is refused")
+                install("ca", "client")
+                await until(lambda: peer.session.connected, "it is let in")
+                assert await peer.publish("t", b"1")
+
+    asyncio.run(scenario())
