@@ -22,8 +22,8 @@ _Z: Final = 2.576
 """99 % of a normal distribution, both sides."""
 _Z_EARLY: Final = 5.0
 """Before the end, where a rate is looked at after every verdict: with `_Z` one look in a hundred
-would be wrong and there are hundreds, and parts that fail come in runs (measured: 2 to 20 % of good
-deployments were reverted)."""
+would be wrong and there are hundreds, and parts that fail come in runs (measured: 1 to 3 % of good
+deployments were reverted within 80 verdicts)."""
 _BINS: Final = 20
 
 
