@@ -17,6 +17,9 @@ from edge.inference import protobuf
 MAX_FIELDS: Final = 2_000_000
 """About two seconds of scanning. A ResNet-50 has some 10,000: weights are one field each."""
 
+MAX_NODES: Final = 100_000
+"""ONNX Runtime's optimiser would take minutes for more; a large detector has 1,000."""
+
 MAX_DEPTH: Final = 100
 """Protobuf's own limit."""
 
@@ -74,7 +77,7 @@ def screen(content: bytes, where: str) -> None:
         IncompatibleError: Something is refused, or the bytes are no ONNX model.
     """
     open_messages = [(_Kind.MODEL, 0, len(content))]
-    graphs = 0
+    graphs = nodes = 0
     for _ in range(MAX_FIELDS):
         while open_messages and open_messages[-1][1] == open_messages[-1][2]:
             open_messages.pop()
@@ -86,6 +89,9 @@ def screen(content: bytes, where: str) -> None:
         child = _CHILDREN[kind].get(number)
         if child is not None and wire == protobuf.BYTES:
             graphs += child is _Kind.GRAPH
+            nodes += child is _Kind.NODE
+            if nodes > MAX_NODES:
+                raise IncompatibleError(f"{where}: has more than {MAX_NODES} nodes")
             open_messages.append((child, start, position))
             if len(open_messages) > MAX_DEPTH:
                 raise IncompatibleError(f"{where}: is nested deeper than {MAX_DEPTH} messages")
