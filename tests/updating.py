@@ -149,11 +149,20 @@ class Site:
         self.fleet.publish()
         return made.manifest
 
-    def offer(self, revision: int, *changes: Change, shadow: int = 4, probation: int = 8) -> str:
-        """Publish the reference deployment, changed."""
-        folder = self.folder / f"d{revision}"
-        return self.publish(
-            deployment(folder, revision, *changes, shadow=shadow, probation=probation)
+    async def offer(
+        self, revision: int, *changes: Change, shadow: int = 4, probation: int = 8
+    ) -> str:
+        """Publish the reference deployment, changed; parts keep coming meanwhile."""
+        return await asyncio.to_thread(
+            lambda: self.publish(
+                deployment(
+                    self.folder / f"d{revision}",
+                    revision,
+                    *changes,
+                    shadow=shadow,
+                    probation=probation,
+                )
+            )
         )
 
     @property
@@ -257,7 +266,7 @@ async def on_the_line(
     site: Site, broker: LocalBroker, rate_hz: float = 8.0, bad_every: int = 0
 ) -> AsyncIterator[tuple[Line, Stream]]:
     """The device with revision 1 committed, and parts that come all the time."""
-    first = site.offer(1, probation=0)
+    first = await site.offer(1, probation=0)
     site.daemon.start()
     async with line_to(broker, wait=False) as line:
         step = await site.ended(first)

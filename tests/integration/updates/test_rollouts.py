@@ -28,7 +28,7 @@ async def test_a_release_is_shadowed_swapped_watched_and_committed_and_no_frame_
     site: Site, mosquitto: LocalBroker
 ) -> None:
     async with on_the_line(site, mosquitto, rate_hz=20) as (line, stream):
-        second = site.offer(2, probation=20)
+        second = await site.offer(2, probation=20)
         step = await site.takes(second)
         assert step.event is Event.HELD, step
         assert site.running() == 2
@@ -54,7 +54,7 @@ async def test_a_policys_state_goes_over_and_one_that_cannot_be_read_starts_empt
         scores_may_move = edited(r"^\[probation\]$", "[probation]\nmax_score_shift = 1.0")
         for revision in (2, 3):
             step = await site.takes(
-                site.offer(revision, policy(counting_policy()), scores_may_move, probation=12)
+                await site.offer(revision, policy(counting_policy()), scores_may_move, probation=12)
             )
             assert step.event is Event.HELD, step
         names = tuple(stream.names)
@@ -68,7 +68,7 @@ async def test_a_policys_state_goes_over_and_one_that_cannot_be_read_starts_empt
             state='(func (export "edge_state_save") (param i32 i32) (result i32) (i32.const 0))'
             '(func (export "edge_state_restore") (param i32 i32) (result i32) (i32.const -1))',
         )
-        step = await site.takes(site.offer(4, policy(refusing), scores_may_move))
+        step = await site.takes(await site.offer(4, policy(refusing), scores_may_move))
         assert step.event is Event.HELD, step
         await line.status(
             lambda s: bool(s["pipelines"]["pcb"]["policy"].get("state_refused")),
@@ -81,7 +81,7 @@ async def test_a_bad_release_is_undone_and_barred_after_three_failures(
     site: Site, mosquitto: LocalBroker
 ) -> None:
     async with on_the_line(site, mosquitto, rate_hz=12) as (line, stream):
-        bad = site.offer(2, policy(trapping_policy(14)), probation=30)
+        bad = await site.offer(2, policy(trapping_policy(14)), probation=30)
         for attempt in range(1, 4):
             before = len(site.journal.history)
             await site.look()
@@ -100,7 +100,7 @@ async def test_a_bad_release_is_undone_and_barred_after_three_failures(
         assert bad in site.journal.barred
         before = len(site.journal.history)
         await site.look()
-        better = site.offer(3)
+        better = await site.offer(3)
         step = await site.takes(better)
         assert step.event is Event.HELD
         assert [s.deployment.revision for s in site.journal.history[before:]] == [3] * 5
@@ -111,12 +111,12 @@ async def test_a_bad_release_is_undone_and_barred_after_three_failures(
 async def test_pin_rollback_and_import_by_hand(site: Site, mosquitto: LocalBroker) -> None:
     async with on_the_line(site, mosquitto) as (line, stream):
         assert site.ask("rollback") == "there is no deployment before this one"
-        assert (await site.takes(site.offer(2))).event is Event.HELD
+        assert (await site.takes(await site.offer(2))).event is Event.HELD
         assert site.ask("rollback") == ""
         await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 60)
         pinned = site.journal
         assert pinned.pinned
-        third = site.offer(3)
+        third = await site.offer(3)
         assert site.ask("look", (site.folder / "fleet/repository").as_uri()) == ""
         assert (await site.ended(third)).event is Event.HELD
         assert site.ask("unpin") == ""
@@ -128,7 +128,7 @@ async def test_pin_rollback_and_import_by_hand(site: Site, mosquitto: LocalBroke
 @asynchronous
 async def test_a_rollback_during_probation_is_at_once(site: Site, mosquitto: LocalBroker) -> None:
     async with on_the_line(site, mosquitto) as (line, stream):
-        second = site.offer(2, probation=100_000)
+        second = await site.offer(2, probation=100_000)
         await site.look()
         await site.reaches(State.PROBATION)
         assert site.ask("rollback") == ""
@@ -147,7 +147,7 @@ async def test_a_killed_daemon_goes_on_where_its_journal_stands(
 ) -> None:
     rules = {"shadow": 100_000} if state is State.SHADOW else {"probation": 100_000}
     async with on_the_line(site, mosquitto, rate_hz=5) as (_line, _stream):
-        site.offer(2, **rules)
+        await site.offer(2, **rules)
         await site.look()
         await site.reaches(state)
         running = site.running()
@@ -170,7 +170,7 @@ async def test_a_deployment_that_takes_the_daemon_down_has_three_starts(
     site: Site, mosquitto: LocalBroker
 ) -> None:
     async with on_the_line(site, mosquitto, rate_hz=5):
-        second = site.offer(2, probation=100_000)
+        second = await site.offer(2, probation=100_000)
         await site.look()
         await site.reaches(State.PROBATION)
         for starts in range(1, 4):
@@ -189,14 +189,14 @@ async def test_workers_that_die_beside_and_under_a_rollout(
 ) -> None:
     async with on_the_line(site, mosquitto) as (line, stream):
         active = site.daemon.worker()
-        second = site.offer(2, shadow=100_000)
+        second = await site.offer(2, shadow=100_000)
         await site.look()
         await site.reaches(State.SHADOW)
         (beside,) = [pid for pid in site.daemon.children() if pid != active]
         os.kill(beside, signal.SIGKILL)
         step = await site.ended(second)
         assert (step.reason, site.running()) == ("worker-lost", 1)
-        third = site.offer(3, probation=60)
+        third = await site.offer(3, probation=60)
         await site.look()
         await site.reaches(State.PROBATION)
         status = await line.status(
@@ -222,11 +222,11 @@ async def test_pipelines_come_and_go_with_their_deployment(
         manifest.write_text(text + "\n" + one.replace("pipelines.pcb", "pipelines.second"))
 
     async with on_the_line(site, mosquitto, rate_hz=5) as (line, stream):
-        assert (await site.takes(site.offer(2, doubled))).event is Event.HELD
+        assert (await site.takes(await site.offer(2, doubled))).event is Event.HELD
         await line.status(lambda s: sorted(s["pipelines"]) == ["pcb", "second"], "both")
         name = stream.names[-1]
         await line.verdict(line.inspect(1), "second")
-        assert (await site.takes(site.offer(3))).event is Event.HELD
+        assert (await site.takes(await site.offer(3))).event is Event.HELD
         await line.status(lambda s: sorted(s["pipelines"]) == ["pcb"], "one")
         await line.verdict(name)
     await line.kept(stream.names)
@@ -236,12 +236,12 @@ async def test_pipelines_come_and_go_with_their_deployment(
 async def test_a_first_deployment_that_fails_leaves_an_empty_device_that_takes_the_next(
     site: Site, mosquitto: LocalBroker
 ) -> None:
-    bad = site.offer(1, policy(trapping_policy(6)), probation=20)
+    bad = await site.offer(1, policy(trapping_policy(6)), probation=20)
     site.daemon.start()
     async with line_to(mosquitto, wait=False) as line, streaming(line):
         step = await site.ended(bad)
         assert (step.reason, site.running()) == ("guest-trap", 0), step
-        assert (await site.takes(site.offer(2))).event is Event.HELD
+        assert (await site.takes(await site.offer(2))).event is Event.HELD
         await line.box_ready()
 
 
@@ -267,7 +267,7 @@ async def test_a_rollout_goes_on_without_the_broker_for_a_while(
     async with LocalBroker(kind="mosquitto") as broker:
         with ending(Site(tmp_path, broker)) as site:
             async with on_the_line(site, broker) as (_line, _stream):
-                second = site.offer(2)
+                second = await site.offer(2)
                 await site.look()
                 await site.reaches(State.SHADOW)
                 port = broker.port

@@ -3,6 +3,7 @@
 `EDGE_SABOTAGE=all` (`make sabotage`) plays every kind; otherwise it is a representative dozen.
 """
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -59,7 +60,11 @@ async def test_the_device_refuses_or_undoes(
             for revision, name in enumerate(names, start=2):
                 kind: Kind = KINDS[name]
                 try:
-                    digest = site.publish(_build(site, name, revision))
+                    digest = await asyncio.to_thread(
+                        lambda name=name, revision=revision: site.publish(  # type: ignore[misc]
+                            _build(site, name, revision)
+                        )
+                    )
                 except EdgeError as refused:
                     wrong[name] = (Event.OFFERED, "by the publisher", str(refused))
                     continue
