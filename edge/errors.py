@@ -81,6 +81,10 @@ class TransportError(EdgeError):
     """The network or the broker failed: retry, jittered and bounded."""
 
 
+class AbsentError(TransportError):
+    """A repository has no file of that name."""
+
+
 class StorageError(EdgeError):
     """Durable storage failed: backpressure, never a silent drop."""
 

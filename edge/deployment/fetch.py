@@ -79,6 +79,7 @@ class Fetch:
         self._trust = Trust(home, request.root, self._transport, request.group, now)
         self._store = Store(home, request.store_bytes)
         self.chosen = 0
+        self._document = ""
 
     def run(self) -> Fetched | Nothing:
         """Look, choose, fetch, assemble.
@@ -108,7 +109,7 @@ class Fetch:
         files += [(pin, self._signed(pin)) for pin in pins.of_cards(manifest, cards)]
         self._store.collect(
             self._request.keep,
-            [pin.sha256 for pin, _ in files],
+            [self._document, *(pin.sha256 for pin, _ in files)],
         )
         try:
             self._assemble(chosen.manifest, files)
@@ -141,6 +142,7 @@ class Fetch:
         target = self._trust.target(release.FILE)  # 1
         if target is None:
             return self._nothing(f"the repository has no releases for group {request.group!r}")
+        self._document = target.sha256
         self._store.fetch(self._transport, target.path, target.sha256, target.bytes)
         releases = release.read(
             self._store.read(target.sha256, release.MAX_BYTES), f"{request.group}/{release.FILE}"

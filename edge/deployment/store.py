@@ -17,11 +17,13 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge import durable
-from edge.deployment.transport import AbsentError, Transport
-from edge.errors import StorageError, TransportError, UntrustedError
+from edge.errors import AbsentError, StorageError, TransportError, UntrustedError
+
+if TYPE_CHECKING:  # the daemon has a store, and carries no HTTP client
+    from edge.deployment.transport import Transport
 
 _ATTEMPTS: Final = 2
 """From the part that lies there, then once from the first byte."""
@@ -70,7 +72,7 @@ class Store:
             raise UntrustedError(f"{path}: its bytes changed on the disk; it is fetched anew")
         return content
 
-    def fetch(self, transport: Transport, path: str, sha256: str, size_bytes: int) -> int:
+    def fetch(self, transport: "Transport", path: str, sha256: str, size_bytes: int) -> int:
         """Bring a file here, going on where an earlier attempt ended.
 
         Args:
@@ -109,7 +111,7 @@ class Store:
         )
 
     def _receive(
-        self, transport: Transport, path: str, sha256: str, size_bytes: int
+        self, transport: "Transport", path: str, sha256: str, size_bytes: int
     ) -> tuple[int, str]:
         """Append what is missing to the part; returns bytes received and the part's digest."""
         part = self._parts / sha256

@@ -17,17 +17,13 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import urllib3
 
-from edge.errors import ConfigError, TransportError
+from edge.errors import AbsentError, ConfigError, TransportError
 
 CHUNK_BYTES: Final = 64 << 10
 _OK: Final = 200
 _PARTIAL: Final = 206
 _NOT_FOUND: Final = 404
 _OUT_OF_RANGE: Final = 416
-
-
-class AbsentError(TransportError):
-    """The repository has no file of that name."""
 
 
 class Pace(NamedTuple):

@@ -24,8 +24,8 @@ from tuf.api.metadata import Metadata, Root, Signed, Snapshot, TargetFile, Targe
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge import durable
-from edge.deployment.transport import AbsentError, Transport
-from edge.errors import StorageError, TransportError, UntrustedError
+from edge.deployment.transport import Transport
+from edge.errors import AbsentError, StorageError, TransportError, UntrustedError
 
 SIGNED_AT: Final = "x-edge-signed-at"
 """Field of the timestamp role: when the publisher signed it, RFC 3339 in UTC."""

@@ -24,8 +24,8 @@ from repositories import (
     whole,
 )
 
-from edge.deployment.transport import AbsentError, Pace, Transport
-from edge.errors import ConfigError, TransportError
+from edge.deployment.transport import Pace, Transport
+from edge.errors import AbsentError, ConfigError, TransportError
 
 CONTENT = bytes(range(256)) * 1_000
 HASTY = Pace(connect_s=1.0, silence_s=0.3, least_bytes_per_s=100_000, window_s=0.3)
