@@ -326,10 +326,10 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "nan-after-frames": Kind((policy(_after(20, _verdict(0, "nan"))),), _at("guest-trap")),
     "rejects-all-after-frames": Kind(
-        (policy(_after(12, _verdict(1, "0.9"))),), _at("reject-rate"), probation=120
+        (policy(_after(12, _verdict(1, "0"))),), _at("reject-rate"), probation=120
     ),
     "reviews-all-after-frames": Kind(
-        (policy(_after(12, _verdict(2, "0.9"))),), _at("reject-rate"), probation=120
+        (policy(_after(12, _verdict(2, "0"))),), _at("reject-rate"), probation=120
     ),
     "scores-shift-after-frames": Kind(
         (policy(_after(12, _verdict(0, "0.9"))),), _at("score-shift"), probation=120
