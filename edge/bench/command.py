@@ -14,11 +14,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import drain, frame_path, guests, ledger, metrics, whole_line
+from edge.bench import drain, frame_path, guests, ledger, metrics, model, whole_line
 from edge.config import LogSection
 from edge.observability import log
 
-_PARTS: Final = ("path", "line", "drain", "ledger", "guests", "metrics")
+_PARTS: Final = ("path", "line", "drain", "ledger", "guests", "metrics", "model")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         choices=_PARTS,
         help="the frame path alone, the whole line alone, how an outage drains, the ledger, "
-        "what guests cost, or what metrics and traces do",
+        "what guests cost, what metrics and traces do, or what the reference model costs",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _metrics(arguments, console, folder, found)
         if arguments.only == "guests":
             return _guests(arguments, console, folder, found)
+        if arguments.only == "model":
+            return _model(arguments, console, found)
         if arguments.only != "line":
             with console.status("frame path: ours, bare script, floor, in turn"):
                 paths = frame_path.measure(folder, 20 if arguments.quick else 200)
@@ -146,6 +148,24 @@ def _metrics(
     return 1 if any(line.unanswered for line in of.lines) else 0
 
 
+def _model(arguments: argparse.Namespace, console: Console, found: dict[str, Any]) -> int:
+    """Measure the reference model's variants, the frame around it, and memory."""
+    with console.status("model: int8 and fp32 in turn, the frame beside ONNX Runtime, memory"):
+        figures = model.measure(20 if arguments.quick else 200)
+    console.print(
+        f"[bold]int8[/]     {figures.int8_ms} ms, fp32 {figures.fp32_ms} ms: "
+        f"{figures.int8_to_fp32}\n"
+        f"[bold]frame[/]    {figures.frame_ms} ms, ONNX Runtime alone {figures.runtime_ms} ms: "
+        f"{figures.frame_to_runtime}\n"
+        f"[bold]memory[/]   {figures.above_bare_mib} MiB above an interpreter with ONNX Runtime",
+        highlight=False,
+    )
+    found["model"] = msgspec.to_builtins(figures)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
 def _drain(
     arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
 ) -> int:
@@ -194,7 +214,7 @@ def _ledger(
 
 
 def _machine() -> str:
-    model = next(
+    name = next(
         (
             row.partition(":")[2].strip()
             for row in Path("/proc/cpuinfo").read_text().splitlines()
@@ -202,7 +222,7 @@ def _machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def _path_table(paths: list[frame_path.PathFigures]) -> Table:

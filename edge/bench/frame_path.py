@@ -8,6 +8,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -83,7 +84,7 @@ def measure(folder: Path, frames: int, threads: int = 1) -> list[PathFigures]:
     """Measure every case; `folder` takes the models and the compiled guests."""
     with GuestEngine(folder / "guests") as engine:
         cases = [_detector_case(folder, *size, threads) for size in SIZES]
-        return [_measure(engine, case, frames) for case in (*cases, _board_case(threads))]
+        return [_measure(engine, case, frames) for case in (*cases, board_case(threads))]
 
 
 def scene(width: int, height: int) -> bytes:
@@ -112,7 +113,7 @@ def _detector_case(folder: Path, width: int, height: int, side: int, threads: in
     )
 
 
-def _board_case(threads: int) -> _Case:
+def board_case(threads: int) -> _Case:
     """A bad board beside its reference, with the reference deployment."""
     settings = config.parse(
         {
@@ -130,14 +131,39 @@ def _board_case(threads: int) -> _Case:
     board = boards_of(_SEED)[0]
     part = render_part(board, 0, ("open", "spur", "pin-hole"))
     jpeg, reference = encode_jpeg(part.image), encode_jpeg(board.reference())
-    session = bare_script.load(Path(plan.model.path), threads)
+    session = cache(lambda: bare_script.load(Path(plan.model.path), threads))  # where it is wanted
     decoded = bare_script.read(reference, cv2.IMREAD_GRAYSCALE)
     return _Case(
         f"board 640x640, {len(jpeg) >> 10} KiB, int8",
         plan,
         jpeg,
         reference,
-        lambda: bare_script.judge_pair(session, jpeg, decoded, 0.5),
+        lambda: bare_script.judge_pair(session(), jpeg, decoded, 0.5),
+    )
+
+
+def beside_runtime(case: _Case, folder: Path, frames: int) -> tuple[float, float, float]:
+    """Measure a whole frame beside ONNX Runtime alone on a ready tensor, in turn.
+
+    Returns:
+        Medians in ms of the frame and of the runtime, and the median of their ratios.
+    """
+    plan = case.plan
+    with GuestEngine(folder) as engine:
+        model = OnnxModel.load(plan.model)
+        path = FramePath(plan, load_modules(engine, plan), model, PolicyState())
+        path.encoded.keep(_REFERENCE, ContentType(), case.reference)
+        absent = (SignalValue(),) * len(plan.signals)
+        request = Judge(0, ContentType(), (1 << 63) - 1, 0, _REFERENCE, absent)
+        inputs = [_aligned(spec) for spec in model.inputs]
+        bound = model.bind(inputs, [_aligned(spec) for spec in model.outputs])
+        ours, alone = _interleaved(
+            frames, lambda: path.judge(path.decode(request, case.jpeg)), bound.run
+        )
+    return (
+        round(statistics.median(ours), 3),
+        round(statistics.median(alone), 3),
+        round(statistics.median(a / b for a, b in zip(ours, alone, strict=True)), 3),
     )
 
 
