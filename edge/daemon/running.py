@@ -62,6 +62,7 @@ async def _run(
     loop.set_exception_handler(_fail_by(stop))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _resolve, stop)
+    loop.add_signal_handler(signal.SIGHUP, _refuse_reload)
     installed = None
     if plans is None:
         installed, plans = _installed(config)
@@ -106,6 +107,18 @@ def _installed(config: DeviceConfig) -> tuple[Installed, tuple[PipelinePlan, ...
             "set it, or give --deployment DIR",
         )
     return installed, ()
+
+
+def _refuse_reload() -> None:
+    """Say that SIGHUP changes nothing: the configuration is read once.
+
+    A daemon that is half changed would be harder to trust than a restart, which drains and takes
+    two seconds; and a broken file must never end what runs.
+    """
+    log.warning(
+        "reload_refused",
+        detail="the configuration is read at the start: edge check, then systemctl restart edge",
+    )
 
 
 def _resolve(stop: asyncio.Future[None]) -> None:
