@@ -202,6 +202,11 @@ class UpdateSection(Section):
     def _whole(self) -> Self:
         if not self.repository:
             return self
+        if "@" in self.repository.partition("://")[2].partition("/")[0]:
+            raise ValueError(  # not quoted: it may be a password
+                "repository carries a name or a password; a device proves who it is by "
+                "tls.certificate_file"
+            )
         if self.root_file is None or not self.group:
             raise ValueError("a repository needs root_file and group beside it")
         if not is_group(self.group):

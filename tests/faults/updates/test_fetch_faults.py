@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -404,3 +405,15 @@ def test_an_unchanged_poll_and_a_small_update_move_few_bytes(
         fetched = device.takes(site.address, 2)
         assert fetched.manifest == folder
         assert 50_000 < site.sent_bytes - before <= 60_000
+
+
+def test_the_daemon_carries_no_tuf() -> None:
+    """It is the fetch process that does, and that is gone between two looks."""
+    script = (
+        "import sys, edge.cli.run, edge.daemon.running\n"
+        "print(sorted({'tuf', 'securesystemslib'} & set(sys.modules)))\n"
+        "import edge.deployment.fetch\n"
+        "print(sorted({'tuf', 'securesystemslib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode().splitlines() == ["[]", "['securesystemslib', 'tuf']"]

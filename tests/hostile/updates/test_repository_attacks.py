@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from repositories import (
     GROUP,
     NOW,
@@ -22,6 +23,7 @@ from repositories import (
 )
 from tuf.api.metadata import TargetFile, Targets
 
+from edge.config import UpdateSection, explain
 from edge.deployment.fetch_messages import Fetched, Refused
 from edge.deployment.release import Release, Releases
 from edge.fleet.publisher import keys
@@ -539,3 +541,11 @@ def test_an_update_refused_leaves_no_secret_and_no_traceback_in_its_sentence(
         outcome = device.look(address)
         assert isinstance(outcome, Refused)
         assert outcome.error == "ConfigError", outcome
+
+
+def test_a_device_config_takes_no_password_in_the_address_and_does_not_show_it() -> None:
+    with pytest.raises(ValidationError) as refused:
+        UpdateSection(repository="https://operator:hunter2@host/x")
+    said = explain(refused.value)
+    assert "carries a name or a password" in said
+    assert "hunter2" not in said
