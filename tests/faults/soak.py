@@ -34,8 +34,14 @@ from edge.mqtt.brokers import LocalBroker
 RATE_HZ: Final = 20.0
 MAX_GROWTH: Final = 0.01
 """Of resident memory, an hour."""
-NOISE_KIB: Final = 512
-"""What a page cache or an allocator's arena may come and go by in a run of any length."""
+REMEMBERED: Final = 1_000
+"""Verdicts kept for frames that come again, 0.6 KB each: so few that the warm-up fills them. By
+default there are so many that the supervisor grows for the better part of an hour, by design."""
+NOISE_KIB: Final = 6_144
+"""A killed worker or broker makes the supervisor's memory step by 4 MiB, up and later down again
+(seen in every run): over hours next to nothing, in a short run all there is. So only a run of hours
+can hold the supervisor to MAX_GROWTH."""
+OVERRIDES: Final = (f"limits.remembered_frames={REMEMBERED}",)
 _SETTLE_S: Final = 5.0
 """Frames sent so long before and after a plug was pulled are judged by no promise."""
 
@@ -221,7 +227,7 @@ class Soak:
 async def soak(plan: Plan, out: TextIO, folder: Path) -> dict[str, Any]:
     """Run broker, daemon and line, and return the judgement."""
     async with LocalBroker(kind="mosquitto") as broker:
-        with Daemon(broker, folder) as daemon:
+        with Daemon(broker, folder, overrides=OVERRIDES) as daemon:
             await asyncio.to_thread(daemon.ready)
             return await Soak(plan, out).run(broker, daemon)
 

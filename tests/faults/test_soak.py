@@ -38,7 +38,7 @@ def test_a_sound_run_has_no_finding() -> None:
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
-        (lambda s: replace(s, supervisor_kib=s.supervisor_kib + int(s.at_s)), "grows"),
+        (lambda s: replace(s, supervisor_kib=s.supervisor_kib + 10 * int(s.at_s)), "grows"),
         (lambda s: replace(s, threads=s.threads + int(s.at_s) // 300), "threads"),
         (lambda s: replace(s, descriptors=s.descriptors + int(s.at_s) // 100), "descriptors"),
         (lambda s: replace(s, p50_ms=s.p50_ms + s.at_s / 30), "drifts"),
