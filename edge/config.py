@@ -226,6 +226,13 @@ class PluginSection(Section):
 class InferenceSection(Section):
     """Where models run."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"not": {"required": ["plugin"]}},
+            "then": {"properties": {"provider": {"enum": list(PROVIDERS)}}},
+        }
+    )
+
     provider: str = Field(
         "cpu",
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",

@@ -80,7 +80,7 @@ def test_a_config_cannot_be_changed_once_read() -> None:
         ("[status]\ninterval_s = inf", "status.interval_s"),
         ('[status]\ninterval_s = "5 s"', "status.interval_s: should be a valid number"),
         ('[inference]\nrequire = "yes"', "inference.require: should be a valid boolean"),
-        ('[inference]\nprovider = "gpu"', "inference.provider: should be 'cpu', 'cuda'"),
+        ('[inference]\nprovider = "gpu"', "provider 'gpu' is none of cpu, cuda"),
         ("[inference]\noptions = { device_id = 0 }", "inference.options.device_id"),
         ('[device]\nid = "box/1"', "device.id: String should match pattern"),
         ('[device]\nid = ""', "device.id"),
