@@ -132,6 +132,9 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _rotate(arguments: argparse.Namespace) -> int:
     fleet = _fleet(arguments)
+    roles = ("root", "targets", "snapshot", "timestamp", *fleet.repository.groups)
+    if arguments.role not in roles:  # before a key is made for it
+        raise DeploymentError(f"there is no role {arguments.role!r}; there are {', '.join(roles)}")
     if not _sure(arguments, f"revoke the key of {arguments.role}? Nothing that it signs counts"):
         return 1
     folder = fleet.folder / KEYS
