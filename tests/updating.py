@@ -276,6 +276,8 @@ async def on_the_line(
         )
         async with streaming(line, rate_hz, bad_every) as stream:
             yield line, stream
+        if site.daemon.alive and line.session.connected:  # the last parts are still on their way
+            await line.all_verdicts(stream.names)
 
 
 @contextlib.contextmanager
