@@ -136,7 +136,9 @@ def test_a_draft_is_signed_published_or_dropped(publisher: Publisher, tmp_path: 
     away = tmp_path / "away"
     away.mkdir()
     shutil.move(fleet.folder / "keys" / f"{GROUP}.pem", away)
-    with pytest.raises(DeploymentError, match="edge fleet sign; name the folder that holds the key by --keys"):
+    with pytest.raises(
+        DeploymentError, match="edge fleet sign; name the folder that holds the key by --keys"
+    ):
         Fleet(fleet.folder).sign(GROUP)
     assert Fleet(fleet.folder, [away]).sign(GROUP) == 1
     assert Fleet(fleet.folder).publish() == [GROUP]
