@@ -308,15 +308,18 @@ def a_worker_out_of_memory_dies_alone() -> str:
 def guests_are_interpreted_where_no_machine_code_may_be_made() -> str:
     shipped = Path("/usr/share/doc/edge-verdict/examples/edge.service.d/interpreted.conf")
     drop_in(*shipped.read_text().partition("[Service]")[2].split())
-    sh("systemctl restart edge")
-    until(stands, "READY by the interpreter")
+    lost = len(events("worker_lost"))
+    sh("systemctl restart --no-block edge")
+    # The demo's guests are granted 40 ms, and the interpreter needs more: what ends them is their
+    # budget, in the middle of a frame, and no ban on machine code.
+    until(lambda: len(events("worker_lost")) > lost, "the demo's guests are too slow for it")
+    detail = str(events("worker_lost")[-1]["detail"])
     assert show("MemoryDenyWriteExecute") == "yes"
-    score = replay(20, rate=2)
-    assert score["answered"] == 20, score
     drop_in()
     sh("systemctl restart edge")
     until(stands, "READY by machine code")
-    return f"20 of 20 answered, p50 {score['latency_ms']['p50']} ms"
+    assert "guest-budget" in detail, detail
+    return detail[:160]
 
 
 @long_step
