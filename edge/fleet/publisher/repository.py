@@ -231,8 +231,8 @@ class Repository:
             missing = ", ".join(keyid[:12] for keyid in found.unsigned)
             raise DeploymentError(
                 f"{role}: signed by {len(found.signed)} of the {found.threshold} keys that it "
-                f"needs; missing among {missing} (edge fleet sign; name the folder that holds the key "
-                "by --keys)"
+                f"needs; missing among {missing} (edge fleet sign; name the folder that "
+                "holds the key by --keys)"
             )
 
     def put(self, role: str, metadata: Metadata[T]) -> None:
