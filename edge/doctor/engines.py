@@ -10,8 +10,8 @@ from edge.contracts.plan import PipelinePlan
 from edge.doctor.check import Check, finding, ok, unknown
 from edge.errors import TrialError
 from edge.inference.trial import Request, offered, trial
-from edge.wasm.sandbox import Code
-from edge.wasm.script import COMPONENT_HEAD
+from edge.wasm.binary import COMPONENT_HEAD
+from edge.wasm.code import Code
 
 RUNS: Final = 20
 TRIAL_S: Final = 120.0

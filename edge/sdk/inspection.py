@@ -17,9 +17,10 @@ from edge.errors import EdgeError, IncompatibleError
 from edge.sdk import measure, module
 from edge.sdk.parameters import Row, rows
 from edge.wasm import wasi
+from edge.wasm.binary import COMPONENT_HEAD
 from edge.wasm.guest import Guest
 from edge.wasm.sandbox import MAX_SCRIPT_BYTES
-from edge.wasm.script import COMPONENT_HEAD, ScriptModule
+from edge.wasm.script import ScriptModule
 from edge.wasm.section import parameter_schema
 from edge.wasm.shape import PAGE_BYTES
 

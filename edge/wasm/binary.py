@@ -10,6 +10,8 @@ from edge.errors import IncompatibleError
 
 HEAD: Final = b"\0asm\x01\0\0\0"
 """Magic and version of a core module."""
+COMPONENT_HEAD: Final = b"\0asm\x0d\0\x01\0"
+"""Magic, version and layer of a component."""
 
 CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT = range(8)
 CODE: Final = 10

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import IncompatibleError, StorageError, UntrustedError
+from edge.wasm.code import Code
 from edge.wasm.compile import EXIT_REFUSED, MAX_SENTENCE
-from edge.wasm.sandbox import Code, fingerprint
+from edge.wasm.sandbox import fingerprint
 
 _PRIVATE_FOLDER: Final = 0o700
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH

@@ -18,8 +18,9 @@ from wasmtime.component import Component
 
 from edge.errors import IncompatibleError
 from edge.wasm import wasi
+from edge.wasm.code import Code
 from edge.wasm.program_link import NN_MODULE, link_program
-from edge.wasm.sandbox import MAX_SCRIPT_BYTES, Code, new_engine
+from edge.wasm.sandbox import MAX_SCRIPT_BYTES, new_engine
 
 EXIT_REFUSED: Final = 3
 """The module is at fault; the last line on stderr says how."""

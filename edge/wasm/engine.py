@@ -15,6 +15,7 @@ from wasmtime import Func, Instance, Memory, Module, Store, Trap, WasmtimeError
 
 from edge.contracts import abi
 from edge.errors import IncompatibleError, StorageError, UntrustedError
+from edge.wasm.binary import COMPONENT_HEAD
 from edge.wasm.calls import (
     GuestFunction,
     checked_function,
@@ -22,12 +23,13 @@ from edge.wasm.calls import (
     unchecked_function,
     unchecked_is_known,
 )
+from edge.wasm.code import Code
 from edge.wasm.code_cache import CodeCache, CompileLimits
 from edge.wasm.guest import Guest, failure_of, printable
 from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
 from edge.wasm.program import ProgramModule
-from edge.wasm.sandbox import MAX_SCRIPT_BYTES, MAX_WASM_BYTES, Code, new_engine
-from edge.wasm.script import COMPONENT_HEAD, ScriptEngine, ScriptModule
+from edge.wasm.sandbox import MAX_SCRIPT_BYTES, MAX_WASM_BYTES, new_engine
+from edge.wasm.script import ScriptEngine, ScriptModule
 from edge.wasm.shape import Shape
 
 _MAGIC: Final = b"\0asm"

@@ -9,7 +9,6 @@ import hashlib
 import mmap
 import platform
 import sys
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import version
 from typing import Final
@@ -18,6 +17,7 @@ from wasmtime import Config, Engine
 
 from edge.errors import IncompatibleError
 from edge.wasm import program_link, wasi
+from edge.wasm.code import Code
 
 MAX_WASM_BYTES: Final = 16 << 20
 """The largest module that is looked at; C guests have 4 KB, Go guests 2 MB."""
@@ -67,18 +67,6 @@ _INTERPRETER: Final = "pulley64"
 
 _LINKING: Final = 1
 """Raised whenever what `edge.wasm.wasi` or `program_link` makes of a module changes otherwise."""
-
-
-class Code(StrEnum):
-    """What is compiled, and how: each kind has code, and an engine, of its own."""
-
-    PLAIN = "plain"
-    METERED = "metered"
-    """A core guest that counts fuel."""
-    SCRIPT = "script"
-    """A component."""
-    PROGRAM = "program"
-    """A core module of another kind: a command of WASI, with calls to the host."""
 
 
 _OWN_SETTINGS: Final[dict[Code, dict[str, bool]]] = {

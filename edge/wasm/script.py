@@ -17,13 +17,12 @@ from wasmtime.component import Component, Func, Linker, Variant
 
 from edge.contracts import abi
 from edge.errors import GuestBudgetError, GuestError, IncompatibleError
+from edge.wasm.code import Code
 from edge.wasm.code_cache import CodeCache, CompileLimits
 from edge.wasm.guest import MAX_PARAMETERS_BYTES, printable
 from edge.wasm.interruption import DEADLINE_TICKS, Alarm, new_alarm
-from edge.wasm.sandbox import Code, new_engine
+from edge.wasm.sandbox import new_engine
 from edge.wasm.script_shape import script_interfaces
-
-COMPONENT_HEAD: Final = b"\0asm\x0d\0\x01\0"
 
 LIMITS: Final = CompileLimits(cpu_s=180, wall_s=600.0, memory_mib=3072)
 """A Python interpreter takes 11 s of a desktop core, 350 MiB, and 34 MiB of native code."""
