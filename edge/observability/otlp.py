@@ -2,7 +2,7 @@
 
 Nine messages are written and none is read, so three rules of the wire format are all that is
 needed; the generated classes and their runtime would cost the supervisor memory for it
-(docs/decisions/0017). A test reads the result with the official ones.
+(docs/decisions/0018). A test reads the result with the official ones.
 
 Source: opentelemetry-proto 1.x, `trace/v1/trace.proto`, `common/v1/common.proto`,
 `resource/v1/resource.proto`; field numbers stand beside each field.
