@@ -95,9 +95,28 @@ def _model(plan: PipelinePlan) -> Check:
     return ok(name, said)
 
 
+def _interpreted() -> bool:
+    """Whether a process that we start, and so this one, may make no machine code."""
+    code = "from edge.wasm.sandbox import interpreted; print(interpreted())"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        capture_output=True,
+        timeout=_COMPILE_S,
+        check=False,
+    )
+    return done.stdout.strip() == b"True"
+
+
 def guests(plans: tuple[PipelinePlan, ...]) -> Check:
     """Compile one function, then each guest: may this process make machine code?"""
     name = "wasm.compile"
+    if _interpreted():
+        return finding(
+            name,
+            "this process may not make machine code: guests are interpreted, some 20 times slower",
+            "MemoryDenyWriteExecute= and SELinux's execmem must allow it, or every call_ms and "
+            "budget_ms be so much larger",
+        )
     programs = {plan.preprocess.path for plan in plans if plan.graph}
     paths = {
         guest.path for plan in plans for guest in (plan.preprocess, plan.postprocess, plan.decide)

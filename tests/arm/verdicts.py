@@ -87,14 +87,20 @@ def main(arguments: list[str]) -> int:
     )
     shutil.rmtree(ROOTFS / "opt" / "edge", ignore_errors=True)
     subprocess.run(["dpkg-deb", "-x", str(package), str(ROOTFS)], check=True)
-    work = ROOTFS / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(OUT / "boards", work / "boards")
+    inside = ROOTFS / "judge"
+    shutil.rmtree(inside, ignore_errors=True)
+    shutil.copytree(OUT / "boards", inside / "boards")
     script = Path(__file__).with_name("judge_boards.py")
-    shutil.copy(script, work)
+    shutil.copy(script, inside)
     here = [sys.executable, str(script), str(OUT / "boards"), str(OUT / f"cache-{os.getpid()}")]
     there = ["bash", str(ROOT / "scripts" / "arm_run.sh"), str(ROOTFS)]
-    there += ["/opt/edge/bin/python", "-I", "/work/judge_boards.py", "/work/boards", "/work/cache"]
+    there += [
+        "/opt/edge/bin/python",
+        "-I",
+        "/judge/judge_boards.py",
+        "/judge/boards",
+        "/judge/cache",
+    ]
     found = compare(judge(here), judge(there))
     shutil.rmtree(OUT / f"cache-{os.getpid()}", ignore_errors=True)
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
