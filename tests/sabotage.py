@@ -313,7 +313,10 @@ KINDS: Final[dict[str, Kind]] = {
         (policy(deciding(_ON_THE_LINE.format(_ENDLESS))),), _at("guest-budget")
     ),
     "slow-in-shadow": Kind(
-        (policy(deciding(_ON_THE_LINE.format(_spin(60_000_000))), call_ms=100),),
+        (
+            policy(deciding(_ON_THE_LINE.format(_spin(200_000_000))), call_ms=100),
+            edited(r"^max_latency_ratio = .*", "max_latency_ratio = 2.0"),
+        ),
         _at("latency", "guest-budget"),
     ),
     "action-flood": Kind((policy(deciding(_ACTION)),), _at("actions"), shadow=12),

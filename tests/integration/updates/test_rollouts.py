@@ -187,7 +187,8 @@ async def test_a_deployment_that_takes_the_daemon_down_has_three_starts(
 async def test_workers_that_die_beside_and_under_a_rollout(
     site: Site, mosquitto: LocalBroker
 ) -> None:
-    async with on_the_line(site, mosquitto) as (line, stream):
+    # So many parts a second that one of them meets a line without its worker.
+    async with on_the_line(site, mosquitto, rate_hz=20) as (line, stream):
         active = site.daemon.worker()
         second = await site.offer(2, shadow=100_000)
         await site.look()
@@ -196,7 +197,7 @@ async def test_workers_that_die_beside_and_under_a_rollout(
         os.kill(beside, signal.SIGKILL)
         step = await site.ended(second)
         assert (step.reason, site.running()) == ("worker-lost", 1)
-        third = await site.offer(3, probation=60)
+        third = await site.offer(3, probation=99)  # one verdict that it costs is too many
         await site.look()
         await site.reaches(State.PROBATION)
         status = await line.status(
