@@ -14,6 +14,7 @@ from edge import __version__
 from edge.errors import ConfigError, EdgeError
 
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_CONFIG: Final = 78
 EXIT_INTERRUPTED: Final = 130
 
@@ -61,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
             # Only the chosen command's room is imported: the daemon must not carry OpenCV.
             module = importlib.import_module(where)
             module.add_arguments(subparser)
+    if not words:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
     arguments = parser.parse_args(words)
     assert module is not None, "argparse accepts no other command"
     return _guarded(module, arguments)
