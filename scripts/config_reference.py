@@ -17,7 +17,7 @@ from edge.config import DeviceConfig
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "device_configs" / "schema.json"
 REFERENCE = ROOT / "docs" / "configuration.md"
-BEGIN = "<!-- generated from edge/config.py by `make schema`: do not edit below -->\n"
+BEGIN = "<!-- generated from edge/config/sections.py by `make schema`: do not edit below -->\n"
 END = "<!-- end of the generated part -->\n"
 
 

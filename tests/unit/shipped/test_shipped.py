@@ -99,7 +99,7 @@ def test_the_wheel_has_the_version_that_the_code_has(wheel: Path) -> None:
     "name",
     [
         "",
-        "edge/config.py",
+        "edge/config/sections.py",
         "device_configs2/x",
         "device_configs/../pyproject.toml",
         "/etc/passwd",
