@@ -34,7 +34,7 @@ from edge.daemon.probation import Watching, recent_figures
 from edge.daemon.shadowing import Observer, Shadowing
 from edge.daemon.updates import look
 from edge.daemon.worker_process import WorkerGoneError
-from edge.deployment import folder, report
+from edge.deployment import asking, folder, report
 from edge.deployment.fetch_messages import Fetched, Nothing, Progress, Refused
 from edge.deployment.installed import Installed
 from edge.deployment.rollout import MAX_DETAIL, Deployed, Event, State
@@ -53,9 +53,6 @@ from edge.observability.counters import Counters
 
 log = structlog.get_logger("edge.daemon")
 
-_JITTER: Final = 0.25
-_LEAST_PAUSE_S: Final = 2.0
-"""Between two looks, whoever asks for them."""
 _AGAIN_S: Final = 30.0
 """After storage failed."""
 _RECENT: Final = 2_000
@@ -106,8 +103,9 @@ class Rollout:
         self._former = Former.none()
         self._recent: dict[str, tuple[Rates, Rates]] = {}
         self._observe: Observer | None = None
+        self._chance = random.Random()  # noqa: S311 - no secret
         self._looked_at_ns = 0
-        self._looked_at_s = -_LEAST_PAUSE_S
+        self._looked_at_s = -asking.LEAST_PAUSE_S
         self.trouble = ""
         if config.updates.repository:
             topic = report.DESIRED.format(device=config.device.id)
@@ -248,12 +246,12 @@ class Rollout:
         if self._looked_at_ns or not self._config.updates.repository:
             pause_s = None
             if self._config.updates.repository:
-                spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
-                pause_s = self._config.updates.poll_s * spread
+                pause_s = asking.pause_s(self._config.updates.poll_s, self._chance)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
-            await asyncio.sleep(max(0.0, self._looked_at_s + _LEAST_PAUSE_S - time.monotonic()))
+            soonest_s = self._looked_at_s + asking.LEAST_PAUSE_S
+            await asyncio.sleep(max(0.0, soonest_s - time.monotonic()))
         self._wanted.clear()
         await self._look()
 
@@ -449,7 +447,7 @@ class Rollout:
                 # It stood here before: a box out of memory or time for a moment, say.
                 log.error("rollback_delayed", detail=str(failed))
                 readies = {n: r for n, r in readies.items() if not r.worker.gone.done()}
-            await asyncio.sleep(_LEAST_PAUSE_S)
+            await asyncio.sleep(asking.LEAST_PAUSE_S)
         self._former = aside
         await self._release()
 

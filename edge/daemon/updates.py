@@ -13,42 +13,16 @@ import msgspec
 import structlog
 
 from edge.config import UpdateSection
-from edge.deployment.fetch_messages import (
-    Known,
-    Line,
-    Outcome,
-    Progress,
-    Refused,
-    Request,
-)
-from edge.deployment.rollout import Deployed, Journal
-from edge.errors import ConfigError
+from edge.deployment.asking import request_of
+from edge.deployment.fetch_messages import Line, Outcome, Progress, Refused, Request
+from edge.deployment.rollout import Journal
 
 log = structlog.get_logger("edge.daemon")
 
-_MAX_ROOT_BYTES: Final = 64 << 10
 _MAX_LINE_BYTES: Final = 64 << 10
 _GRACE_S: Final = 30.0
 """The process keeps its deadline by itself; what is not gone so long after it is killed."""
 _END_S: Final = 5.0
-
-
-def read_root(section: UpdateSection) -> bytes:
-    """Return the root metadata that was installed with the device.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
-    assert section.root_file is not None, "held by the config"
-    try:
-        with section.root_file.open("rb") as file:
-            return file.read(_MAX_ROOT_BYTES)
-    except OSError as failed:
-        raise ConfigError(
-            "updates.root_file",
-            f"{section.root_file} cannot be read: {failed.strerror}",
-            "install the root.json that `edge fleet init` wrote",
-        ) from failed
 
 
 async def look(
@@ -75,7 +49,7 @@ async def look(
     Raises:
         ConfigError: The root file cannot be read.
     """
-    request = _request(section, device, folder, journal, repository or section.repository)
+    request = request_of(section, device, folder, journal, repository)
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -125,32 +99,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
             await process.wait()
-
-
-def _known(deployed: Deployed) -> Known:
-    return Known(deployed.revision, deployed.digest)
-
-
-def _request(
-    section: UpdateSection, device: str, folder: Path, journal: Journal, repository: str
-) -> Request:
-    seen = [step.deployment for step in journal.history]
-    known = [each for each in (journal.active, journal.previous, *seen) if each and each.signed]
-    tls = section.tls
-    return Request(
-        repository=repository,
-        root=read_root(section),
-        group=section.group,
-        device=device,
-        folder=str(folder),
-        deadline_s=float(section.deadline_s),
-        least_bytes_per_s=section.least_bytes_per_s,
-        store_bytes=section.store_bytes,
-        ca_file=str(tls.ca_file) if tls else "",
-        certificate_file=str(tls.certificate_file or "") if tls else "",
-        key_file=str(tls.key_file or "") if tls else "",
-        active=_known(journal.active) if journal.active else None,
-        known=tuple({_known(each): None for each in known}),
-        barred=tuple(sorted({each.revision for each in seen if each.digest in journal.barred})),
-        keep=tuple(sorted(journal.needed)),
-    )

@@ -229,20 +229,24 @@ def limit(request: Request) -> None:
         resource.setrlimit(what, (bound, bound))
 
 
+def attempt(request: Request, say: Callable[[Progress], None]) -> Outcome:
+    """Look once; what went wrong is an outcome, too."""
+    fetch: Fetch | None = None
+    try:
+        fetch = Fetch(request, say, dt.datetime.now(dt.UTC))
+        return fetch.run()
+    except EdgeError as refused:
+        revision = fetch.chosen if fetch is not None else 0
+        sentence = " ".join(str(refused).split())[:MAX_SENTENCE]
+        return Refused(type(refused).__name__, sentence, revision)
+
+
 def main() -> int:
     """Serve one request: lines of progress, then one line with the outcome."""
     die_with(os.getppid())  # two of them in one store would spoil each other's parts
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
     limit(request)
-    fetch: Fetch | None = None
-    try:
-        fetch = Fetch(request, _write, dt.datetime.now(dt.UTC))
-        outcome: Outcome = fetch.run()
-    except EdgeError as refused:
-        revision = fetch.chosen if fetch is not None else 0
-        sentence = " ".join(str(refused).split())[:MAX_SENTENCE]
-        outcome = Refused(type(refused).__name__, sentence, revision)
-    _write(outcome)
+    _write(attempt(request, _write))
     return 0
 
 

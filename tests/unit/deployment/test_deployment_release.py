@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.config import UpdateSection
-from edge.daemon.updates import _request
 from edge.deployment import release
+from edge.deployment.asking import request_of
 from edge.deployment.fetch_messages import Known
 from edge.deployment.release import Release, Releases, position
 from edge.deployment.rollout import Deployed, Event, Journal, advance
@@ -76,7 +76,7 @@ def _asked(journal: Journal) -> tuple[Known | None, tuple[Known, ...], tuple[int
         repository="x", root_file=Path("/dev/null"), group="press", deadline_s=1, tls=None,
         least_bytes_per_s=1, store_bytes=1,
     )  # fmt: skip
-    request = _request(section, "box1", Path("x"), journal, "x")
+    request = request_of(section, "box1", Path("x"), journal, "x")
     return request.active, request.known, request.barred
 
 
