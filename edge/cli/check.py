@@ -5,7 +5,7 @@ import json
 
 from edge import config
 from edge.cli.arguments import add_config, add_deployment
-from edge.contracts.plan import PipelinePlan
+from edge.contracts.plan import PipelinePlan, RefinePlan
 from edge.daemon.checkpoints import cosigners_of
 from edge.deployment.folder import load_folder, plans
 from edge.errors import ConfigError, DeploymentError
@@ -51,4 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
             f"({reference.digest[:12]}, unsigned), {pipeline.source} to verdict in "
             f"{pipeline.budget_ms} ms on {pipeline.model.provider}"
         )
+        if pipeline.refine is not None:
+            print(f"pipeline {pipeline.name}: {_cascade(pipeline, pipeline.refine)}")
     return 0
+
+
+def _cascade(pipeline: PipelinePlan, refine: RefinePlan) -> str:
+    """How the two models go together, for a person to hold against what they meant."""
+    said = [
+        f"a second model looks at the {refine.max_crops} strongest findings, {refine.batch} a run",
+        f"the policy sees {', '.join(pipeline.classes)}",
+    ]
+    if refine.drop:
+        said.append(f"{', '.join(refine.drop)} drops a finding")
+    unknown = [name for name in pipeline.model.classes if name not in refine.model.classes]
+    if unknown:
+        said.append(
+            f"the second model has no word for {', '.join(unknown)}: only findings that it does "
+            "not name, or does not look at, stay so"
+        )
+    return "; ".join(said)

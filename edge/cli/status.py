@@ -45,6 +45,7 @@ _QUIET: Final = frozenset(
         "signals_received",
         "records_committed",
         "frames_kept",
+        "crops_judged",
     }
 )
 """Counters of ordinary traffic; every other one is worth a look when it is not zero."""

@@ -128,7 +128,7 @@ class ActionWish(msgspec.Struct, frozen=True):
 
 
 class GuestLine(msgspec.Struct, frozen=True):
-    """A line that a guest logged, by its first role; printable, of at most 255 bytes."""
+    """A line that a guest logged, by its first stage; printable, of at most 255 bytes."""
 
     role: str
     text: str
@@ -141,7 +141,9 @@ class Judged(Message, frozen=True):
         stage_ms: Milliseconds of each stage on the worker.
         policy: The policy's state after this frame; absent after a probe.
         before: The policy's state before it.
-        findings: SHA-256, hex, of the findings as the guest left them, before they were rounded.
+        findings: SHA-256, hex, of the findings as the policy saw them, before they were rounded.
+        crops: Findings that the second model of a cascade looked at.
+        crops_beyond: Those that were too many, and keep the first model's word.
         lines: What the guests logged.
         state_refused: Not empty: the policy could not go on from its state, and started empty.
     """
@@ -158,6 +160,8 @@ class Judged(Message, frozen=True):
     state_refused: str = ""
     before: PolicyState = PolicyState()
     findings: str = ""
+    crops: int = 0
+    crops_beyond: int = 0
 
 
 class Failed(Message, frozen=True):

@@ -230,7 +230,8 @@ class _Check:
             wrong = list(self.value(named, key, place)) if named is not None else []
             if wrong or others is False:
                 remedy = wrong[0].remedy if wrong else ""
-                remedy = remedy or _close(key, properties) or f"it takes {', '.join(properties)}"
+                takes = f"it takes {', '.join(properties)}" if properties else ""
+                remedy = remedy or _close(key, properties) or takes
                 what = (
                     f"as key {expected(named)}" if wrong and named else "no parameter of this name"
                 )

@@ -33,6 +33,10 @@ class TensorSpec(msgspec.Struct, frozen=True):
     dtype: str
     shape: tuple[int, ...]
 
+    def rows(self, count: int) -> "TensorSpec":
+        """The same with another first dimension, such as one row of a batch."""
+        return TensorSpec(self.name, self.dtype, (count, *self.shape[1:]))
+
 
 class PluginPlan(msgspec.Struct, frozen=True):
     """An execution provider that is a library of its own beside ONNX Runtime.
@@ -133,6 +137,72 @@ class ImagePlan(msgspec.Struct, frozen=True):
         return self.max_width * self.max_height * self.pixel_format.channels
 
 
+class CropPlan(msgspec.Struct, frozen=True):
+    """What is cut out around a finding, to be shown to the second model of a cascade.
+
+    Attributes:
+        margin: Added on each side, as a share of the box's side.
+        min_side_px: The least width and height of a crop, where the frame is as large.
+        square: Whether the shorter side grows to the longer.
+    """
+
+    margin: float
+    min_side_px: int
+    square: bool
+
+
+class ScoreOf(StrEnum):
+    """Whose confidence a refined finding carries."""
+
+    CLASSIFIER = "classifier"
+    DETECTOR = "detector"
+    PRODUCT = "product"
+
+
+class RefinePlan(msgspec.Struct, frozen=True):
+    """The second model of a cascade: it looks at a crop around each finding of the first.
+
+    Attributes:
+        model: Its tensors' first dimension is the batch: the crops of one run.
+        preprocess: Makes one row of the batch from one crop.
+        postprocess: Reads one row of the outputs; the strongest of its findings is the answer.
+        crop: What is cut out.
+        max_crops: Findings that are looked at, the strongest; others keep the detector's word.
+        score: Of a refined finding.
+        drop: Classes of this model whose answer removes the finding.
+        drop_unnamed: Whether a crop of which `postprocess` finds nothing removes it, too; else it
+            keeps the detector's word.
+    """
+
+    model: ModelPlan
+    preprocess: GuestPlan
+    postprocess: GuestPlan
+    crop: CropPlan
+    max_crops: int
+    score: ScoreOf = ScoreOf.CLASSIFIER
+    drop: tuple[str, ...] = ()
+    drop_unnamed: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Crops of one run at the most."""
+        return self.model.inputs[0].shape[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides on a verdict beside models and guests, in JSON's words."""
+        settings: dict[str, Any] = msgspec.to_builtins(
+            {
+                "crop": self.crop,
+                "max_crops": self.max_crops,
+                "score": self.score,
+                "drop": self.drop,
+                "unnamed": "drop" if self.drop_unnamed else "keep",
+            }
+        )
+        return settings
+
+
 class PipelinePlan(msgspec.Struct, frozen=True):
     """Everything about one pipeline of one deployment.
 
@@ -146,6 +216,7 @@ class PipelinePlan(msgspec.Struct, frozen=True):
         preprocess: The guest of that role; where `graph` is set, a program.
         postprocess: Likewise, and then the same program.
         graph: Name under which a wasi-nn program finds the model; empty: the roles are guests'.
+        refine: The second model, where the pipeline is a cascade; None: it has one model.
     """
 
     name: str
@@ -165,3 +236,43 @@ class PipelinePlan(msgspec.Struct, frozen=True):
     signals: tuple[SignalGrant, ...] = ()
     actions: tuple[ActionGrant, ...] = ()
     graph: str = ""
+    refine: RefinePlan | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that findings may have when the policy sees them, in the order of labels."""
+        first = self.model.classes
+        return (
+            first
+            if self.refine is None
+            else merged_classes(first, self.refine.model.classes, self.refine.drop)
+        )
+
+    @property
+    def models(self) -> tuple[ModelPlan, ...]:
+        """The models, in the order a frame meets them."""
+        return (self.model,) if self.refine is None else (self.model, self.refine.model)
+
+    @property
+    def guests(self) -> tuple[tuple[str, GuestPlan], ...]:
+        """The guests with the names of their stages; a program stands in two of them."""
+        first = (("preprocess", self.preprocess), ("postprocess", self.postprocess))
+        last = ("decide", self.decide)
+        if self.refine is None:
+            return (*first, last)
+        return (
+            *first,
+            ("refine_preprocess", self.refine.preprocess),
+            ("refine_postprocess", self.refine.postprocess),
+            last,
+        )
+
+
+def merged_classes(
+    detector: tuple[str, ...], classifier: tuple[str, ...], drop: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the classes of a cascade: the detector's, then what the classifier alone can say."""
+    return (
+        *detector,
+        *(name for name in classifier if name not in detector and name not in drop),
+    )

@@ -169,6 +169,7 @@ class ActivePipeline:
             "trouble": self.trouble,
             "deployment": self.plan.deployment,
             "provider": worker.provider if worker else "",
+            "models": [model.sha256 for model in self.plan.models],
             "worker_pid": worker.pid if worker else 0,
             "budget_ms": self.plan.budget_ms,
             "latency_ms": self._latency.summary(),
@@ -313,6 +314,9 @@ class ActivePipeline:
         self._latency.observe(total_ms)
         self.latencies.observe(verdict)
         self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
+        if seen.judged is not None and seen.judged.crops:
+            self._counters.count("crops_judged", seen.judged.crops, pipeline=self.plan.name)
+            self._counters.count("crops_beyond", seen.judged.crops_beyond, pipeline=self.plan.name)
         if total_ms > self.plan.budget_ms:
             self._counters.count("deadlines_missed", pipeline=self.plan.name)
 

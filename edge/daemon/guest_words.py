@@ -37,12 +37,8 @@ class GuestWords:
         self._throttle = Throttle(now_ns)
         self._refused = ""
         self._guests = {
-            role: (PurePath(guest.path).name, Rate(guest.log_lines_per_minute))
-            for role, guest in (
-                ("preprocess", plan.preprocess),
-                ("postprocess", plan.postprocess),
-                ("decide", plan.decide),
-            )
+            stage: (PurePath(guest.path).name, Rate(guest.log_lines_per_minute))
+            for stage, guest in plan.guests
         }
 
     def take(self, lines: tuple[GuestLine, ...], state_refused: str) -> None:
@@ -86,6 +82,7 @@ class GuestWords:
                 pipeline=self._pipeline,
                 role=role,
                 guest=guest,
-                detail=f"more than log_lines_per_minute of pipelines.{self._pipeline}.{role}",
+                detail="more than log_lines_per_minute of "
+                f"pipelines.{self._pipeline}.{role.replace('_', '.')}",
                 not_logged=unsaid,
             )

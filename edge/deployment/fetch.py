@@ -193,10 +193,11 @@ class Fetch:
     def _cards(self, manifest: Manifest, signed: dict[Pin, Target]) -> dict[str, Card]:
         by_path = {pin.path: (pin, target) for pin, target in signed.items()}
         found = {}
-        for name, pipeline in manifest.pipelines.items():
-            path = pipeline.model.card.path
-            content = self._bring(*by_path[path])
-            found[name] = parse(content, Card, f"revision {self.chosen}: {path}")
+        for pipeline in manifest.pipelines.values():
+            for _, model in pipeline.models:
+                path = model.card.path
+                content = self._bring(*by_path[path])
+                found[path] = parse(content, Card, f"revision {self.chosen}: {path}")
         return found
 
     def _bring(self, pin: Pin, target: Target) -> bytes:

@@ -4,6 +4,7 @@ Deliberately not here: signatures. A local folder runs as unsigned and says so.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,23 +15,32 @@ from edge.contracts.frame import PixelFormat
 from edge.contracts.parameters import Finding, Names, findings
 from edge.contracts.plan import (
     ActionGrant,
+    CropPlan,
     GuestPlan,
     ImagePlan,
     ModelPlan,
     Overflow,
     PipelinePlan,
     PluginPlan,
+    RefinePlan,
+    ScoreOf,
     SignalGrant,
     TensorSpec,
+    merged_classes,
 )
 from edge.contracts.verdict import DeploymentRef, Kind
 from edge.deployment import files, pins
 from edge.deployment.card import Card, Tensor
-from edge.deployment.manifest import Guest, Manifest, Pipeline
+from edge.deployment.manifest import Guest, Manifest, Model, Pipeline, Refine
 from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES
 from edge.deployment.schema import parse
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
 from edge.wasm.section import parameter_schema
+
+MAX_BATCH: Final = 64
+"""Crops that a second model judges in one run."""
+MAX_CLASSES: Final = 1_000
+"""As many as one card may name."""
 
 ENGINES: Final = "engines"
 """Below storage.path: what providers compiled from models, kept for the next start."""
@@ -43,7 +53,7 @@ class LoadedDeployment:
     Attributes:
         root: Its folder, absolute.
         digest: SHA-256 of the manifest's bytes: through the pins, of everything.
-        cards: The model card of each pipeline, by pipeline name.
+        cards: The model cards, by their paths below the folder.
         signed: Whether it came from a repository.
     """
 
@@ -78,9 +88,14 @@ def load_folder(path: Path) -> LoadedDeployment:
     content = files.read(root, MANIFEST, MAX_TEXT_BYTES)
     manifest = parse(content, Manifest, str(root / MANIFEST))
     _check_abi(root, manifest)
-    cards = {name: _load_card(root, each) for name, each in manifest.pipelines.items()}
+    cards = {
+        model.card.path: _load_card(root, model)
+        for pipeline in manifest.pipelines.values()
+        for _, model in pipeline.models
+    }
     for pin in (*pins.of_manifest(manifest), *pins.of_cards(manifest, cards)):
         files.verify(root, pin.path, pin.sha256, pin.max_bytes)
+    _check_cascades(root, manifest, cards)
     _check_parameters(root, manifest, cards)
     return LoadedDeployment(root, manifest, hashlib.sha256(content).hexdigest(), cards)
 
@@ -106,37 +121,85 @@ def _check_abi(root: Path, manifest: Manifest) -> None:
         )
 
 
+def _check_cascades(root: Path, manifest: Manifest, cards: dict[str, Card]) -> None:
+    """Hold each second model to what a cascade needs of it: a bounded batch, and known classes."""
+    wrong = [
+        f"pipelines.{name}.refine.{finding}"
+        for name, pipeline in manifest.pipelines.items()
+        if pipeline.refine is not None
+        for finding in _wrong_cascade(
+            pipeline.refine, cards[pipeline.model.card.path], cards[pipeline.refine.model.card.path]
+        )
+    ]
+    if wrong:
+        raise DeploymentError(f"{root / MANIFEST}: {'; '.join(wrong)}")
+
+
+def _wrong_cascade(refine: Refine, first: Card, second: Card) -> Iterator[str]:
+    tensors = (*second.inputs, *second.outputs)
+    batch = tensors[0].shape[0]
+    for tensor in tensors:
+        if not tensor.shape[1:] or tensor.shape[0] != batch:
+            yield (
+                f"model: {refine.model.card.path} says {tensor.name} {list(tensor.shape)}; the "
+                "first dimension of every tensor must be the batch, and of equal length (export "
+                "the model for a batch of crops, such as 8)"
+            )
+    if batch > MAX_BATCH:
+        yield (
+            f"model: {refine.model.card.path} judges {batch} crops in one run, at most "
+            f"{MAX_BATCH} may be: the deadline is looked at between them"
+        )
+    for name in refine.drop:
+        if name not in second.model.classes:
+            yield (
+                f"drop: {name!r} is no class of {second.model.name}, which has "
+                f"{', '.join(second.model.classes)}"
+            )
+    classes = len(merged_classes(first.model.classes, second.model.classes, refine.drop))
+    if classes > MAX_CLASSES:
+        yield f"model: the two models have {classes} classes, at most {MAX_CLASSES} may be"
+
+
 def _check_parameters(root: Path, manifest: Manifest, cards: dict[str, Card]) -> None:
     """Hold parameters to the schemas that guests carry: nothing is compiled, nothing has run."""
     wrong = [
         f"pipelines.{name}.{role}.{finding}"
         for name, pipeline in manifest.pipelines.items()
         for role, guest in pipeline.guests
-        for finding in _wrong_parameters(root, guest, pipeline, cards[name])
+        for finding in _wrong_parameters(root, guest, _names(role, pipeline, cards))
     ]
     if wrong:
         raise DeploymentError(f"{root / MANIFEST}: {'; '.join(wrong)}")
 
 
-def _wrong_parameters(
-    root: Path, guest: Guest, pipeline: Pipeline, card: Card
-) -> tuple[Finding, ...]:
+def _wrong_parameters(root: Path, guest: Guest, names: Names) -> tuple[Finding, ...]:
     wasm = files.read(root, guest.path, MAX_GUEST_BYTES, guest.sha256)
     schema = parameter_schema(wasm, str(root / guest.path))
-    if schema is None:
-        return ()
-    names = Names(
-        classes=card.model.classes,
+    return () if schema is None else findings(schema, guest.parameters, names)
+
+
+def _names(role: str, pipeline: Pipeline, cards: dict[str, Card]) -> Names:
+    """The names that the guest of a role finds in its configuration."""
+    first, refine = cards[pipeline.model.card.path], pipeline.refine
+    card, classes = first, first.model.classes
+    if refine is not None:
+        second = cards[refine.model.card.path]
+        if role.startswith("refine."):
+            card, classes = second, second.model.classes
+        elif role == "decide":
+            classes = merged_classes(classes, second.model.classes, refine.drop)
+    return Names(
+        classes=classes,
         signals=tuple(grant.name for grant in pipeline.signals),
         actions=tuple(grant.name for grant in pipeline.actions),
         inputs=tuple(tensor.name for tensor in card.inputs),
         outputs=tuple(tensor.name for tensor in card.outputs),
     )
-    return findings(schema, guest.parameters, names)
 
 
-def _load_card(root: Path, pipeline: Pipeline) -> Card:
-    pin = pipeline.model.card
+def _load_card(root: Path, model: Model) -> Card:
+    pin = model.card
     content = files.read(root, pin.path, MAX_TEXT_BYTES, pin.sha256)
     return parse(content, Card, str(root / pin.path))
 
@@ -165,10 +228,11 @@ def _plan(
         image=ImagePlan(
             PixelFormat(pipeline.image.format), pipeline.image.max_width, pipeline.image.max_height
         ),
-        model=_model_plan(deployment, name, config),
+        model=_model_plan(deployment, f"pipelines.{name}.model", pipeline.model, config),
         preprocess=_finder_plan(deployment.root, pipeline, pipeline.preprocess),
         postprocess=_finder_plan(deployment.root, pipeline, pipeline.postprocess),
         graph=pipeline.program.graph if pipeline.program else "",
+        refine=_refine_plan(deployment, name, pipeline.refine, config),
         decide=_guest_plan(deployment.root, pipeline.decide),
         signals=tuple(SignalGrant(grant.name, grant.max_age_ms) for grant in pipeline.signals),
         actions=tuple(
@@ -203,9 +267,28 @@ def _check_bindings(
             )
 
 
-def _model_plan(deployment: LoadedDeployment, name: str, config: DeviceConfig) -> ModelPlan:
-    card = deployment.cards[name]
-    file = pins.model(name, deployment.manifest.pipelines[name], card)
+def _refine_plan(
+    deployment: LoadedDeployment, name: str, refine: Refine | None, config: DeviceConfig
+) -> RefinePlan | None:
+    if refine is None:
+        return None
+    return RefinePlan(
+        model=_model_plan(deployment, f"pipelines.{name}.refine.model", refine.model, config),
+        preprocess=_guest_plan(deployment.root, refine.preprocess),
+        postprocess=_guest_plan(deployment.root, refine.postprocess),
+        crop=CropPlan(refine.crop.margin, refine.crop.min_side_px, refine.crop.square),
+        max_crops=refine.max_crops,
+        score=ScoreOf(refine.score),
+        drop=refine.drop,
+        drop_unnamed=refine.unnamed == "drop",
+    )
+
+
+def _model_plan(
+    deployment: LoadedDeployment, place: str, model: Model, config: DeviceConfig
+) -> ModelPlan:
+    card = deployment.cards[model.card.path]
+    file = pins.model(place, model, card)
     return ModelPlan(
         path=str(deployment.root / file.path),
         sha256=file.sha256,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from edge.contracts.abi import MAX_STATE_BYTES
+from edge.contracts.abi import MAX_DEFECTS, MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
 from edge.contracts.program import MAGIC as PROGRAM_FORMATS
 from edge.deployment.rules import Golden, ProbationRule, ShadowRule
@@ -119,6 +119,48 @@ class Program(Pinned):
     )
 
 
+class Crop(Strict):
+    """What is cut out around a finding."""
+
+    margin: float = Field(
+        0.25,
+        ge=0,
+        le=16,
+        allow_inf_nan=False,
+        description="Added on each side of the box, as a share of its width or height.",
+    )
+    min_side_px: int = Field(
+        1, ge=1, le=MAX_SIDE_PX, description="Least width and height of a crop, pixels."
+    )
+    square: bool = Field(True, description="Whether the shorter side grows to the longer.")
+
+
+class Refine(Strict):
+    """A second model: it looks at a crop around each finding of the first, and has the last word.
+
+    The first dimension of its tensors is the batch: so many crops are judged in one run.
+    """
+
+    model: Model
+    preprocess: Guest
+    postprocess: Guest
+    crop: Crop = Field(default_factory=Crop)
+    max_crops: int = Field(
+        ge=1,
+        le=MAX_DEFECTS,
+        description="Findings that it looks at, the strongest; others keep the first model's word.",
+    )
+    score: Literal["classifier", "detector", "product"] = Field(
+        "classifier", description="Whose score a finding has then."
+    )
+    drop: tuple[str, ...] = Field(
+        (), strict=False, max_length=64, description="Its classes that remove a finding."
+    )
+    unnamed: Literal["keep", "drop"] = Field(
+        "keep", description="What becomes of a finding in whose crop it names nothing."
+    )
+
+
 class SignalGrant(Strict):
     """A signal that the policy may read."""
 
@@ -161,6 +203,9 @@ class Pipeline(Strict):
     program: Program | None = Field(
         None, description="Finds defects in the place of preprocess and postprocess."
     )
+    refine: Refine | None = Field(
+        None, description="A second model, which looks at crops of what was found."
+    )
     decide: Guest
     signals: tuple[SignalGrant, ...] = Field((), strict=False, max_length=32)
     actions: tuple[ActionGrant, ...] = Field((), strict=False, max_length=16)
@@ -170,13 +215,21 @@ class Pipeline(Strict):
 
     @property
     def guests(self) -> tuple[tuple[str, Guest], ...]:
-        """The guests with their roles, in the order a frame meets them."""
+        """The guests by their place in the manifest, in the order a frame meets them."""
         named = (
             ("preprocess", self.preprocess),
             ("postprocess", self.postprocess),
+            ("refine.preprocess", self.refine.preprocess if self.refine else None),
+            ("refine.postprocess", self.refine.postprocess if self.refine else None),
             ("decide", self.decide),
         )
         return tuple((role, guest) for role, guest in named if guest is not None)
+
+    @property
+    def models(self) -> tuple[tuple[str, Model], ...]:
+        """The models by their place in the manifest, likewise."""
+        second = () if self.refine is None else (("refine.model", self.refine.model),)
+        return (("model", self.model), *second)
 
     @property
     def modules(self) -> tuple[Pinned, ...]:
@@ -199,17 +252,26 @@ class Pipeline(Strict):
                 f"budget_ms is {self.budget_ms}, and the guests alone may take {granted} ms "
                 "(the sum of their call_ms): nothing is left for the model"
             )
-        images = 1 + (self.reference_slots if self.reference else 0)
-        first = self.preprocess
-        if first is not None and images * self.image.max_bytes > first.memory_mib * MIB:
-            raise ValueError(
-                f"preprocess.memory_mib is {first.memory_mib}; a frame and its "
-                f"reference_slots alone take {images * self.image.max_bytes / MIB:.1f} MiB: "
-                "raise it, or lower image.max_width and image.max_height"
-            )
+        self._expect_room_for_images()
         self._refuse_doubles()
         self._refuse_two_grants_for_one_module()
         return self
+
+    def _expect_room_for_images(self) -> None:
+        references = self.reference_slots if self.reference else 0
+        rooms = [("preprocess", self.preprocess, 1 + references, "a frame and its reference_slots")]
+        if self.refine is not None:
+            crops = 2 if self.reference else 1
+            second = self.refine.preprocess
+            rooms.append(("refine.preprocess", second, crops, "the largest crop (a whole frame)"))
+        for place, guest, images, what in rooms:
+            if guest is not None and images * self.image.max_bytes > guest.memory_mib * MIB:
+                raise ValueError(
+                    f"{place}.memory_mib is {guest.memory_mib}; {what} alone "
+                    f"take{'s' if images == 1 else ''} "
+                    f"{images * self.image.max_bytes / MIB:.1f} MiB: "
+                    "raise it, or lower image.max_width and image.max_height"
+                )
 
     def _expect_a_way_to_find(self) -> None:
         guests = (self.preprocess, self.postprocess)
@@ -235,10 +297,14 @@ class Pipeline(Strict):
                     raise ValueError(f"{table}: {name!r} is granted twice")
 
     def _refuse_two_grants_for_one_module(self) -> None:
-        """One module in several roles is one instance: it has one digest and one memory."""
-        seen: dict[str, tuple[str, Guest]] = {}
+        """One module in several roles is one instance: it has one digest and one memory.
+
+        The second model's guests have instances of their own.
+        """
+        seen: dict[tuple[str, bool], tuple[str, Guest]] = {}
         for role, guest in self.guests:
-            first_role, first = seen.setdefault(guest.path, (role, guest))
+            module = guest.path, role.startswith("refine.")
+            first_role, first = seen.setdefault(module, (role, guest))
             for key in ("sha256", "memory_mib", "fuel", "instance"):
                 if getattr(guest, key) != getattr(first, key):
                     raise ValueError(

@@ -2,10 +2,11 @@
 
     python -m edge.deployment.pin FOLDER [SOURCE ...] [--check]
 
-Each source replaces the file of the same name that the manifest pins (or that the card names as
-the pinned variant); then the manifest's `sha256` values are written anew, and nothing else of it:
-comments and layout stay. At the end the folder is loaded as a device would load it. `--check`
-writes nothing and exits with 1 where something would change.
+Each source replaces the file of the same name that the manifest pins (or that a card names as the
+pinned variant); `PLACE=SOURCE` says which one is meant where several have its name. Then the
+manifest's `sha256` values are written anew, and nothing else of it: comments and layout stay. At
+the end the folder is loaded as a device would load it. `--check` writes nothing and exits with 1
+where something would change.
 
 Deliberately not here: raising the revision. That a deployment is another one is a person's word.
 """
@@ -37,12 +38,13 @@ _PATH: Final = re.compile(
 _DIGEST: Final = re.compile(r"""((?:^|(?<=[{,\n]))[ \t]*sha256[ \t]*=[ \t]*)["'][^"'\n]*["']""")
 
 
-def pin(folder: Path, sources: Sequence[Path] = (), *, write: bool = True) -> list[str]:
+def pin(folder: Path, sources: Sequence[Path | str] = (), *, write: bool = True) -> list[str]:
     """Refresh the copies and digests of a deployment folder.
 
     Args:
         folder: Holds `manifest.toml`; its `sha256` values may be anything.
-        sources: Files to take over, matched by name to what is pinned.
+        sources: Files to take over, matched by name to what is pinned; or `PLACE=FILE`, the place
+            being a path below the folder.
         write: False: only say what would change.
 
     Returns:
@@ -55,9 +57,9 @@ def pin(folder: Path, sources: Sequence[Path] = (), *, write: bool = True) -> li
     content = files.read(folder, MANIFEST, MAX_TEXT_BYTES)
     found = document(content, str(folder / MANIFEST))
     manifest = _manifest_without_digests(folder, found)
-    fresh = {source.name: source for source in sources}
+    fresh = dict(map(_placed, sources))
     if len(fresh) != len(sources):
-        raise DeploymentError(f"{folder}: two sources have the same name")
+        raise DeploymentError(f"{folder}: two sources have the same name (say PLACE=FILE)")
     contents = _contents(folder, manifest, fresh)
     _refuse_strangers(folder, fresh, contents)
     contents[MANIFEST] = _repinned(folder, content.decode(), found, contents).encode()
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m edge.deployment.pin")
     parser.add_argument("folder", type=Path, help="deployment folder")
-    parser.add_argument("sources", type=Path, nargs="*", help="files to take over, by name")
+    parser.add_argument("sources", nargs="*", help="files to take over, by name or as PLACE=FILE")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
     chosen = parser.parse_args(arguments)
     try:
@@ -103,10 +105,9 @@ def _contents(folder: Path, manifest: Manifest, fresh: dict[str, Path]) -> dict[
     for each in pins.of_manifest(manifest):
         contents[each.path] = _content(folder, each.path, fresh, each.max_bytes)
     cards = {
-        name: parse(contents[path], Card, str(folder / path))
-        for name, path in (
-            (name, pipeline.model.card.path) for name, pipeline in manifest.pipelines.items()
-        )
+        model.card.path: parse(contents[model.card.path], Card, str(folder / model.card.path))
+        for pipeline in manifest.pipelines.values()
+        for _, model in pipeline.models
     }
     for each in pins.of_cards(manifest, cards):
         contents[each.path] = _content(folder, each.path, fresh, each.max_bytes)
@@ -114,8 +115,14 @@ def _contents(folder: Path, manifest: Manifest, fresh: dict[str, Path]) -> dict[
     return contents
 
 
+def _placed(source: Path | str) -> tuple[str, Path]:
+    """A source with the name or path below the folder that it is for."""
+    place, _, file = str(source).rpartition("=")
+    return place or Path(file).name, Path(file)
+
+
 def _content(folder: Path, path: str, fresh: dict[str, Path], limit: int) -> bytes:
-    source = fresh.get(PurePosixPath(path).name)
+    source = fresh.get(path, fresh.get(PurePosixPath(path).name))
     if source is None:
         return files.read(folder, path, limit)
     return files.read(source.absolute().parent, source.name, limit)
@@ -131,7 +138,7 @@ def _hold_to_card(path: str, expected: str, content: bytes) -> None:
 
 
 def _refuse_strangers(folder: Path, fresh: dict[str, Path], contents: dict[str, bytes]) -> None:
-    names = [PurePosixPath(path).name for path in contents]
+    names = [*contents, *(PurePosixPath(path).name for path in contents if "/" in path)]
     for name, source in fresh.items():
         if names.count(name) != 1:
             raise DeploymentError(

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from edge.contracts.plan import MAX_MODEL_BYTES
 from edge.deployment.card import Card
-from edge.deployment.manifest import Manifest, Pipeline
+from edge.deployment.manifest import Manifest, Model
 from edge.errors import DeploymentError
 
 MANIFEST: Final = "manifest.toml"
@@ -40,8 +40,8 @@ def of_manifest(manifest: Manifest) -> tuple[Pin, ...]:
     found: list[Pin] = []
     for pipeline in manifest.pipelines.values():
         found += (Pin(each.path, each.sha256, MAX_GUEST_BYTES) for each in pipeline.modules)
-        card = pipeline.model.card
-        found.append(Pin(card.path, card.sha256, MAX_TEXT_BYTES))
+        cards = (model.card for _, model in pipeline.models)
+        found += (Pin(card.path, card.sha256, MAX_TEXT_BYTES) for card in cards)
         for golden in pipeline.golden:
             images = (golden.frame, golden.reference) if golden.reference else (golden.frame,)
             found += (Pin(each.path, each.sha256, MAX_IMAGE_BYTES) for each in images)
@@ -53,30 +53,39 @@ def of_cards(manifest: Manifest, cards: Mapping[str, Card]) -> tuple[Pin, ...]:
 
     Args:
         manifest: The manifest.
-        cards: The card of each pipeline, by pipeline name.
+        cards: Every card, by its path below the folder.
 
     Raises:
         DeploymentError: A card does not offer the variant that its pipeline wants.
     """
     return _each_once(
-        [model(name, pipeline, cards[name]) for name, pipeline in manifest.pipelines.items()]
+        [
+            model(f"pipelines.{name}.{place}", wanted, cards[wanted.card.path])
+            for name, pipeline in manifest.pipelines.items()
+            for place, wanted in pipeline.models
+        ]
     )
 
 
-def model(name: str, pipeline: Pipeline, card: Card) -> Pin:
-    """Return the file of a pipeline's model variant.
+def model(place: str, wanted: Model, card: Card) -> Pin:
+    """Return the file of a model variant.
+
+    Args:
+        place: Of the model in the manifest.
+        wanted: What the manifest says.
+        card: Its card.
 
     Raises:
         DeploymentError: The card does not offer it.
     """
-    variant = card.variant(pipeline.model.variant)
+    variant = card.variant(wanted.variant)
     if variant is None:
         offered = ", ".join(variant.name for variant in card.model.variants)
         raise DeploymentError(
-            f"{MANIFEST}: pipelines.{name}.model.variant is {pipeline.model.variant!r}; "
-            f"{pipeline.model.card.path} offers {offered}"
+            f"{MANIFEST}: {place}.variant is {wanted.variant!r}; "
+            f"{wanted.card.path} offers {offered}"
         )
-    folder = PurePosixPath(pipeline.model.card.path).parent
+    folder = PurePosixPath(wanted.card.path).parent
     return Pin(str(folder / variant.file), variant.sha256, MAX_MODEL_BYTES)
 
 

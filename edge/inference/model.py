@@ -60,6 +60,8 @@ class OnnxModel:
         placement: How many nodes each provider runs.
         engines: Where compiled engines are kept, and whether they lay there already.
         file_bytes: Size of its file.
+        any_batch: Whether the file leaves the first dimension of every tensor open, so that fewer
+            rows than planned may be bound, too.
     """
 
     def __init__(
@@ -71,6 +73,10 @@ class OnnxModel:
         engines: Engines,
     ) -> None:
         self.file_bytes = file_bytes
+        self.any_batch = all(
+            each.shape and not isinstance(each.shape[0], int)
+            for each in (*session.get_inputs(), *session.get_outputs())
+        )
         self.inputs = plan.inputs
         self.outputs = plan.outputs
         self.engines = engines
@@ -114,30 +120,45 @@ class OnnxModel:
         _check("outputs", outputs, plan.outputs, where)
         return cls(session, plan, where, len(content), engines)
 
-    def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> "Bound":
+    def bind(
+        self, inputs: Sequence[Array], outputs: Sequence[Array], rows: int | None = None
+    ) -> "Bound":
         """Tie the model to memory, for any number of runs.
 
         Args:
             inputs: C-contiguous and aligned, of the planned dtypes and shapes, in their order.
             outputs: Likewise, and writable; they overlap neither each other nor an input.
+            rows: Of every array, in place of the planned first dimension; needs `any_batch`.
 
         Raises:
             ValueError: An array is not as described: a mistake of the caller.
         """
-        _check_arrays("input", self.inputs, inputs)
-        _check_arrays("output", self.outputs, outputs)
+        if rows is not None and not self.any_batch:
+            raise ValueError("the model's file fixes how many rows it takes")
+        taken, given = (
+            specs if rows is None else tuple(spec.rows(rows) for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        _check_arrays("input", taken, inputs)
+        _check_arrays("output", given, outputs)
         _refuse_overlap(inputs, outputs)
-        return Bound(self, tuple(inputs), tuple(outputs))
+        return Bound(
+            self,
+            tuple(zip(taken, inputs, strict=True)),
+            tuple(zip(given, outputs, strict=True)),
+        )
 
 
 class Bound:
     """A model tied to memory. It keeps the arrays, and through them the memory, alive."""
 
     def __init__(
-        self, model: OnnxModel, inputs: tuple[Array, ...], outputs: tuple[Array, ...]
+        self,
+        model: OnnxModel,
+        inputs: tuple[tuple[TensorSpec, Array], ...],
+        outputs: tuple[tuple[TensorSpec, Array], ...],
     ) -> None:
-        self._inputs = tuple(zip(model.inputs, inputs, strict=True))
-        self._outputs = tuple(zip(model.outputs, outputs, strict=True))
+        self._inputs, self._outputs = inputs, outputs
         self._session = model._session
         self._on_host = model.provider == "cpu"
         self._options = ort.RunOptions()

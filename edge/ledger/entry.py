@@ -17,12 +17,34 @@ MAX_ID_CHARS: Final = 128
 _canonical: Final = msgspec.json.Encoder(order="sorted")
 
 
+PARAMETERS: Final = (
+    "preprocess",
+    "postprocess",
+    "decide",
+    "refine.preprocess",
+    "refine.postprocess",
+    "refine",
+)
+"""What the members of a document of parameters are; it ends after three where there is no cascade.
+"""
+
+
+class PinnedRefine(msgspec.Struct, frozen=True):
+    """SHA-256, in hex, of what the second model of a cascade consists of."""
+
+    model: str
+    preprocess: str
+    postprocess: str
+
+
 class Pinned(msgspec.Struct, frozen=True):
     """SHA-256, in hex, of what a deployment pins for one pipeline.
 
     Attributes:
         parameters: Of `document`.
-        document: The three guests' parameters, as JSON with sorted keys.
+        document: As JSON with sorted keys, the parameters of `preprocess`, `postprocess` and
+            `decide`; of a cascade then those of its second model's guests, and how it is set.
+        refine: Of a cascade's second model; None: there is none.
     """
 
     model: str
@@ -31,6 +53,7 @@ class Pinned(msgspec.Struct, frozen=True):
     decide: str
     parameters: str
     document: bytes = b""
+    refine: "PinnedRefine | None" = None
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -124,8 +147,12 @@ def digest(content: bytes) -> str:
 
 def pinned(plan: PipelinePlan) -> Pinned:
     """Return the digests of a plan; they hold as long as the plan is used."""
-    guests = (plan.preprocess, plan.postprocess, plan.decide)
-    document = parameters_document([guest.parameters for guest in guests])
+    guests, refine = [plan.preprocess, plan.postprocess, plan.decide], plan.refine
+    settings: list[dict[str, Any]] = []
+    if refine is not None:
+        guests += [refine.preprocess, refine.postprocess]
+        settings = [refine.settings]
+    document = parameters_document([*(guest.parameters for guest in guests), *settings])
     return Pinned(
         model=plan.model.sha256,
         preprocess=plan.preprocess.sha256,
@@ -133,9 +160,12 @@ def pinned(plan: PipelinePlan) -> Pinned:
         decide=plan.decide.sha256,
         parameters=digest(document),
         document=document,
+        refine=None
+        if refine is None
+        else PinnedRefine(refine.model.sha256, refine.preprocess.sha256, refine.postprocess.sha256),
     )
 
 
 def parameters_document(parameters: list[dict[str, Any]]) -> bytes:
-    """Return the guests' parameters as canonical JSON, whose digest is recorded."""
+    """Return parameters, in the order of `PARAMETERS`, as the JSON whose digest is recorded."""
     return _canonical.encode(parameters)

@@ -22,6 +22,7 @@ import hashlib
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from edge import __version__
 from edge.contracts.signal import SignalState
@@ -29,7 +30,7 @@ from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.errors import StorageError
 from edge.ledger import entry as entries
 from edge.ledger import merkle
-from edge.ledger.entry import Correction, Entry, Runtime
+from edge.ledger.entry import Correction, Entry, PinnedRefine, Runtime
 
 VERSION: Final = 1
 GENESIS: Final = bytes(32)
@@ -45,6 +46,7 @@ class Digests(msgspec.Struct, frozen=True):
     Attributes:
         state: Of what the policy had saved before this frame.
         findings: Of what it was decided by: the guest ABI's Defect structs, before rounding.
+        refine: Of a cascade's second model; left out where the pipeline has one model.
     """
 
     frame: str
@@ -56,6 +58,7 @@ class Digests(msgspec.Struct, frozen=True):
     parameters: str
     state: str = ""
     findings: str = ""
+    refine: PinnedRefine | UnsetType = UNSET
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -200,6 +203,7 @@ def encode(entry: Entry, frame_digest: str, ledger: str, seq: int, prev: bytes) 
                 parameters=pinned.parameters,
                 state=entries.digest(policy.blob) if policy is not None and policy.blob else "",
                 findings=entry.findings,
+                refine=UNSET if pinned.refine is None else pinned.refine,
             ),
             signals={
                 name: Seen(value.value, value.age_ns, value.state)

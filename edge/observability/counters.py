@@ -41,6 +41,13 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
             "Frames that were not judged and got the fail-safe instead.", ("reason",)
         ),
         "verdicts": Meaning("Verdicts published, by kind and reason.", ("kind", "reason")),
+        "crops_judged": Meaning(
+            "Findings that the second model of a cascade looked at.", ("pipeline",)
+        ),
+        "crops_beyond": Meaning(
+            "Findings beyond max_crops of a cascade; they kept the first model's word.",
+            ("pipeline",),
+        ),
         "answers_late": Meaning(
             "Answers of a worker that came after the fail-safe had gone out.", ("pipeline",)
         ),

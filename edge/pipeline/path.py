@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import threading
 import time
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge.inference.model import OnnxModel
 from edge.pipeline.decode import decode
 from edge.pipeline.finders import Slot
 from edge.pipeline.references import DecodedReferences, Encoded, EncodedReferences
+from edge.pipeline.refine import Refined
 from edge.pipeline.stages import FRAME_SLOTS, Modules, Stages
 from edge.wasm.roles import Decision
 
@@ -88,18 +90,26 @@ class FramePath:
         modules: Its compiled guests.
         model: Its loaded model.
         policy: Where the policy's forerunner stopped.
+        second: The second model of a cascade, loaded.
 
     Raises:
         IncompatibleError: The guests do not fit the plan (see `Stages`).
     """
 
     def __init__(
-        self, plan: PipelinePlan, modules: Modules, model: OnnxModel, policy: PolicyState
+        self,
+        plan: PipelinePlan,
+        modules: Modules,
+        model: OnnxModel,
+        policy: PolicyState,
+        second: OnnxModel | None = None,
     ) -> None:
         self.encoded = EncodedReferences()
         self._plan = plan
         self._modules = modules
         self._model = model
+        self._second = second
+        self._classes = plan.classes
         self._policy = policy
         self._lines: tuple[GuestLine, ...] = ()
         self._state_refusal = ""
@@ -112,11 +122,13 @@ class FramePath:
         self._ahead = threading.Semaphore(1 if self._fresh else FRAME_SLOTS)
         self._policy_used = False
         self._resume(self._standing)
+        if self._standing.stages.refiner is not None:
+            self._standing.stages.refiner.warm()
         self._expect_state_within_grant()
 
     @property
     def provider(self) -> str:
-        """The execution provider that runs the model, as ONNX Runtime names it."""
+        """The execution provider that runs the models, as ONNX Runtime names it."""
         return self._model.provider
 
     def decode(self, request: Judge, payload: bytes | bytearray) -> DecodedFrame:
@@ -147,7 +159,7 @@ class FramePath:
             self._renew_used_policy()
             before = self._policy
             try:
-                decision, defects, findings = self._run(frame)
+                decision, refined = self._run(frame)
             except FrameError:
                 with contextlib.suppress(GuestError):  # the first failure counts
                     self._lines = self._standing.stages.log_lines()
@@ -167,14 +179,16 @@ class FramePath:
             verdict=decision.kind,
             reason=decision.reason,
             score=round(decision.score, 4),
-            defects=defects,
+            defects=self._named(refined.found),
             stage_ms=frame.stage_ms,
             actions=decision.actions,
             policy=None if frame.request.probe else self._policy,
             lines=self._take_lines(),
             state_refused=self.take_state_refusal(),
             before=before,
-            findings=findings,
+            findings=hashlib.sha256(refined.found.tobytes()).hexdigest(),
+            crops=refined.crops,
+            crops_beyond=refined.beyond,
         )
 
     def take_up(self, policy: PolicyState) -> None:
@@ -234,11 +248,17 @@ class FramePath:
         except GuestError as unfit:
             raise IncompatibleError(str(unfit)) from unfit
 
-    def _run(self, frame: DecodedFrame) -> tuple[Decision, tuple[Defect, ...], str]:
+    def _run(self, frame: DecodedFrame) -> tuple[Decision, Refined]:
         stages, slot, request = self._standing.stages, frame.slot, frame.request
         watch = _Stopwatch(frame.stage_ms)
         self._policy_used = stages.policy_fresh
         found = stages.finder.find(slot, frame.reference, watch.lap)
+        refined = Refined(found, 0, 0)
+        if stages.refiner is not None:
+            refined = stages.refiner.run(
+                found, slot, frame.reference, watch.lap, partial(_expect_time_left, request)
+            )
+            found = refined.found
         decision = stages.decide.run(
             found,
             len(found),
@@ -254,10 +274,10 @@ class FramePath:
                 self._policy.frame_index + 1, stages.decide.save_state() or b""
             )
         watch.lap("decide")
-        return decision, self._named(found), hashlib.sha256(found.tobytes()).hexdigest()
+        return decision, refined
 
     def _named(self, found: npt.NDArray[np.void]) -> tuple[Defect, ...]:
-        classes = self._plan.model.classes
+        classes = self._classes
         return tuple(
             Defect(
                 classes[label],
@@ -301,7 +321,8 @@ class FramePath:
         return moved
 
     def _stand(self) -> _Standing:
-        return _Standing(Stages(self._plan, self._modules, self._model), self._plan)
+        stages = Stages(self._plan, self._modules, self._model, self._second)
+        return _Standing(stages, self._plan)
 
     def _replace(self) -> None:
         with self._placing:
@@ -345,16 +366,18 @@ class _Stopwatch:
         self._last = time.perf_counter_ns()
 
     def lap(self, stage: str) -> None:
-        """End the stage that began with the last lap."""
+        """End the stage that began with the last lap; of a stage of several laps, the sum."""
         now = time.perf_counter_ns()
-        self._stage_ms[stage] = _ms(now - self._last)
+        took_ms = _ms(now - self._last)
+        before_ms = self._stage_ms.get(stage)
+        self._stage_ms[stage] = took_ms if before_ms is None else round(before_ms + took_ms, 3)
         self._last = now
 
 
-def _expect_time_left(request: Judge) -> None:
+def _expect_time_left(request: Judge, when: str = "before its turn") -> None:
     late_ns = time.monotonic_ns() - request.deadline_ns
     if late_ns > 0:
-        raise DeadlinePassedError(f"its deadline passed {_ms(late_ns)} ms ago, before its turn")
+        raise DeadlinePassedError(f"its deadline passed {_ms(late_ns)} ms ago, {when}")
 
 
 def _ms(nanoseconds: int) -> float:

@@ -15,7 +15,7 @@ import msgspec
 from edge.contracts.messages import Judged
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Defect
-from edge.ledger.entry import Pinned
+from edge.ledger.entry import PARAMETERS, Pinned
 from edge.ledger.record import Record
 
 INPUT: Final = "input"
@@ -71,14 +71,28 @@ def of_deployment(
         before, now = getattr(was, role), getattr(pinned, role)
         if before != now:
             yield Difference(DEPLOYMENT, role, before, now)
+    yield from _values(
+        DEPLOYMENT,
+        "refine",
+        msgspec.to_builtins(was.refine) if was.refine else {},
+        msgspec.to_builtins(pinned.refine) if pinned.refine else {},
+    )
     if was.parameters == pinned.parameters:
         return
     if recorded_parameters is None:
         yield Difference(PARAMETER, "parameters", was.parameters, pinned.parameters)
         return
     before_all, now_all = json.loads(recorded_parameters), json.loads(pinned.document)
-    for role, before, now in zip(_ROLES, before_all, now_all, strict=True):
+    for role, before, now in zip(
+        PARAMETERS, *_of_length(len(PARAMETERS), before_all, now_all), strict=True
+    ):
         yield from _values(PARAMETER, role, before, now)
+
+
+def _of_length(length: int, *documents: list[Any]) -> Iterator[list[Any]]:
+    """Documents of parameters with nothing in the place of a second model that is not there."""
+    for document in documents:
+        yield document + [{}] * (length - len(document))
 
 
 def of_runtime(

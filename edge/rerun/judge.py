@@ -237,6 +237,11 @@ def _absent(record: Record) -> tuple[Difference, ...]:
         "preprocess": was.preprocess,
         "postprocess": was.postprocess,
         "decide": was.decide,
+        **(
+            {f"refine.{k}": v for k, v in msgspec.to_builtins(was.refine).items()}
+            if was.refine
+            else {}
+        ),
     }
     return tuple(
         Difference(DEPLOYMENT, what, digest, "", note="not here") for what, digest in wanted.items()

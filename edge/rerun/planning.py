@@ -6,14 +6,14 @@ named, in the state directory, where updates put them, and in what is shipped.
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from edge import config
-from edge.contracts.plan import GuestPlan, PipelinePlan
+from edge.contracts.plan import GuestPlan, PipelinePlan, RefinePlan
 from edge.contracts.verdict import DeploymentRef
 from edge.deployment.folder import LoadedDeployment, load_folder, plans
 from edge.errors import ConfigError, DeploymentError
@@ -24,7 +24,8 @@ _SHIPPED: Final = "models/pcb/deployment"
 _PATIENCE: Final = 20
 """Times the granted call time: a slow machine is no reason for another verdict."""
 _CHANGE: Final = re.compile(
-    r"pipelines\.(?P<pipeline>[\w-]+)\.(?P<role>preprocess|postprocess|decide)\.parameters\.\S+?"
+    r"pipelines\.(?P<pipeline>[\w-]+)\.((refine\.)?(preprocess|postprocess)|decide)"
+    r"\.parameters\.\S+?"
     r"\s*=.*|signals\.(?P<signal>[\w.-]+?)\s*=.*",
     re.DOTALL,
 )
@@ -63,23 +64,19 @@ class Changes:
 
     def applied(self, plan: PipelinePlan) -> PipelinePlan:
         """Return the plan with the wished parameters."""
-        document: dict[str, Any] = {
-            role: {"parameters": copy.deepcopy(_guest(plan, role).parameters)} for role in _ROLES
-        }
+        document = _parameters(plan, ("preprocess", "postprocess", "decide"))
+        if plan.refine is not None:
+            document["refine"] = _parameters(plan.refine, ("preprocess", "postprocess"))
         wished = {"pipelines": {plan.name: document}}
         for pipeline, wish in self._parameters:
             if pipeline == plan.name:
                 config.lay_over(wished, wish)
-        guests = {
-            role: msgspec.structs.replace(
-                _guest(plan, role), parameters=document[role]["parameters"]
-            )
-            for role in _ROLES
-        }
-        return msgspec.structs.replace(plan, **guests)
-
-
-_ROLES: Final = ("preprocess", "postprocess", "decide")
+        return _each_guest(
+            plan,
+            lambda place, guest: msgspec.structs.replace(
+                guest, parameters=_at(document, place)["parameters"]
+            ),
+        )
 
 
 class Deployments:
@@ -154,18 +151,40 @@ def plan_of(
         {"bindings": bindings, "inference": inference, "deadlines": {"margin_ms": 1}}, "replay"
     )
     (plan,) = (each for each in plans(deployment, settings) if each.name == record.pipeline)
-    patient = {
-        role: msgspec.structs.replace(
-            _guest(plan, role), call_ms=_guest(plan, role).call_ms * _PATIENCE
+    return _each_guest(
+        plan,
+        lambda _, guest: msgspec.structs.replace(guest, call_ms=guest.call_ms * _PATIENCE),
+    )
+
+
+def _each_guest(
+    plan: PipelinePlan, change: Callable[[tuple[str, ...], GuestPlan], GuestPlan]
+) -> PipelinePlan:
+    """The plan with each guest changed; `change` is told its place in the manifest."""
+    refine = plan.refine
+    if refine is not None:
+        refine = msgspec.structs.replace(
+            refine,
+            preprocess=change(("refine", "preprocess"), refine.preprocess),
+            postprocess=change(("refine", "postprocess"), refine.postprocess),
         )
-        for role in _ROLES
-    }
-    return msgspec.structs.replace(plan, **patient)
+    return msgspec.structs.replace(
+        plan,
+        preprocess=change(("preprocess",), plan.preprocess),
+        postprocess=change(("postprocess",), plan.postprocess),
+        decide=change(("decide",), plan.decide),
+        refine=refine,
+    )
 
 
-def _guest(plan: PipelinePlan, role: str) -> GuestPlan:
-    guest: GuestPlan = getattr(plan, role)
-    return guest
+def _parameters(plan: PipelinePlan | RefinePlan, roles: tuple[str, ...]) -> dict[str, Any]:
+    return {role: {"parameters": copy.deepcopy(getattr(plan, role).parameters)} for role in roles}
+
+
+def _at(document: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    for key in place:
+        document = document[key]
+    return document
 
 
 def _number(wish: str) -> float:

@@ -132,6 +132,59 @@ class Tensors:
         ctypes.memmove(*self._copy)
 
 
+class Rows(Tensors):
+    """Tensors whose first dimension is a batch, of which the guest sees one row at a time.
+
+    To the guest a row is a tensor whose first dimension is 1, aligned to 64 bytes as the ABI says.
+    Where the rows of a batch are not so aligned, the guest gets one that is, and it is carried to
+    its place or from there.
+
+    Attributes:
+        views: The batches, for IO binding; see `Tensors.views`.
+
+    Raises:
+        IncompatibleError: As `Tensors`.
+    """
+
+    def __init__(self, guest: Guest, specs: tuple[TensorSpec, ...]) -> None:
+        super().__init__(guest, tuple(spec.rows(1) for spec in specs))
+        single = self.views
+        self._carried: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
+        self._in_place: list[tuple[abi.Tensor, int, int]] = []
+        batches = []
+        for tensor, row, spec in zip(self._host, single, specs, strict=True):
+            if row.nbytes % abi.TENSOR_ALIGNMENT:
+                batch = np.zeros(spec.shape, spec.dtype)
+                self._carried.append((row[0], batch))
+            else:
+                whole = abi.Tensor()
+                batch = _place(guest, whole, spec)
+                self._in_place.append((tensor, whole.data, row.nbytes))
+            batches.append(batch)
+        self.views = tuple(batches)
+
+    def turn_to(self, row: int) -> None:
+        """Make that row the one that the guest sees with the next `send`."""
+        for tensor, start, nbytes in self._in_place:
+            tensor.data = start + row * nbytes
+
+    def fetch(self, row: int) -> None:
+        """Carry what the guest wrote to the row's place."""
+        for single, batch in self._carried:
+            batch[row] = single
+
+    def bring(self, row: int) -> None:
+        """Carry what the guest is to read from the row's place."""
+        for single, batch in self._carried:
+            single[...] = batch[row]
+
+    def clear(self, start: int, stop: int) -> None:
+        """Zero those rows: what an earlier frame left there must have no say."""
+        if start < stop:
+            for batch in self.views:
+                batch[start:stop] = 0
+
+
 def _place(guest: Guest, tensor: abi.Tensor, spec: TensorSpec) -> npt.NDArray[Any]:
     """Find a place for a tensor and describe it."""
     code = abi.DTYPES.get(spec.dtype)

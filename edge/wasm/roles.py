@@ -24,7 +24,7 @@ from edge.contracts.plan import ImagePlan, TensorSpec
 from edge.contracts.verdict import HOST_REASONS, Kind
 from edge.errors import GuestError, IncompatibleError
 from edge.wasm.guest import Guest
-from edge.wasm.placement import STRUCT_ALIGNMENT, CallStruct, ImageSlot, Tensors
+from edge.wasm.placement import STRUCT_ALIGNMENT, CallStruct, ImageSlot, Rows, Tensors
 
 __all__ = [
     "DEFECT",
@@ -77,6 +77,7 @@ class Preprocessor:
         frame_slots: Room for frames, to be decoded into.
         reference_slots: Room for reference images.
         inputs: The model's inputs, for IO binding; aligned to 64 bytes; alive as long as held.
+        rows: The same, where their first dimension is a batch and each call fills one row of it.
 
     Raises:
         IncompatibleError: The guest does not serve this role, or its memory does not suffice.
@@ -89,12 +90,15 @@ class Preprocessor:
         frame_slots: int,
         reference_slots: int,
         inputs: tuple[TensorSpec, ...],
+        *,
+        batched: bool = False,
     ) -> None:
         _require(guest, "preprocess")
         self._guest = guest
         self.frame_slots = tuple(ImageSlot(guest, image) for _ in range(frame_slots))
         self.reference_slots = tuple(ImageSlot(guest, image) for _ in range(reference_slots))
-        self._tensors = Tensors(guest, inputs)
+        self.rows = Rows(guest, inputs) if batched else None
+        self._tensors = self.rows or Tensors(guest, inputs)
         self.inputs = self._tensors.views
         self._call = call = CallStruct(guest, abi.PreprocessCall)
         host = call.host
@@ -139,6 +143,7 @@ class Postprocessor:
 
     Attributes:
         outputs: The model's outputs, for IO binding; aligned to 64 bytes; alive as long as held.
+        rows: The same, where their first dimension is a batch and each call reads one row of it.
 
     Raises:
         IncompatibleError: The guest does not serve this role, or its memory does not suffice.
@@ -151,12 +156,14 @@ class Postprocessor:
         *,
         class_count: int,
         capacity: int = abi.MAX_DEFECTS,
+        batched: bool = False,
     ) -> None:
         _require(guest, "postprocess")
         self._guest = guest
         self._class_count = class_count
         self._capacity = capacity
-        self._tensors = Tensors(guest, outputs)
+        self.rows = Rows(guest, outputs) if batched else None
+        self._tensors = self.rows or Tensors(guest, outputs)
         self.outputs = self._tensors.views
         address = guest.alloc(capacity * DEFECT.itemsize, STRUCT_ALIGNMENT)
         self._defects = guest.view(address, (capacity,), DEFECT)

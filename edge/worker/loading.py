@@ -1,12 +1,11 @@
-"""Building the frame path of a plan: guests compiled or taken from the cache, the model loaded."""
+"""Building the frame path of a plan: guests compiled or taken from the cache, models loaded."""
 
 import time
 
 from edge.contracts.messages import PolicyState
 from edge.contracts.plan import PipelinePlan
-from edge.inference.model import OnnxModel
 from edge.pipeline.path import FramePath
-from edge.pipeline.stages import load_modules
+from edge.pipeline.stages import load_models, load_modules
 from edge.wasm.engine import GuestEngine
 
 
@@ -29,9 +28,9 @@ def build(
     began = time.perf_counter()
     modules = load_modules(engine, plan)
     guests_done = time.perf_counter()
-    model = OnnxModel.load(plan.model)
+    model, second = load_models(plan)
     model_done = time.perf_counter()
-    path = FramePath(plan, modules, model, policy)
+    path = FramePath(plan, modules, model, policy, second)
     return path, {
         "guests": round((guests_done - began) * 1e3, 1),
         "model": round((model_done - guests_done) * 1e3, 1),
