@@ -13,18 +13,24 @@ STAMP := $(VENV)/.stamp
 LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
 
 # What the reference deployments take over from elsewhere in the tree, by file name: guests, the card
-# and the int8 model (of wear fp32, it has no other). `$(call pin,pcb)` renews one.
-MODELS := pcb steel tile wear
+# and the int8 model (of wear fp32, it has no other). A cascade has two cards and models, so it says
+# which goes where (PLACE=FILE). `$(call pin,pcb)` renews one.
+MODELS := pcb pcb_kinds steel tile wear
 GUESTS_pcb := pair boxes policy
+GUESTS_pcb_kinds := pair boxes topk policy
 GUESTS_steel := letterbox topk policy
 GUESTS_tile := letterbox heat policy
 GUESTS_wear := pair heat policy
 SHIPPED_wear := fp32
+PLACED_pcb_kinds := detector/model.toml=models/pcb/model.toml \
+  detector/model.int8.onnx=models/pcb/model.int8.onnx \
+  kinds/model.toml=models/pcb_kinds/model.toml \
+  kinds/model.int8.onnx=models/pcb_kinds/model.int8.onnx
 shipped = $(or $(SHIPPED_$(1)),int8)
 onnx = models/$(1)/$(if $(filter fp32,$(shipped)),model.onnx,model.int8.onnx)
 pin = $(BIN)/python -m edge.deployment.pin models/$(1)/deployment \
   $(foreach guest,$(GUESTS_$(1)),guests/$(guest)/$(guest).wasm) \
-  models/$(1)/model.toml $(onnx)
+  $(or $(PLACED_$(1)),models/$(1)/model.toml $(onnx))
 
 # The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
 # again, because a virtual environment does not survive a move.

@@ -26,6 +26,8 @@ def export(
     shape: tuple[int, ...],
     names: list[str],
     tolerances: list[float],
+    *,
+    any_batch: bool = False,
 ) -> None:
     """Writes the fp32 file: one input called `input`, uint8.
 
@@ -35,6 +37,7 @@ def export(
         shape: of the input, whole.
         names: of the outputs.
         tolerances: largest difference of each output between network and file.
+        any_batch: whether the file leaves the first dimension of every tensor open.
 
     Raises:
         ValueError: the file does not compute what the network computes.
@@ -49,6 +52,7 @@ def export(
             opset_version=OPSET,
             input_names=["input"],
             output_names=names,
+            dynamic_axes={name: {0: "batch"} for name in ("input", *names)} if any_batch else None,
             dynamo=False,
         )
     onnx.checker.check_model(onnx.load(target), full_check=True)

@@ -107,6 +107,26 @@ class FramePath:
         self.transform = self._role.run(frame, slot)
         return np.array(self._role.inputs[0])
 
+    def tensor_of(
+        self, pixels: NDArray[np.uint8], reference: NDArray[np.uint8] | None = None
+    ) -> NDArray[Any]:
+        """The model's input for what is decoded already, such as a crop; a copy.
+
+        Args:
+            pixels: uint8 [height, width] or [height, width, channels].
+            reference: likewise, where the contract has one.
+
+        Raises:
+            edge.errors.FrameError: the guest refuses it.
+        """
+        slots = (self._role.frame_slots[0], *self._role.reference_slots)
+        images = (pixels,) if reference is None else (pixels, reference)
+        for slot, image in zip(slots, images, strict=False):
+            slot.pixels[: image.size] = image.ravel()
+            slot.set_size(image.shape[1], image.shape[0])
+        self.transform = self._role.run(slots[0], None if reference is None else slots[1])
+        return np.array(self._role.inputs[0])
+
     def __enter__(self) -> Self:
         return self
 
