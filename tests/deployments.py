@@ -46,11 +46,16 @@ def with_policy(
 
 def with_stuck_model(source: Path, folder: Path) -> Path:
     """The deployment with `stuck_model` in the place of its model."""
-    shutil.copytree(source, folder)
-    graph = onnx.load(folder / "model" / "model.int8.onnx").graph
+    graph = onnx.load(source / "model" / "model.int8.onnx").graph
     content = stuck_model(list(graph.input), list(graph.output)).SerializeToString()
-    (folder / "model" / "model.int8.onnx").write_bytes(content)
-    card = folder / "model" / "model.toml"
+    return with_model(source, folder, "model", content)
+
+
+def with_model(source: Path, folder: Path, card_folder: str, content: bytes) -> Path:
+    """The deployment with another file in the place of one of its int8 models."""
+    shutil.copytree(source, folder)
+    (folder / card_folder / "model.int8.onnx").write_bytes(content)
+    card = folder / card_folder / "model.toml"
     text = card.read_text()
     old = re.search(r'file = "model\.int8\.onnx"\s+sha256 = "([0-9a-f]{64})"', text)
     assert old is not None, "the card has its digest below its file"

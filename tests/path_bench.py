@@ -12,9 +12,8 @@ from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalState, SignalValue
 from edge.deployment.folder import load_folder, plans
 from edge.errors import GuestError
-from edge.inference.model import OnnxModel
 from edge.pipeline.path import DecodedFrame, FramePath
-from edge.pipeline.stages import load_modules
+from edge.pipeline.stages import load_models, load_modules
 from edge.wasm.engine import GuestEngine
 
 FOR_EVER = (1 << 63) - 1
@@ -31,7 +30,8 @@ class Bench:
         self, plan: PipelinePlan, engine: GuestEngine, policy: PolicyState | None = None
     ) -> None:
         modules = load_modules(engine, plan)
-        self.path = FramePath(plan, modules, OnnxModel.load(plan.model), policy or PolicyState())
+        model, second = load_models(plan)
+        self.path = FramePath(plan, modules, model, policy or PolicyState(), second)
         self._tickets = 0
 
     def teach(self, *seeds: int) -> None:

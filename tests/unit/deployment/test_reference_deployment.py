@@ -42,7 +42,7 @@ def test_it_holds_nothing_that_is_not_pinned(deployment: LoadedDeployment) -> No
 def test_its_thresholds_are_those_that_the_card_was_measured_at(
     deployment: LoadedDeployment,
 ) -> None:
-    pipeline, card = deployment.manifest.pipelines["pcb"], deployment.cards["pcb"]
+    pipeline, card = deployment.manifest.pipelines["pcb"], deployment.cards["model/model.toml"]
     assert pipeline.preprocess is not None
     assert pipeline.postprocess is not None
     boxes, policy = pipeline.postprocess.parameters, pipeline.decide.parameters

@@ -4,7 +4,10 @@ import math
 
 import msgspec
 import pytest
+from cascades import CASCADE
+from daemons import DEPLOYMENT
 from ledgers import entry
+from path_bench import plan_of
 
 from edge import __version__
 from edge.contracts.messages import PolicyState
@@ -12,7 +15,15 @@ from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import Kind, to_json
 from edge.errors import StorageError
 from edge.ledger import record as records
-from edge.ledger.entry import Correction, Entry, Runtime, digest, parameters_document
+from edge.ledger.entry import (
+    Correction,
+    Entry,
+    PinnedRefine,
+    Runtime,
+    digest,
+    parameters_document,
+    pinned,
+)
 from edge.ledger.record import GENESIS
 
 # The first is RFC 6962's leaf hash of an empty leaf, as Certificate Transparency's own test
@@ -189,3 +200,36 @@ def test_a_record_of_before_replay_is_still_read() -> None:
     record = records.decode_verdict(json.dumps(old).encode())
     assert not record.judged
     assert record.runtime.versions == {}
+
+
+def test_a_record_of_a_cascade_holds_the_digests_of_its_second_model() -> None:
+    of_cascade = pinned(plan_of(CASCADE))
+    canonical = _encode(msgspec.structs.replace(entry(1), pinned=of_cascade))
+    found = json.loads(canonical)["digests"]["refine"]
+    assert list(found) == ["model", "postprocess", "preprocess"]
+    assert len(set(found.values())) == 3
+    assert all(len(value) == 64 for value in found.values())
+    assert records.decode_verdict(canonical).digests.refine == PinnedRefine(**found)
+
+
+def test_a_record_of_one_model_says_nothing_of_a_second() -> None:
+    canonical = _encode(entry(1))
+    assert "refine" not in json.loads(canonical)["digests"]
+    assert not records.decode_verdict(canonical).digests.refine
+
+
+def test_the_parameters_of_a_cascade_are_those_of_five_guests_and_how_it_is_set() -> None:
+    document = json.loads(pinned(plan_of(CASCADE)).document)
+    assert document[:3] != json.loads(pinned(plan_of(DEPLOYMENT)).document)
+    assert document[3:] == [
+        {},
+        {"k": 2, "score": {"default": 0.0, "none": 0.95}},
+        {
+            "crop": {"margin": 0.25, "min_side_px": 64, "square": True},
+            "drop": ["none"],
+            "max_crops": 32,
+            "score": "product",
+            "unnamed": "keep",
+        },
+    ]
+    assert len(json.loads(pinned(plan_of(DEPLOYMENT)).document)) == 3

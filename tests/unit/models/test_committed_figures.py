@@ -14,6 +14,10 @@ import pytest
 
 from models.pcb.recipe import data as pcb_data
 from models.pcb.recipe import evaluate as pcb
+from models.pcb_kinds.recipe import data as kinds_data
+from models.pcb_kinds.recipe import evaluate as kinds
+from models.pcb_kinds.recipe.cascade import Cascade
+from models.recipe.frames import FramePath
 from models.recipe.session import open_session
 from models.steel.recipe import data as steel_data
 from models.steel.recipe import evaluate as steel
@@ -49,6 +53,18 @@ def model_of(name: str) -> Path:
 
 def near(expected: float) -> Any:
     return pytest.approx(expected, abs=ANOTHER_PROCESSOR)
+
+
+def test_the_cascade_on_its_first_pairs(data: Path) -> None:
+    expected = report_of("pcb_kinds")["quick"]
+    pairs = pcb_data.load_test(data / "deeppcb", pcb.QUICK_PAIRS)
+    sessions = open_session(kinds_data.DETECTOR), open_session(model_of("pcb_kinds"))
+    with FramePath(kinds_data.CONTRACT) as path:
+        cascade = Cascade(*sessions, path)
+        found = kinds.judge_kinds([cascade(images) for images in pairs.images], pairs.boxes)
+    for figure in ("classifier_wrong", "false_alarms_dropped"):
+        one, other = found[figure]["events"], expected[figure]["events"]
+        assert one == pytest.approx(other, abs=1), f"{figure}: on another processor by one at most"
 
 
 def test_pcb_on_its_first_pairs(data: Path) -> None:

@@ -5,7 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from cascades import CASCADE
+from daemons import DEPLOYMENT
 from ledgers import entry
+from path_bench import plan_of
 
 from edge.contracts.frame import PixelFormat
 from edge.contracts.messages import Judged, PolicyState
@@ -13,7 +16,7 @@ from edge.contracts.plan import GuestPlan, ImagePlan, ModelPlan, Overflow, Pipel
 from edge.contracts.verdict import Defect, DeploymentRef, Kind
 from edge.errors import ConfigError
 from edge.ledger import record as records
-from edge.ledger.entry import Runtime, digest, parameters_document
+from edge.ledger.entry import Runtime, digest, parameters_document, pinned
 from edge.ledger.record import GENESIS, Record
 from edge.rerun import compare
 from edge.rerun.judge import DIFFERS, IDENTICAL, MISSING, UNJUDGED, Outcome, Told
@@ -201,3 +204,53 @@ def test_nothing_computed_is_not_clean_and_identical_is() -> None:
     same.add(_outcome(Kind.REJECT, Kind.REJECT, None, IDENTICAL))
     same.add(_outcome(Kind.REJECT, None, None, MISSING))
     assert same.clean
+
+
+def _differences_of_pinned(recorded: PipelinePlan, here: PipelinePlan) -> set[str]:
+    before = pinned(recorded)
+    found = compare.of_deployment(_record(pinned=before), "d" * 64, pinned(here), before.document)
+    return {each.what for each in found}
+
+
+def test_a_cascade_is_compared_with_itself_and_nothing_differs() -> None:
+    assert _differences_of_pinned(plan_of(CASCADE), plan_of(CASCADE)) == set()
+
+
+def test_what_differs_in_a_second_model_is_named() -> None:
+    plan = plan_of(CASCADE)
+    assert plan.refine is not None
+    other = msgspec.structs.replace(
+        plan.refine,
+        max_crops=4,
+        model=msgspec.structs.replace(plan.refine.model, sha256="0" * 64),
+        postprocess=msgspec.structs.replace(plan.refine.postprocess, parameters={"k": 1}),
+    )
+    changed = msgspec.structs.replace(plan, refine=other)
+    assert _differences_of_pinned(plan, changed) == {
+        "refine.model",
+        "refine.max_crops",
+        "refine.postprocess.k",
+        "refine.postprocess.score",
+    }
+
+
+def test_a_second_model_that_came_or_went_is_named() -> None:
+    cascade = plan_of(CASCADE)
+    alone = msgspec.structs.replace(cascade, refine=None)
+    for one, other in ((cascade, alone), (alone, cascade)):
+        assert {
+            "refine.model",
+            "refine.preprocess",
+            "refine.postprocess",
+            "refine.max_crops",
+        } <= _differences_of_pinned(one, other)
+
+
+def test_parameters_of_the_second_models_guests_may_be_wished_for() -> None:
+    plan = plan_of(CASCADE)
+    wish = "pipelines.pcb.refine.postprocess.parameters.score.none=0.5"
+    changed = Changes((wish,)).applied(plan)
+    assert changed.refine is not None
+    assert changed.refine.postprocess.parameters["score"] == {"default": 0.0, "none": 0.5}
+    assert changed.refine.preprocess == plan.refine.preprocess if plan.refine else False
+    assert Changes((wish,)).applied(plan_of(DEPLOYMENT)).refine is None
