@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edge.cli import publish
+from edge.cli import publish, simulate
 from edge.cli.arguments import add_config
 from edge.fleet import config
 from edge.fleet.alarms import Alarm
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for command in (collecting, listing, accepting, exporting):
         add_config(command, "the collector's config")
     publish.add_commands(commands)
+    simulate.add_command(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -51,13 +51,7 @@ def add_commands(commands: Any) -> None:
     _add_group(discard)
     rollout = _command(commands, "rollout", "widen a release ring by ring, and watch it", _rollout)
     _add_release(rollout)
-    rollout.add_argument(
-        "--steps",
-        type=_percents,
-        default=_percents(_STEPS),
-        metavar="PERCENTS",
-        help=f"of the group, rising (default {_STEPS})",
-    )
+    add_steps(rollout)
     rollout.add_argument(
         "--ring-s",
         type=float,
@@ -73,6 +67,17 @@ def add_commands(commands: Any) -> None:
     status = _command(commands, "status", "show what devices run, and how releases fare", _status)
     status.add_argument("--watch", action="store_true", help="live, until Ctrl-C")
     status.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """Add `--steps`, the rings of a rollout."""
+    parser.add_argument(
+        "--steps",
+        type=_percents,
+        default=_percents(_STEPS),
+        metavar="PERCENTS",
+        help=f"of the group, rising (default {_STEPS})",
+    )
 
 
 def _command(
