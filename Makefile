@@ -39,7 +39,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults sabotage swaps test-postgres check static format openvino bench deb systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino bench deb systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ test: setup-tests ## Run all tests.
 
 faults: setup-tests ## Kill and cut the power for hours, resumable; needs root for the power cuts. Results: .out/faults.jsonl
 	PYTHONPATH=tests nice -n 15 $(BIN)/python tests/faults/long_form.py $(ARGS)
+
+update-kills: setup-tests ## Kill an update at each system call that changes a disk: some minutes. Results: .out/update-kills.jsonl
+	PYTHONPATH=tests nice -n 5 $(BIN)/python tests/faults/updates/every_step.py $(ARGS)
 
 sabotage: setup-tests ## Play every kind of sabotaged deployment to a device: about five minutes.
 	EDGE_SABOTAGE=all $(BIN)/pytest tests/integration/updates/test_sabotage.py $(ARGS)

@@ -275,6 +275,10 @@ class Device:
         assert words in outcome.detail
         return outcome
 
+    def runs(self, revision: int, manifest: str) -> None:
+        """Say what it runs, where that did not come by a look; 0: nothing."""
+        self.running = Known(revision, manifest) if revision else None
+
     def command(self, *prefix: str) -> list[str]:
         """The fetch process."""
         return [*prefix, sys.executable, "-P", "-m", "edge.deployment.fetch"]

@@ -8,7 +8,7 @@ deployments/<sha256>/   folders as `load_folder` takes them, named by their mani
 
 A blob is whole because it is renamed into place only after its bytes were compared and synced. A
 deployment's folder holds hard links to blobs, so that a file in two deployments lies there once;
-it appears by one rename. Removing is by what is named to be kept, never by age.
+it appears by one rename, and goes by one. Removing is by what is named to be kept, never by age.
 """
 
 import contextlib
@@ -230,7 +230,7 @@ class Store:
             StorageError: The disk failed.
         """
         with _storage(self.deployments):
-            shutil.rmtree(self.deployments / digest, ignore_errors=True)
+            self._take_away(self.deployments / digest)
             durable.sync_folder(self.deployments)
 
     def collect(self, keep: Collection[str], blobs: Collection[str] = ()) -> int:
@@ -250,7 +250,7 @@ class Store:
         with _storage(self.deployments):
             for entry in list(os.scandir(self.deployments)):
                 if entry.name not in keep:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    self._take_away(Path(entry.path))
             for entry in list(os.scandir(self._blobs)):
                 if entry.stat().st_nlink == 1 and entry.name not in blobs:
                     freed += entry.stat().st_size
@@ -262,6 +262,15 @@ class Store:
             for folder in (self.deployments, self._blobs, self._parts):
                 durable.sync_folder(folder)
         return freed
+
+    def _take_away(self, folder: Path) -> None:
+        """Remove a folder; it is gone at once, so that a kill in the midst leaves no half of it."""
+        aside = folder
+        if not folder.name.startswith(".") and folder.exists():
+            aside = folder.with_name(f".{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -193,6 +193,23 @@ def test_collecting_takes_what_nothing_needs_and_nothing_else(store: Store, site
     assert store.bytes() == 0
 
 
+def test_a_deployment_that_goes_is_gone_at_once(
+    store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the midst of removing it, a device has no half of it under its name."""
+    _fetch(store, site)
+    for take in (lambda: store.forget("a" * 64), lambda: store.collect([])):
+        folder = store.assemble("a" * 64, {"x": DIGEST})
+        with monkeypatch.context() as killed:
+            killed.setattr("shutil.rmtree", lambda *_, **__: None)
+            take()
+        assert not folder.exists()
+        assert [entry.name for entry in store.deployments.iterdir()] == ["." + "a" * 64]
+        assert store.assemble("a" * 64, {"x": DIGEST}) == folder
+    store.collect([])
+    assert list(store.deployments.iterdir()) == []
+
+
 def test_a_store_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="file"):
