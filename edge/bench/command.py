@@ -160,6 +160,13 @@ def _model(arguments: argparse.Namespace, console: Console, found: dict[str, Any
         f"[bold]memory[/]   {figures.above_bare_mib} MiB above an interpreter with ONNX Runtime",
         highlight=False,
     )
+    if (crop := figures.crop) is not None:
+        console.print(
+            f"[bold]crop[/]     {crop.crop_us} µs for a second model, ONNX Runtime alone "
+            f"{crop.runtime_us} µs: {crop.to_runtime} ({crop.crops} in a frame); "
+            f"{figures.second_model_mib} MiB more",
+            highlight=False,
+        )
     found["model"] = msgspec.to_builtins(figures)
     if arguments.json:
         sys.stdout.write(json.dumps(found) + "\n")

@@ -38,7 +38,7 @@ from edge.linesim.line import boards_of, render_part
 from edge.linesim.scan import encode_jpeg
 from edge.pipeline.decode import decode
 from edge.pipeline.path import FramePath
-from edge.pipeline.stages import load_modules
+from edge.pipeline.stages import load_models, load_modules
 from edge.shipped import path as shipped
 from edge.wasm.engine import GuestEngine
 
@@ -113,8 +113,8 @@ def _detector_case(folder: Path, width: int, height: int, side: int, threads: in
     )
 
 
-def board_case(threads: int) -> _Case:
-    """A bad board beside its reference, with the reference deployment."""
+def board_case(threads: int, deployment: Path | None = None) -> _Case:
+    """A bad board beside its reference, with the reference deployment or another one for boards."""
     settings = config.parse(
         {
             "inference": {"threads": threads},
@@ -127,7 +127,7 @@ def board_case(threads: int) -> _Case:
         },
         "benchmark",
     )
-    (plan,) = plans(load_folder(shipped(DEPLOYMENT)), settings)
+    (plan,) = plans(load_folder(deployment or shipped(DEPLOYMENT)), settings)
     board = boards_of(_SEED)[0]
     part = render_part(board, 0, ("open", "spur", "pin-hole"))
     jpeg, reference = encode_jpeg(part.image), encode_jpeg(board.reference())
@@ -150,14 +150,14 @@ def beside_runtime(case: _Case, folder: Path, frames: int) -> tuple[float, float
     """
     plan = case.plan
     with GuestEngine(folder) as engine:
-        model = OnnxModel.load(plan.model)
-        path = FramePath(plan, load_modules(engine, plan), model, PolicyState())
+        model, second = load_models(plan)
+        path = FramePath(plan, load_modules(engine, plan), model, PolicyState(), second)
         path.encoded.keep(_REFERENCE, ContentType(), case.reference)
         absent = (SignalValue(),) * len(plan.signals)
         request = Judge(0, ContentType(), (1 << 63) - 1, 0, _REFERENCE, absent)
-        inputs = [_aligned(spec) for spec in model.inputs]
-        bound = model.bind(inputs, [_aligned(spec) for spec in model.outputs])
-        ours, alone = _interleaved(
+        inputs = [aligned(spec) for spec in model.inputs]
+        bound = model.bind(inputs, [aligned(spec) for spec in model.outputs])
+        ours, alone = interleaved(
             frames, lambda: path.judge(path.decode(request, case.jpeg)), bound.run
         )
     return (
@@ -181,7 +181,7 @@ def _measure(engine: GuestEngine, case: _Case, frames: int) -> PathFigures:
     def ours() -> None:
         stages.append(path.judge(path.decode(request, case.jpeg)).stage_ms)
 
-    times = _interleaved(frames, ours, case.bare, floor.run)
+    times = interleaved(frames, ours, case.bare, floor.run)
     ours_ms, bare_ms, floor_ms = (statistics.median(column) for column in times)
     return PathFigures(
         case=case.name,
@@ -206,16 +206,16 @@ class _Floor:
         self._image = plan.image
         self._jpeg = jpeg
         self._pixels = np.zeros(plan.image.max_bytes, np.uint8)
-        inputs = [_aligned(spec) for spec in plan.model.inputs]
+        inputs = [aligned(spec) for spec in plan.model.inputs]
         inputs[0][:] = 1
-        self._bound = model.bind(inputs, [_aligned(spec) for spec in plan.model.outputs])
+        self._bound = model.bind(inputs, [aligned(spec) for spec in plan.model.outputs])
 
     def run(self) -> None:
         decode(self._jpeg, ContentType(), self._image, self._pixels)
         self._bound.run()
 
 
-def _interleaved(frames: int, *variants: Callable[[], object]) -> list[list[float]]:
+def interleaved(frames: int, *variants: Callable[[], object]) -> list[list[float]]:
     """Run the variants in turn, the order rotating; return milliseconds of each."""
     times: list[list[float]] = [[] for _ in variants]
     for variant in variants * 5:
@@ -272,7 +272,8 @@ def _threshold(session: Any, jpeg: bytes, side: int) -> float:
     return float(np.sort(output[4:].max(0))[-_FINDINGS])
 
 
-def _aligned(spec: TensorSpec) -> npt.NDArray[Any]:
+def aligned(spec: TensorSpec) -> npt.NDArray[Any]:
+    """Return a zeroed array as guest memory would place it."""
     size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
     flat = np.zeros(size + 64, np.uint8)
     start = -flat.ctypes.data % 64

@@ -170,6 +170,7 @@ class RefinePlan(msgspec.Struct, frozen=True):
         max_crops: Findings that are looked at, the strongest; others keep the detector's word.
         score: Of a refined finding.
         drop: Classes of this model whose answer removes the finding.
+        min_score: Findings whose score is lower then are left out.
         drop_unnamed: Whether a crop of which `postprocess` finds nothing removes it, too; else it
             keeps the detector's word.
     """
@@ -181,6 +182,7 @@ class RefinePlan(msgspec.Struct, frozen=True):
     max_crops: int
     score: ScoreOf = ScoreOf.CLASSIFIER
     drop: tuple[str, ...] = ()
+    min_score: float = 0.0
     drop_unnamed: bool = False
 
     @property
@@ -197,6 +199,7 @@ class RefinePlan(msgspec.Struct, frozen=True):
                 "max_crops": self.max_crops,
                 "score": self.score,
                 "drop": self.drop,
+                "min_score": self.min_score,
                 "unnamed": "drop" if self.drop_unnamed else "keep",
             }
         )

@@ -280,6 +280,7 @@ def _refine_plan(
         max_crops=refine.max_crops,
         score=ScoreOf(refine.score),
         drop=refine.drop,
+        min_score=refine.min_score,
         drop_unnamed=refine.unnamed == "drop",
     )
 

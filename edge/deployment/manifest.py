@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from edge.contracts.abi import MAX_DEFECTS, MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
 from edge.contracts.program import MAGIC as PROGRAM_FORMATS
-from edge.deployment.rules import Golden, ProbationRule, ShadowRule
+from edge.deployment.rules import Golden, ProbationRule, ShadowRule, Share
 from edge.deployment.schema import Name, Pinned, Strict
 
 MAX_PARAMETER_BYTES: Final = 16 << 10
@@ -155,6 +155,9 @@ class Refine(Strict):
     )
     drop: tuple[str, ...] = Field(
         (), strict=False, max_length=64, description="Its classes that remove a finding."
+    )
+    min_score: Share = Field(
+        0.0, description="Findings whose score is lower then are left out; the others, too."
     )
     unnamed: Literal["keep", "drop"] = Field(
         "keep", description="What becomes of a finding in whose crop it names nothing."

@@ -45,6 +45,7 @@ class Merge:
 
     def __init__(self, classes: tuple[str, ...], refine: RefinePlan) -> None:
         self._score = refine.score
+        self._min_score = np.float32(refine.min_score)
         self._keeps_unnamed = not refine.drop_unnamed
         self._labels = tuple(
             _DROPPED if name in refine.drop else classes.index(name)
@@ -71,7 +72,7 @@ class Merge:
                 merged["score"][index] = score
             elif self._score is ScoreOf.PRODUCT:
                 merged["score"][index] *= np.float32(score)
-        merged = merged[kept]
+        merged = merged[kept & (merged["score"] >= self._min_score)]
         return merged[np.argsort(-merged["score"], kind="stable")]
 
 

@@ -11,6 +11,7 @@ from cascades import CASCADE
 from daemons import CONFIG
 from deployments import copy_of
 from path_bench import plan_of
+from repositories import GROUP, Device, Publisher
 
 from edge.cli.main import main
 from edge.contracts.plan import CropPlan, ScoreOf
@@ -201,3 +202,14 @@ def test_a_source_may_say_which_of_two_files_of_its_name_it_is_for(tmp_path: Pat
     assert (folder / "kinds" / "model.toml").read_text().endswith("# another\n")
     with pytest.raises(DeploymentError, match="pins 0 files of this name"):
         pin(folder, [f"nowhere/model.toml={source}"])
+
+
+def test_a_cascade_goes_out_by_a_repository_and_comes_in_whole(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path / "publisher")
+    made = publisher.fleet.build(GROUP, CASCADE, 100.0)
+    publisher.fleet.sign(GROUP)
+    publisher.fleet.publish()
+    device = Device(tmp_path / "box", publisher)
+    device.takes(publisher.web, 1)
+    (arrived,) = (tmp_path / "box").glob(f"**/deployments/{made.manifest}")
+    assert load_folder(arrived).digest == load_folder(CASCADE).digest

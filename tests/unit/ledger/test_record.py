@@ -228,6 +228,7 @@ def test_the_parameters_of_a_cascade_are_those_of_five_guests_and_how_it_is_set(
             "crop": {"margin": 0.25, "min_side_px": 64, "square": True},
             "drop": ["none"],
             "max_crops": 32,
+            "min_score": 0.3,
             "score": "product",
             "unnamed": "keep",
         },

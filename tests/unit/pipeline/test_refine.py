@@ -15,7 +15,9 @@ OPEN, SHORT, NONE = 0, 1, 2
 GUEST = GuestPlan("", "", 1, 1)
 
 
-def merge(score: ScoreOf = ScoreOf.CLASSIFIER, *, drop_unnamed: bool = False) -> Merge:
+def merge(
+    score: ScoreOf = ScoreOf.CLASSIFIER, *, drop_unnamed: bool = False, min_score: float = 0.0
+) -> Merge:
     refine = RefinePlan(
         ModelPlan("", "", CLASSIFIER, (), ()),
         GUEST,
@@ -24,6 +26,7 @@ def merge(score: ScoreOf = ScoreOf.CLASSIFIER, *, drop_unnamed: bool = False) ->
         max_crops=8,
         score=score,
         drop=("none",),
+        min_score=min_score,
         drop_unnamed=drop_unnamed,
     )
     return Merge(merged_classes(DETECTOR, CLASSIFIER, refine.drop), refine)
@@ -81,6 +84,12 @@ def test_findings_that_were_not_looked_at_keep_the_detectors_word() -> None:
 def test_the_strongest_come_first_and_equals_stay_in_order() -> None:
     answers: list[Answer] = [(SHORT, 0.3), (OPEN, 0.9), (SHORT, 0.9)]
     assert [row[0] for row in told(merge()(found(0.8, 0.7, 0.6), answers))] == [1, 2, 0]
+
+
+def test_findings_below_the_least_score_are_left_out_whoever_gave_it() -> None:
+    weak = merge(min_score=0.5)
+    assert told(weak(found(0.9, 0.8, 0.49), [(SHORT, 0.4), (OPEN, 0.5)])) == [(1, 1, 0.5)]
+    assert told(weak(found(0.49), [None])) == []
 
 
 def test_what_was_found_is_not_written_to() -> None:

@@ -1,5 +1,6 @@
 """A frame's way through two models: bounds, deadline, merge, and what goes wrong on the way."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from daemons import part_jpeg, reference_jpeg
 from deployments import copy_of
 from guest_wat import assemble, guest
 from path_bench import JPEG, Bench, plan_of
+from programs import BOARDS
 
 from edge.contracts.messages import Judged
 from edge.contracts.verdict import Kind
+from edge.deployment.pin import pin
 from edge.errors import DecodeError, GuestError, IncompatibleError
 from edge.pipeline import path
 from edge.pipeline.path import DeadlinePassedError
@@ -206,6 +209,30 @@ def test_a_reference_of_another_size_cannot_be_cropped_alongside(cascade: Bench)
     with pytest.raises(DecodeError, match="320x320, the frame 640x640: crops of both"):
         cascade.path.judge(cascade.decode(part_jpeg(3, 1, ("short",)), 4))
     assert labels(cascade.judge(1, "short")) == ["short"]
+
+
+def test_a_program_may_find_what_a_second_model_looks_at(
+    bench_of: Callable[[Path], Bench], tmp_path: Path
+) -> None:
+    """Its pictures lie outside of guest memory; crops of them are the same."""
+    native = copy_of(CASCADE, tmp_path / "native", (r"^score = 0\.2.*", "score = 0.5"))
+    program = tmp_path / "program"
+    shutil.copytree(native, program)
+    (program / "guests" / "program.wasm").write_bytes(BOARDS.read_bytes())
+    manifest = program / "manifest.toml"
+    text = manifest.read_text().replace("= 1280", "= 640")  # all that `boards` takes
+    before, after = (
+        text.index("[pipelines.pcb.preprocess]"),
+        text.index("[pipelines.pcb.refine]"),
+    )
+    grant = 'path = "guests/program.wasm"\nsha256 = ""\ngraph = "boards"\nmemory_mib = 16\n'
+    manifest.write_text(
+        f"{text[:before]}[pipelines.pcb.program]\n{grant}call_ms = 150\n\n{text[after:]}"
+    )
+    pin(program)
+    one, other = bench_of(native).judge(1, *ALL), bench_of(program).judge(1, *ALL)
+    assert other.findings == one.findings
+    assert list(other.stage_ms)[1:3] == ["program", "refine_preprocess"]
 
 
 def test_the_second_models_guests_may_be_new_for_each_frame(
