@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,18 @@ LIMIT_MIB = 400
 """What a worker of the reference deployment has resident is a third of this."""
 OVERRIDES = ("status.interval_s=0.5", TIMED_LAMP, f"limits.worker_memory_mib={LIMIT_MIB}")
 FRAMES = 80
+JUDGED_S = 40.0
 
 
 async def judged(line: Line) -> None:
-    """Play frames until one is judged; a busy machine may be late for the first."""
-    for _ in range(10):
-        names = await line.play(2, interval_s=0.1)
+    """Play frames until one is judged; a busy machine may be late for some, a start takes more."""
+    end = time.monotonic() + JUDGED_S
+    names: list[str] = []
+    while "ok" not in line.reasons(names):
+        if time.monotonic() > end:
+            pytest.fail(f"no frame judged in {JUDGED_S:g} s: {dict(line.reasons(names))}")
+        names += await line.play(2, interval_s=0.1)
         await line.all_verdicts(names)
-        if "ok" in line.reasons(names):
-            return
-    pytest.fail(f"no frame was judged: {dict(line.reasons(names))}")
 
 
 def test_a_worker_that_grows_is_lost_and_the_next_judges(
@@ -41,8 +44,13 @@ def test_a_worker_that_grows_is_lost_and_the_next_judges(
     )
 
     async def scenario(daemon: Daemon) -> None:
+        first = daemon.worker()
+
+        def next_is_within_its_limit() -> bool:
+            pids = [pid for pid in daemon.children() if pid != first]
+            return len(pids) == 1 and 0 < resident_mib(pids[0]) <= LIMIT_MIB
+
         async with line_to(mosquitto) as line:
-            first = daemon.worker()
             line.lamp(GOOD_LAMP)
             await judged(line)
             line.lamp(EVIL_LAMP)
@@ -63,10 +71,9 @@ def test_a_worker_that_grows_is_lost_and_the_next_judges(
             assert f"limits.worker_memory_mib is {LIMIT_MIB}" in said
             assert "SIGKILL" in said
             line.lamp(GOOD_LAMP)
-            await line.box_ready()
             await judged(line)
-            assert daemon.worker() != first
-            assert resident_mib(daemon.worker()) < LIMIT_MIB
+            # The first of the next may have grown too, by frames that came late: then it goes too.
+            await until(next_is_within_its_limit, "the next worker is within its limit")
 
     with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=OVERRIDES) as daemon:
         asyncio.run(scenario(daemon.ready()))
