@@ -152,30 +152,29 @@ class Refiner:
             FrameError: A guest or the model failed, the reference is not of the frame's size, or
                 the time is over.
         """
-        boxes = found[: self._refine.max_crops].tolist()
-        images = self._images(frame, reference) if boxes else []
+        crops = [
+            window((x0, y0, x1, y1), self._refine.crop, frame.width, frame.height)
+            for x0, y0, x1, y1, *_ in found[: self._refine.max_crops].tolist()
+        ]
+        images = self._images(frame, reference) if crops else []
         answers: list[Answer] = []
-        for rows, size in batches(len(boxes), tuple(self._runs)):
-            windows: list[Window] = []
+        for rows, size in batches(len(crops), tuple(self._runs)):
+            batch = crops[len(answers) : len(answers) + rows]
             transforms: list[Transform] = []
-            for row in range(rows):
-                done = len(answers) + row
-                in_time(f"after {done} of {len(boxes)} crops")
-                windows.append(
-                    window(boxes[done][:4], self._refine.crop, frame.width, frame.height)
-                )
-                self._cut(images, windows[-1])
+            for row, crop in enumerate(batch):
+                in_time(f"after {len(answers) + row} of {len(crops)} crops")
+                self._cut(images, crop)
                 transforms.append(self._fill(row))
             self._inputs.clear(rows, size)
             lap("refine_preprocess")
             self._runs[size]()
             lap("refine_infer")
-            answers += (
-                self._answer(row, transform, cut.width, cut.height)
-                for row, (transform, cut) in enumerate(zip(transforms, windows, strict=True))
-            )
+            answers += [
+                self._answer(row, transform, crop.width, crop.height)
+                for row, (transform, crop) in enumerate(zip(transforms, batch, strict=True))
+            ]
             lap("refine_postprocess")
-        return Refined(self._merge(found, answers), len(boxes), len(found) - len(boxes))
+        return Refined(self._merge(found, answers), len(crops), len(found) - len(crops))
 
     def _images(self, frame: Slot, reference: Slot | None) -> list[npt.NDArray[np.uint8]]:
         """The pixels that crops are cut from, as rows of bytes, one array for each slot."""
@@ -194,15 +193,15 @@ class Refiner:
             for slot in slots
         ]
 
-    def _cut(self, images: list[npt.NDArray[np.uint8]], cut: Window) -> None:
+    def _cut(self, images: list[npt.NDArray[np.uint8]], crop: Window) -> None:
         """Copy a window of each image into the guest's slots."""
         channels = self._image.pixel_format.channels
-        rows = slice(cut.top, cut.top + cut.height)
-        columns = slice(cut.left * channels, (cut.left + cut.width) * channels)
-        size = cut.height * cut.width * channels
+        rows = slice(crop.top, crop.top + crop.height)
+        columns = slice(crop.left * channels, (crop.left + crop.width) * channels)
+        size = crop.height * crop.width * channels
         for image, slot in zip(images, self._slots, strict=True):
-            slot.pixels[:size].reshape(cut.height, -1)[...] = image[rows, columns]
-            slot.set_size(cut.width, cut.height)
+            slot.pixels[:size].reshape(crop.height, -1)[...] = image[rows, columns]
+            slot.set_size(crop.width, crop.height)
 
     def _fill(self, row: int) -> Transform:
         """Make a row of the batch from what lies in the slots."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from brokers import require_mosquitto
-from cascades import CASCADE
+from cascades import CASCADE, ROOMY, TRAPS_IN_THE_LIGHT, with_guest
 from daemons import Daemon, line_to
+from guest_wat import assemble, guest
 
 from edge.cli.main import main
 from edge.mqtt.brokers import LocalBroker
@@ -111,3 +112,30 @@ def _replay(
     where = ("--json", "--deployment", str(CASCADE))
     status = main(["ledger", "replay", str(played.state), *words, *where])
     return status, json.loads(capsys.readouterr().out)
+
+
+def test_a_crop_guest_that_traps_costs_the_fail_safe_and_the_next_board_is_judged(
+    tmp_path: Path,
+) -> None:
+    wasm = assemble(guest(memory=ROOMY, preprocess=TRAPS_IN_THE_LIGHT))
+    deployment = with_guest(tmp_path / "trapping", "preprocess", wasm)
+    told = asyncio.run(_verdicts(tmp_path, deployment, ((), ("short",), (), ("spur",), ())))
+    assert told == [
+        *(("pass", "ok"), ("review", "guest-trap")),
+        *(("pass", "ok"), ("review", "guest-trap")),
+        ("pass", "ok"),
+    ]
+
+
+async def _verdicts(
+    folder: Path, deployment: Path, boards: tuple[tuple[str, ...], ...]
+) -> list[tuple[str, str]]:
+    told = []
+    async with LocalBroker(kind="mosquitto") as broker:
+        with Daemon(broker, folder, deployment=deployment) as daemon:
+            async with line_to(broker) as line:
+                for number, defects in enumerate(boards):
+                    verdict = await line.verdict(line.inspect(number, defects=defects))
+                    told.append((verdict["verdict"], verdict["reason"]))
+            assert await asyncio.to_thread(daemon.end) == 0
+    return told

@@ -9,7 +9,15 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from cascades import CASCADE, fixed_batch, nan_where_there_is_light, with_guest, with_second_model
+from cascades import (
+    CASCADE,
+    ROOMY,
+    TRAPS_IN_THE_LIGHT,
+    fixed_batch,
+    nan_where_there_is_light,
+    with_guest,
+    with_second_model,
+)
 from daemons import part_jpeg, reference_jpeg
 from deployments import copy_of
 from guest_wat import assemble, guest
@@ -25,19 +33,6 @@ from edge.pipeline.path import DeadlinePassedError
 from edge.wasm.engine import GuestEngine
 
 ALL = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
-MEMORY = '(memory (export "memory") 256 256)'
-
-TRAPS_IN_THE_LIGHT = """
-(func (export "preprocess") (param $call i32) (result i32)
-  (if (i32.load8_u (i32.load (local.get $call))) (then unreachable))
-  (f32.store offset=56 (local.get $call) (f32.const 1))
-  (f32.store offset=60 (local.get $call) (f32.const 1))
-  (f32.store offset=64 (local.get $call) (f32.const 0))
-  (f32.store offset=68 (local.get $call) (f32.const 0))
-  (i32.const 0))
-"""
-"""Stops at a crop whose first pixel is not black, as every board's is; the empty crop passes."""
-
 CLAIMS_TOO_MUCH = '(func (export "postprocess") (param i32) (result i32) (i32.const 100000))'
 
 
@@ -157,7 +152,7 @@ def test_a_second_model_that_fails_on_an_empty_crop_never_becomes_ready(
 def test_a_crop_guest_that_traps_costs_the_frame_and_the_next_is_judged(
     bench_of: Callable[[Path], Bench], tmp_path: Path
 ) -> None:
-    wasm = assemble(guest(memory=MEMORY, preprocess=TRAPS_IN_THE_LIGHT))
+    wasm = assemble(guest(memory=ROOMY, preprocess=TRAPS_IN_THE_LIGHT))
     trapping = bench_of(with_guest(tmp_path / "trapping", "preprocess", wasm))
     for _ in range(3):
         with pytest.raises(GuestError, match="unreachable"):
@@ -169,7 +164,7 @@ def test_a_crop_guest_that_traps_costs_the_frame_and_the_next_is_judged(
 def test_a_guest_that_claims_more_findings_than_it_has_room_for_is_refused(
     bench_of: Callable[[Path], Bench], tmp_path: Path
 ) -> None:
-    wasm = assemble(guest(memory=MEMORY, postprocess=CLAIMS_TOO_MUCH))
+    wasm = assemble(guest(memory=ROOMY, postprocess=CLAIMS_TOO_MUCH))
     folder = with_guest(tmp_path / "claiming", "postprocess", wasm)
     with pytest.raises(IncompatibleError, match="claims 100000 defects"):
         bench_of(folder)
