@@ -147,6 +147,7 @@ def augment(
     donor: Callable[[], Pair],
     rng: np.random.Generator,
     symmetry: int | None = None,
+    planes: int = 2,
 ) -> Pair:
     """One training sample from one pair; probabilities as used for the published weights.
 
@@ -155,17 +156,24 @@ def augment(
         donor: another pair, fetched only when defects are grafted.
         rng: all chance of this sample.
         symmetry: of `reorient`; None draws one, all eight alike.
+        planes: that the network is shown, 2 or 1. One that does not see the reference is given no
+            grafts: it would have to learn that their seams, cut traces, are no defects.
+
+    Returns:
+        Images uint8 [planes, 640, 640] and boxes.
     """
-    images, boxes = _vary_defects(pair, donor, rng)
+    images, boxes = _vary_defects(pair, donor if planes > 1 else None, rng)
     drawn = int(rng.integers(8))
     images, boxes = reorient(images, boxes, drawn if symmetry is None else symmetry)
     images, boxes = _vary_pose(images, boxes, rng)
     if rng.random() < 0.45:
         images = _vary_camera(images, rng)
-    return images, boxes
+    return images[:planes], boxes
 
 
-def _vary_defects(pair: Pair, donor: Callable[[], Pair], rng: np.random.Generator) -> Pair:
+def _vary_defects(
+    pair: Pair, donor: Callable[[], Pair] | None, rng: np.random.Generator
+) -> Pair:
     """Boards with no defect, with one, with most of theirs, and with some of another's."""
     images, boxes = pair
     fate = rng.random()
@@ -177,7 +185,7 @@ def _vary_defects(pair: Pair, donor: Callable[[], Pair], rng: np.random.Generato
         chosen = rng.random(len(boxes)) < 0.1
     if chosen.any():
         images, boxes = erase(images, boxes, chosen)
-    if fate > 0.4:
+    if fate > 0.4 and donor is not None:
         images, boxes = graft((images, boxes), donor(), int(rng.integers(1, 8)), rng)
     return images, boxes
 

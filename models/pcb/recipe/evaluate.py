@@ -53,29 +53,35 @@ VIEW_SEED = 2026
 
 
 def detector(session: ort.InferenceSession) -> Detect:
-    """A function from a pair, uint8 [2, 640, 640], to its detections, float32 [n, 6]."""
+    """A function from a pair, uint8 [2, 640, 640], to its detections, float32 [n, 6].
+
+    A session that takes one plane is given the frame alone.
+    """
+    planes = _planes(session)
 
     def detect(pair: NDArray[np.uint8]) -> NDArray[np.float32]:
-        boxes, scores = session.run(["boxes", "scores"], {"input": pair[None]})
+        boxes, scores = session.run(["boxes", "scores"], {"input": pair[None, :planes]})
         return suppress(boxes[0], scores[0])
 
     return detect
 
 
-def training_views(pairs: PairSet, count: int) -> Sequence[tuple[NDArray[Any], NDArray[Any]]]:
+def training_views(
+    pairs: PairSet, count: int, planes: int
+) -> Sequence[tuple[NDArray[Any], NDArray[Any]]]:
     """Augmented views of `count` training pairs, drawn apart from those of the training run."""
     chosen = np.random.default_rng(VIEW_SEED).permutation(len(pairs))[:count]
     views = []
     for index in chosen:
         rng = np.random.default_rng((VIEW_SEED, int(index)))
         pair = pairs.images[index], pairs.boxes[index]
-        views.append(augment(pair, lambda pair=pair: pair, rng))  # type: ignore[misc]
+        views.append(augment(pair, lambda pair=pair: pair, rng, planes=planes))  # type: ignore[misc]
     return views
 
 
-def choose_threshold(detect: Detect, pairs: PairSet) -> dict[str, float]:
+def choose_threshold(detect: Detect, pairs: PairSet, planes: int) -> dict[str, float]:
     """The score that decides, from training pairs alone, with F and mAP on them for comparison."""
-    views = training_views(pairs, THRESHOLD_PAIRS)
+    views = training_views(pairs, THRESHOLD_PAIRS, planes)
     matches = match([detect(images) for images, _ in views], [b for _, b in views], DECISION_IOU)
     score = round(matches.plateau(), 2)
     return {
@@ -133,9 +139,13 @@ def judge_verdicts(detect: Detect, pairs: PairSet, score: float) -> dict[str, An
     }
 
 
-def _latency_pairs() -> list[NDArray[np.uint8]]:
+def _planes(session: ort.InferenceSession) -> int:
+    return int(session.get_inputs()[0].shape[1])
+
+
+def _latency_frames(planes: int) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
-    return list(rng.integers(0, 2, (4, 1, 2, SIDE, SIDE), np.uint8) * np.uint8(255))
+    return list(rng.integers(0, 2, (4, 1, planes, SIDE, SIDE), np.uint8) * np.uint8(255))
 
 
 def _best(found: NDArray[np.float32]) -> float:
@@ -156,11 +166,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     folder = deeppcb_folder(arguments.data)
-    detect = detector(open_session(arguments.model, arguments.threads))
+    session = open_session(arguments.model, arguments.threads)
+    detect, planes = detector(session), _planes(session)
     report: dict[str, Any] = {"file": arguments.model.name, "floor": FLOOR}
-    report["latency"] = measure_latency(arguments.model, _latency_pairs())
+    report["latency"] = measure_latency(arguments.model, _latency_frames(planes))
     if arguments.score is None:
-        report["threshold"] = choose_threshold(detect, load_training(folder))
+        report["threshold"] = choose_threshold(detect, load_training(folder), planes)
     else:
         report["threshold"] = {"score": arguments.score}
     score = report["threshold"]["score"]

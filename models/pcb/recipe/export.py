@@ -28,12 +28,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of model.onnx")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    detector = Detector()
-    detector.load_state_dict(torch.load(arguments.checkpoint, weights_only=True)["average"])
+    weights = torch.load(arguments.checkpoint, weights_only=True)["average"]
+    planes = weights["stem.0.weight"].shape[1]
+    detector = Detector(planes)
+    detector.load_state_dict(weights)
     export(
         ExportedDetector(detector.eval()).eval(),
         arguments.out / "model.onnx",
-        (1, 2, SIDE, SIDE),
+        (1, planes, SIDE, SIDE),
         ["boxes", "scores"],
         [BOX_TOLERANCE_PX, SCORE_TOLERANCE],
     )

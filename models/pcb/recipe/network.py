@@ -21,15 +21,24 @@ BOX_WEIGHT = 2.0
 
 
 class Detector(nn.Module):
-    """Class logits and box sides of every cell of a pair scaled to 0..1."""
+    """Class logits and box sides of every cell of a frame scaled to 0..1.
+
+    Args:
+        planes: 2, frame and reference; 1, the frame alone.
+        widths: channels at strides 4, 8, 16 and 32.
+        head: channels of the two heads.
+    """
 
     def __init__(
-        self, widths: tuple[int, int, int, int] = (24, 48, 96, 128), head: int = 48
+        self,
+        planes: int = 2,
+        widths: tuple[int, int, int, int] = (24, 48, 96, 128),
+        head: int = 48,
     ) -> None:
         super().__init__()
         w4, w8, w16, w32 = widths
         self.stem = nn.Sequential(
-            nn.Conv2d(2, w4, 6, stride=4, padding=1, bias=False),
+            nn.Conv2d(planes, w4, 6, stride=4, padding=1, bias=False),
             nn.BatchNorm2d(w4),
             nn.ReLU(inplace=True),
         )
@@ -50,10 +59,10 @@ class Detector(nn.Module):
         nn.init.constant_(self.box_head[-1].bias, 0.6)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Looks at pairs.
+        """Looks at frames.
 
         Args:
-            x: float [N, 2, 640, 640], 0..1, frame and reference.
+            x: float [N, planes, 640, 640], 0..1, frame and where there is one reference.
 
         Returns:
             Class logits [N, 6, 80, 80] and logarithms of left, top, right and bottom reach in

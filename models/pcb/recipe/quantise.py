@@ -16,6 +16,7 @@ import numpy as np
 from models.pcb.recipe.augment import augment
 from models.pcb.recipe.data import deeppcb_folder, load_training
 from models.recipe.quantise import quantise
+from models.recipe.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,18 +25,19 @@ if TYPE_CHECKING:
 
     from models.pcb.recipe.data import PairSet
 
-KEPT_FLOAT = ("/box_head/", "/class_head/class_head.1/")
-"""Box sides need finer steps than 8 bits of a logarithm give; the last class layer is tiny."""
+KEPT_FLOAT = ("/box_head/box_head.1/", "/class_head/class_head.1/")
+"""The last layers, 1x1 and tiny: box sides need finer steps than 8 bits of a logarithm give."""
 CALIBRATION_PAIRS = 96
 
 
-def calibration(pairs: PairSet) -> Iterator[NDArray[np.uint8]]:
-    """Training pairs, every second one augmented."""
+def calibration(pairs: PairSet, planes: int) -> Iterator[NDArray[np.uint8]]:
+    """Training frames of so many planes, uint8 [1, planes, 640, 640]; every second is augmented."""
     for index in np.random.default_rng(0).permutation(len(pairs))[:CALIBRATION_PAIRS]:
         pair = pairs.images[index], pairs.boxes[index]
         if index % 2:
-            pair = augment(pair, lambda pair=pair: pair, np.random.default_rng(int(index)))  # type: ignore[misc]
-        yield pair[0][None]
+            rng = np.random.default_rng(int(index))
+            pair = augment(pair, lambda pair=pair: pair, rng, planes=planes)  # type: ignore[misc]
+        yield pair[0][None, :planes]
 
 
 def quantisable(node: str) -> bool:
@@ -50,10 +52,12 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder of model.onnx")
     parser.add_argument("--eight-bits", action="store_true", help="for VNNI and ARM alone")
     arguments = parser.parse_args()
+    source = arguments.models / "model.onnx"
+    planes = open_session(source).get_inputs()[0].shape[1]
     quantise(
-        arguments.models / "model.onnx",
+        source,
         arguments.models / "model.int8.onnx",
-        calibration(load_training(deeppcb_folder(arguments.data))),
+        calibration(load_training(deeppcb_folder(arguments.data)), planes),
         quantisable,
         seven_bits=not arguments.eight_bits,
     )

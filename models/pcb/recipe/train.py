@@ -24,6 +24,7 @@ import torch
 
 from models.pcb.recipe.augment import augment
 from models.pcb.recipe.data import deeppcb_folder, load_training
+from models.pcb.recipe.inherit import inherit
 from models.pcb.recipe.network import Detector, detection_loss
 from models.pcb.recipe.targets import GRID, assign, cell_centres
 from models.recipe.training import Run, Schedule, prefetched, train
@@ -44,9 +45,11 @@ class PairSchedule(Schedule):
         upright: share of samples that are kept as scanned beyond the eighth that chance gives.
             Where it is not 0 (the refining stage), they alone teach the boxes: the annotators'
             habits have a direction, more room to the left and above, which mirroring denies.
+        planes: 2, the network sees frame and reference; 1, the frame alone.
     """
 
     upright: float = 0.0
+    planes: int = 2
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def _batch(
             return pairs.images[other], pairs.boxes[other]
 
         symmetry = _symmetry(schedule, rng)
-        image, truth = augment((pairs.images[index], pairs.boxes[index]), donor, rng, symmetry)
+        pair = pairs.images[index], pairs.boxes[index]
+        image, truth = augment(pair, donor, rng, symmetry, schedule.planes)
         owner = assign(truth, centres)
         answering = np.flatnonzero(owner >= 0)
         images.append(image)
@@ -112,12 +116,22 @@ def _symmetry(schedule: PairSchedule, rng: np.random.Generator) -> int:
 
 
 def _schedule(arguments: argparse.Namespace) -> PairSchedule:
+    if arguments.planes == 1:
+        return PairSchedule(
+            arguments.epochs, ema_decay=0.998, seed=arguments.seed, upright=0.5, planes=1
+        )
     if arguments.refine is None:
         return PairSchedule(arguments.epochs, seed=arguments.seed)
     return PairSchedule(
         arguments.epochs, peak_rate=arguments.peak_rate or 1.2e-3, ema_decay=0.998,
         seed=arguments.seed + 1, upright=0.5,
     )  # fmt: skip
+
+
+def _frames(pairs: PairSet, schedule: PairSchedule) -> torch.Tensor:
+    """Sixteen training frames as they are, float [16, planes, 640, 640]."""
+    chosen = np.random.default_rng(schedule.seed).permutation(len(pairs))[:16]
+    return torch.from_numpy(pairs.images[chosen, : schedule.planes]).float().div_(255)
 
 
 def main() -> None:
@@ -129,23 +143,32 @@ def main() -> None:
     parser.add_argument("--peak-rate", type=float, help="of learning, where it is refined")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of torch; one more augments")
+    parser.add_argument("--bf16", action="store_true", help="half the time on AVX512-BF16 and AMX")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
     parser.add_argument(
         "--refine", type=Path, metavar="CHECKPOINT", help="second stage, from a finished first one"
+    )
+    parser.add_argument("--planes", type=int, choices=(1, 2), default=2, help="1: no reference")
+    parser.add_argument(
+        "--inherit", type=Path, metavar="ONNX", help="first weights from a file of the detector"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    run = Run(Detector, _schedule(arguments))
+    schedule = _schedule(arguments)
+    run = Run(partial(Detector, schedule.planes), schedule)
     checkpoint = arguments.out / "checkpoint.pt"
     if checkpoint.exists():
         run.restore(checkpoint)
     elif arguments.refine is not None:
         run.start_from(arguments.refine)
+    pairs = load_training(deeppcb_folder(arguments.data))
+    if arguments.inherit is not None and run.step == 0:
+        inherit(run.network, arguments.inherit, _frames(pairs, schedule).to(run.device))
+        run.average.load_state_dict(run.network.state_dict())
     if arguments.compile:
         run.compile()
-    pairs = load_training(deeppcb_folder(arguments.data))
     weights = sum(p.numel() for p in run.network.parameters())
     print(
         f"{weights} parameters, {len(pairs)} pairs, {run.schedule}, epoch {run.epoch}", flush=True
@@ -154,11 +177,11 @@ def main() -> None:
     def losses(batch: Batch) -> dict[str, torch.Tensor]:
         x = batch.images.to(run.device).contiguous(memory_format=torch.channels_last)
         truths = (batch.cells, batch.boxes, batch.group, batch.trust)
-        outputs = run.forward(x.float().div_(255))
+        with torch.autocast(run.device, torch.bfloat16, enabled=arguments.bf16):
+            logits, reaches = run.forward(x.float().div_(255))
+        outputs = logits.float(), reaches.float()
         return detection_loss(outputs, *(part.to(run.device) for part in truths))
 
-    schedule = run.schedule
-    assert isinstance(schedule, PairSchedule)
     train(
         run, partial(batches, pairs, schedule), losses, len(pairs) // schedule.batch, arguments.out
     )
