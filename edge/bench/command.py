@@ -157,7 +157,8 @@ def _model(arguments: argparse.Namespace, console: Console, found: dict[str, Any
         f"{figures.int8_to_fp32}\n"
         f"[bold]frame[/]    {figures.frame_ms} ms, ONNX Runtime alone {figures.runtime_ms} ms: "
         f"{figures.frame_to_runtime}\n"
-        f"[bold]memory[/]   {figures.above_bare_mib} MiB above an interpreter with ONNX Runtime",
+        f"[bold]memory[/]   a worker has {figures.above_bare_mib} MiB above an interpreter with "
+        f"ONNX Runtime, {figures.loaded_mib} of them session, guests and images",
         highlight=False,
     )
     if (crop := figures.crop) is not None:

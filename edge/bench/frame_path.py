@@ -70,7 +70,7 @@ class PathFigures(msgspec.Struct, frozen=True):
     stage_ms: dict[str, float]
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
     """What is measured: a plan, a frame, and the bare script on the same frame and model."""
 
     name: str
@@ -97,14 +97,14 @@ def scene(width: int, height: int) -> bytes:
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
-def _detector_case(folder: Path, width: int, height: int, side: int, threads: int) -> _Case:
+def _detector_case(folder: Path, width: int, height: int, side: int, threads: int) -> Case:
     """A colour frame, letterboxed, with the benchmark's detector."""
     model = folder / f"detector-{side}.onnx"
     detector.write(model, side)
     jpeg = scene(width, height)
     session = bare_script.load(model, threads)
     threshold = _threshold(session, jpeg, side)
-    return _Case(
+    return Case(
         f"{width}x{height}, {len(jpeg) >> 10} KiB, model {side}",
         _plan(model, width, height, side, threads, threshold),
         jpeg,
@@ -113,7 +113,7 @@ def _detector_case(folder: Path, width: int, height: int, side: int, threads: in
     )
 
 
-def board_case(threads: int, deployment: Path | None = None) -> _Case:
+def board_case(threads: int, deployment: Path | None = None) -> Case:
     """A bad board beside its reference, with the reference deployment or another one for boards."""
     settings = config.parse(
         {
@@ -133,7 +133,7 @@ def board_case(threads: int, deployment: Path | None = None) -> _Case:
     jpeg, reference = encode_jpeg(part.image), encode_jpeg(board.reference())
     session = cache(lambda: bare_script.load(Path(plan.model.path), threads))  # where it is wanted
     decoded = bare_script.read(reference, cv2.IMREAD_GRAYSCALE)
-    return _Case(
+    return Case(
         f"board 640x640, {len(jpeg) >> 10} KiB, int8",
         plan,
         jpeg,
@@ -142,7 +142,7 @@ def board_case(threads: int, deployment: Path | None = None) -> _Case:
     )
 
 
-def beside_runtime(case: _Case, folder: Path, frames: int) -> tuple[float, float, float]:
+def beside_runtime(case: Case, folder: Path, frames: int) -> tuple[float, float, float]:
     """Measure a whole frame beside ONNX Runtime alone on a ready tensor, in turn.
 
     Returns:
@@ -167,7 +167,7 @@ def beside_runtime(case: _Case, folder: Path, frames: int) -> tuple[float, float
     )
 
 
-def _measure(engine: GuestEngine, case: _Case, frames: int) -> PathFigures:
+def _measure(engine: GuestEngine, case: Case, frames: int) -> PathFigures:
     plan = case.plan
     model = OnnxModel.load(plan.model)
     modules = load_modules(engine, plan)

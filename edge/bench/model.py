@@ -1,28 +1,39 @@
 """What the reference model costs: its variants, the frame around it, memory, and a second model.
 
 Three questions with a goal each: int8 beside fp32, the whole frame beside ONNX Runtime alone on a
-ready tensor, and resident memory above an interpreter that has only imported ONNX Runtime. In a
-checkout also what the second model of the reference cascade adds: time of a crop, and memory.
-`python -I -m edge.bench.model [DEPLOYMENT]` is the process whose memory is measured.
+ready tensor, and what a worker process has resident above an interpreter that has only imported
+ONNX Runtime; the worker is the daemon's own, started and fed as the daemon does it. In a checkout
+also what the second model of the reference cascade adds: time of a crop, and memory.
 """
 
+import asyncio
 import hashlib
-import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from edge.bench import cascade, frame_path
+from edge.contracts.frame import ContentType
+from edge.contracts.messages import Failed, Judge, Judged, PolicyState
+from edge.contracts.signal import SignalValue
+from edge.daemon.references import Held
+from edge.daemon.worker_memory import resident_mib
+from edge.daemon.worker_process import WorkerProcess
+from edge.errors import TrialError
 from edge.inference.contest import Contest, Entry, contest
-from edge.inference.trial import Request, trial
 
 FP32: Final = Path(__file__).parents[2] / "models" / "pcb" / "model.onnx"
 """In a checkout; the wheel brings the int8 variant alone."""
 _FRAMES: Final = 30
+_ANSWER_S: Final = 30.0
+_WORKER_MIB: Final = 1024
+_RESIDENT: Final = "import {}; print(open('/proc/self/statm').read().split()[1])"
 
 
 class ModelFigures(msgspec.Struct, frozen=True):
@@ -31,7 +42,9 @@ class ModelFigures(msgspec.Struct, frozen=True):
     Attributes:
         int8_to_fp32: Median ratio; 0 where there is no fp32 variant.
         frame_to_runtime: Whole frame over ONNX Runtime alone, median of ratios.
-        above_bare_mib: Session, guests and decoders after frames, above ONNX Runtime imported.
+        above_bare_mib: A worker after frames, all of it, above ONNX Runtime imported.
+        loaded_mib: Of these, what came with the pipeline: session, guests and images. The rest are
+            modules: OpenCV and Wasmtime above all.
         crop: Of the reference cascade; None where it is not here.
         second_model_mib: What its second model and guests add to the above.
     """
@@ -43,6 +56,7 @@ class ModelFigures(msgspec.Struct, frozen=True):
     runtime_ms: float
     frame_to_runtime: float
     above_bare_mib: float
+    loaded_mib: float
     crop: cascade.CropFigures | None = None
     second_model_mib: float = 0.0
 
@@ -58,8 +72,7 @@ def measure(rounds: int) -> ModelFigures:
     standings = contest(Contest(tuple(entries), rounds)).entries
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
         frame_ms, runtime_ms, ratio = frame_path.beside_runtime(case, Path(folder), rounds)
-    resident = _resident()
-    bare = trial(Request(plan, 1)).bare_mib
+    resident = _worker_mib(case)
     two_models = cascade.DEPLOYMENT.exists()
     second = standings[-1]
     return ModelFigures(
@@ -69,30 +82,56 @@ def measure(rounds: int) -> ModelFigures:
         frame_ms=frame_ms,
         runtime_ms=runtime_ms,
         frame_to_runtime=ratio,
-        above_bare_mib=round(resident - bare, 1),
+        above_bare_mib=round(resident - _imported_mib("onnxruntime"), 1),
+        loaded_mib=round(resident - _imported_mib("edge.worker.engine_loop"), 1),
         crop=cascade.measure(rounds) if two_models else None,
-        second_model_mib=round(_resident(cascade.DEPLOYMENT) - resident, 1) if two_models else 0.0,
+        second_model_mib=(
+            _worker_mib(frame_path.board_case(1, cascade.DEPLOYMENT)) - resident
+            if two_models
+            else 0
+        ),
     )
 
 
-def _resident(*deployment: Path) -> float:
-    """MiB of a process of its own, as `_resident_after_frames` says."""
-    words = [sys.executable, "-I", "-m", "edge.bench.model", *map(str, deployment)]
-    found: float = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
-    return found
+def _imported_mib(module: str) -> float:
+    """MiB that an interpreter has resident once it has imported a module and no more."""
+    command = [sys.executable, "-I", "-c", _RESIDENT.format(module)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return int(done.stdout) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def _resident_after_frames(deployment: Path | None) -> float:
-    """MiB of this process with a pipeline for boards standing and frames judged."""
-    case = frame_path.board_case(1, deployment)
+def _worker_mib(case: frame_path.Case) -> int:
+    """MiB that a worker has resident once it has judged frames.
+
+    Its guests are compiled before, by another one, as they are on a device.
+    """
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
-        frame_path.beside_runtime(case, Path(folder), 1)  # compiles the guests into the cache
-        frame_path.beside_runtime(case, Path(folder), _FRAMES)
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096 / (1 << 20)
+        asyncio.run(_judging_mib(case, Path(folder), 1))
+        return asyncio.run(_judging_mib(case, Path(folder), _FRAMES))
 
 
-if __name__ == "__main__":
-    sys.stdout.write(
-        json.dumps(_resident_after_frames(Path(sys.argv[1]) if sys.argv[1:] else None))
-    )
+async def _judging_mib(case: frame_path.Case, cache: Path, frames: int) -> int:
+    """MiB of a worker after so many frames.
+
+    Raises:
+        TrialError: It did not load, or did not answer.
+        WorkerGoneError: It ended.
+    """
+    worker = await WorkerProcess.spawn(case.plan, len(case.reference), _WORKER_MIB)
+    try:
+        await worker.load(cache, PolicyState(), _ANSWER_S)
+        answers: asyncio.Queue[Judged | Failed] = asyncio.Queue()
+        worker.on_answer = answers.put_nowait
+        reference = Held.of(ContentType(), case.reference)
+        absent = (SignalValue(),) * len(case.plan.signals)
+        for ticket in range(frames):
+            deadline_ns = time.monotonic_ns() + int(_ANSWER_S * 1e9)
+            request = Judge(ticket, ContentType(), deadline_ns, 0, reference.key, absent)
+            worker.judge(request, case.jpeg, reference)
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await answers.get()
+            if isinstance(answer, Failed):
+                raise TrialError(f"a frame failed: {answer.reason}: {answer.detail}")
+        return resident_mib(worker.pid)
+    finally:
+        await worker.end(grace_s=1)

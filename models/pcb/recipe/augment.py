@@ -171,9 +171,7 @@ def augment(
     return images[:planes], boxes
 
 
-def _vary_defects(
-    pair: Pair, donor: Callable[[], Pair] | None, rng: np.random.Generator
-) -> Pair:
+def _vary_defects(pair: Pair, donor: Callable[[], Pair] | None, rng: np.random.Generator) -> Pair:
     """Boards with no defect, with one, with most of theirs, and with some of another's."""
     images, boxes = pair
     fate = rng.random()

@@ -67,7 +67,7 @@ def detector(session: ort.InferenceSession) -> Detect:
 
 
 def training_views(
-    pairs: PairSet, count: int, planes: int
+    pairs: PairSet, count: int, planes: int = 2
 ) -> Sequence[tuple[NDArray[Any], NDArray[Any]]]:
     """Augmented views of `count` training pairs, drawn apart from those of the training run."""
     chosen = np.random.default_rng(VIEW_SEED).permutation(len(pairs))[:count]

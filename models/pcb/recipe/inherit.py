@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from models.pcb.recipe.network import Detector
@@ -58,7 +59,7 @@ def inherit(detector: Detector, file: Path, frames: Tensor) -> None:
     detector.train()
 
 
-def _reproduce(bias: Tensor):  # type: ignore[no-untyped-def]
+def _reproduce(bias: Tensor) -> Callable[[nn.BatchNorm2d, tuple[Tensor]], None]:
     """Sets a normalisation so that what it meets comes out as it went in, plus the folded bias."""
 
     def hook(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
