@@ -42,6 +42,7 @@ from edge.worker.channel import PacketReader, decode_for_worker, decode_from_wor
 
 ROOT: Final = Path(__file__).parents[2]
 _DEPLOYMENT: Final = ROOT / "models/pcb/deployment"
+_CASCADE: Final = ROOT / "models/pcb_kinds/deployment"
 _NOW_NS: Final = 1_790_000_000 * 10**9
 
 
@@ -184,9 +185,9 @@ def _overrides() -> Parser:
 
 
 def _manifest() -> Parser:
-    return Parser(
-        lambda text: parse(text, Manifest, "fuzz"), [(_DEPLOYMENT / "manifest.toml").read_bytes()]
-    )
+    folders = (_DEPLOYMENT, _CASCADE)
+    manifests = [(folder / "manifest.toml").read_bytes() for folder in folders]
+    return Parser(lambda text: parse(text, Manifest, "fuzz"), manifests)
 
 
 def _card() -> Parser:
