@@ -46,7 +46,10 @@ log = structlog.get_logger("edge.daemon")
 T = TypeVar("T")
 
 PROBE_TICKET: Final = (1 << 63) - 1
-_GRAY: Final = 128
+_GREY: Final = memoryview(bytes([128]) * (64 << 10))
+"""A probe frame's pixels, a slice at a time. In one piece, a camera of 20 megapixels would take 180
+MB of the supervisor at each start of a worker, and some of it stays: malloc keeps what it once had
+in the heap where something small lies above."""
 END_S: Final = 5.0
 """A killed process is gone at once, but for one that a driver holds in the kernel."""
 _SIGNAL_NAMES: Final = {s.value: s.name for s in signal.Signals}
@@ -94,6 +97,8 @@ class WorkerProcess(asyncio.Protocol):
         self._probe: asyncio.Future[Judged | Failed] = loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
 
     @classmethod
     async def spawn(cls, plan: PipelinePlan, reference_bytes: int, memory_mib: int) -> Self:
@@ -167,14 +172,17 @@ class WorkerProcess(asyncio.Protocol):
             WorkerGoneError: The process ended.
         """
         image = self.plan.image
-        pixels = bytes([_GRAY]) * image.max_bytes
         content = ContentType(Encoding.RAW, image.pixel_format, image.max_width, image.max_height)
-        key = ""
-        if self.plan.reference:
-            key = "probe"
-            self._send(Reference(key, content), pixels)
+        key = "probe" if self.plan.reference else ""
         absent = (SignalValue(),) * len(self.plan.signals)
-        self._send(Judge(PROBE_TICKET, content, deadline_ns, 0, key, absent, probe=True), pixels)
+        request = Judge(PROBE_TICKET, content, deadline_ns, 0, key, absent, probe=True)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if key:
+                    await self._send_grey(Reference(key, content), image.max_bytes)
+                await self._send_grey(request, image.max_bytes)
+        except TimeoutError:
+            raise TrialError(f"the probe frame was not read in {timeout_s:.0f} s") from None
         answer = await self._within(self._probe, timeout_s, "the probe frame")
         if key:
             self._send(Forget(key))
@@ -285,8 +293,17 @@ class WorkerProcess(asyncio.Protocol):
         for message in messages:
             self._receive(message)
 
+    def pause_writing(self) -> None:
+        """The worker reads slower than we write."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writable.set()
+
     def connection_lost(self, _exc: Exception | None) -> None:
         """The worker is gone."""
+        self._writable.set()
         self._lost("its channel closed")
 
     def _lost(self, why: str) -> None:
@@ -306,11 +323,20 @@ class WorkerProcess(asyncio.Protocol):
             self.on_answer(message)
 
     def _send(self, message: Message, body: bytes = b"") -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        self._transport.write(head(message, len(body)))
+        self._write(head(message, len(body)))
         if body:
-            self._transport.write(body)
+            self._write(body)
+
+    async def _send_grey(self, message: Message, body_bytes: int) -> None:
+        """Send a message with a grey image, no faster than the worker reads it."""
+        self._write(head(message, body_bytes))
+        for at in range(0, body_bytes, len(_GREY)):
+            await self._writable.wait()
+            self._write(_GREY[: body_bytes - at])
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     async def _within(self, answer: asyncio.Future[T], timeout_s: float, what: str) -> T:
         either: tuple[asyncio.Future[Any], ...] = (answer, self.gone)

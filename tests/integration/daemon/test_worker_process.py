@@ -20,7 +20,7 @@ from edge.contracts.messages import Failed, Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.daemon.references import Held
-from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
+from edge.daemon.worker_process import _GREY, WorkerGoneError, WorkerProcess
 from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError, TrialError
 
@@ -183,6 +183,24 @@ def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fail
         with pytest.raises(WorkerGoneError, match=r"during loading: .*killed by SIGKILL"):
             await worker.load(tmp_path, PolicyState(), START_S)
         await worker.end(grace_s=0)
+
+    run(scenario)
+
+
+def test_a_probe_waits_in_slices_for_a_worker_that_does_not_read(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        worker = await WorkerProcess.spawn(PLAN, 1 << 20, MEMORY_MIB)
+        try:
+            await worker.load(tmp_path, PolicyState(), START_S)
+            os.kill(worker.pid, signal.SIGSTOP)
+            with pytest.raises(TrialError, match="probe frame was not read"):
+                await worker.probe(time.monotonic_ns() + 60 * S, 0.5)
+            assert worker._transport is not None
+            # Both images would be 25 times as much, and malloc would keep what they once took.
+            assert 0 < worker._transport.get_write_buffer_size() <= 3 * len(_GREY)
+            assert PLAN.image.max_bytes > 20 * len(_GREY)
+        finally:
+            await worker.end(grace_s=0)
 
     run(scenario)
 
