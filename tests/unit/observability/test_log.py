@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,6 @@ import structlog
 
 from edge.config import LogSection
 from edge.observability import log
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    root.handlers = before
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def _configured(**section: Any) -> io.StringIO:
