@@ -180,7 +180,7 @@ def _drain(
     """Measure the ledger beside a line; not part of the whole, because it takes long."""
     quick = arguments.quick
     records, frames, turns = (
-        (20_000, 200, 2) if quick else (arguments.records, max(100, arguments.frames), 5)
+        (40_000, 200, 2) if quick else (arguments.records, max(100, arguments.frames), 5)
     )
     with console.status(f"{records} records owed, 3 daemons in turn, {frames} frames through each"):
         figures = asyncio.run(drain.measure(folder, records, frames, arguments.rate, turns))

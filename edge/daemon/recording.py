@@ -6,6 +6,7 @@ fails for longer, `stuck` has the frames that come meanwhile reviewed and not ju
 """
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections import deque
@@ -70,6 +71,7 @@ class Recording:
         counters: The daemon's.
         on_change: Called when storage begins to fail, and when it works again.
         keys: Sign the ledger's checkpoints.
+        frames_wait: Whether a frame waits for its verdict: records then give way.
 
     Attributes:
         came_round_at: When `keep_sending` last did; monotonic seconds.
@@ -87,12 +89,14 @@ class Recording:
         counters: Counters,
         on_change: Callable[[], None],
         keys: Keys = NO_KEYS,
+        frames_wait: Callable[[], bool] = lambda: False,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._topic = f"edge/{device_id}/records"
         self._session = session
         self._counters = counters
         self._on_change = on_change
+        self.frames_wait = frames_wait
         self._kept_back: deque[tuple[Entry, Callable[[], None]]] = deque()
         self._unsettled: deque[tuple[str, str, Callable[[], None]]] = deque(maxlen=MAX_KEPT_BACK)
         self._refused_receipt = ""
@@ -315,9 +319,13 @@ class Recording:
         """Read the next records."""
         self._ledger.pending(after, limit, self._outbox.loaded)
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Have what is published inside leave in one piece."""
+        return self._session.together()
+
     def publish(self, body: bytes, on_done: Callable[[bool], None]) -> bool:
-        """Send a record."""
-        return self._session.publish(self._topic, body, on_done=on_done)
+        """Send a record; verdicts go first."""
+        return self._session.publish(self._topic, body, bulk=True, on_done=on_done)
 
     def _receive(self, message: Incoming) -> None:
         self._session.acknowledge(message)

@@ -276,6 +276,7 @@ class Supervisor:
                 self._counters,
                 self._changed.set,
                 keys_of(self._config.ledger, self._config.storage.path),
+                lambda: any(pipeline.unanswered for pipeline in self.lineup),
             )
         except StorageError as unusable:
             raise ConfigError(

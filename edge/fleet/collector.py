@@ -38,6 +38,9 @@ COUNTERS: Final = (
     "checkpoints_compared", "checkpoints_refused",
 )  # fmt: skip
 _MAX_KEPT_ALARMS: Final = 100_000
+_RECEIVE_MAXIMUM: Final = 512
+"""Records that the broker sends ahead of our acknowledgements: while one batch is committed, the
+next one comes in."""
 _RECEIPT_RECORDS: Final = 256
 """So many since the last receipt, and the next does not wait: a device that catches up sends no
 more than 1,024 beyond its receipt."""
@@ -71,8 +74,10 @@ class Collector:
             config.broker.client_id or f"edge-fleet-{collect.name}",
             will=Will(self._topic, b'{"v":1,"state":"offline"}'),
             on_connected=self._connected,
+            receive_maximum=_RECEIVE_MAXIMUM,
         )
-        self._keeping = Keeping(store, asyncio.get_running_loop().call_soon_threadsafe, self._taken)
+        self._loop = asyncio.get_running_loop()
+        self._keeping = Keeping(store, self._deliver, self._taken)
         share = f"$share/{collect.share}/" if collect.share else ""
         self.session.subscribe(f"{share}edge/+/records", 1, self._record)
         # Retained, and so not shared: brokers send what they kept to plain subscriptions only.
@@ -220,6 +225,14 @@ class Collector:
         return ""
 
     # What became of it ---------------------------------------------------------------------------
+
+    def _deliver(self, call: Callable[[], None]) -> None:
+        """Have the loop do what the store's thread has to tell: acknowledgements in one piece."""
+        self._loop.call_soon_threadsafe(self._tell, call)
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        with self.session.together():
+            call()
 
     def _taken(self, taken: Taken) -> None:
         self.counters["records_stored"] += taken.stored

@@ -8,8 +8,9 @@ Rules:
    most `ahead` beyond the receipt.
 3. Without progress of the receipt for `retry_s`, everything after it is sent again; the wait then
    doubles up to `last_retry_s`. Progress, and a new connection, set it back.
-4. At most `BURST` records go out in one go, and the next go is `PAUSE_S` later: the loop that sends
-   them also has verdicts to send, and whoever catches up on a week must not delay a frame.
+4. Whoever catches up on a week must not delay a frame. A go takes `GO_S` of the loop's time, and
+   the next comes `PAUSE_S` later; while a frame waits for its verdict, there is only one every
+   `YIELD_S`. By the clock and not by number: on a slow or crowded machine a go carries fewer.
 5. All state is the place that was receipted, so a restart needs nothing but the ledger.
 
 Not here: sockets, clock, disk. They come in as calls; all calls are made on one thread.
@@ -17,6 +18,7 @@ Not here: sockets, clock, disk. They come in as calls; all calls are made on one
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from edge.ledger.record import Pending
@@ -25,10 +27,15 @@ WINDOW: Final = 64
 """Records on the way to the broker: 64 KiB or so, and the round trip is filled."""
 AHEAD: Final = 1_024
 """Records sent and not receipted: at a receipt every 100 ms, up to 10,000 a second."""
-BURST: Final = 16
-"""Records sent in one go: about 1 ms of the loop's time, answers included."""
-PAUSE_S: Final = 0.003
-"""Between two: 4,000 records a second or so, a third of a core."""
+LOAD: Final = 256
+"""Records read at once, while those before them go out."""
+GO_S: Final = 0.000_5
+"""Of the loop's time, in one go: 20 records or so, which is what a frame may have to wait."""
+PAUSE_S: Final = 0.008
+"""From one go to the next: 3,000 records a second or so."""
+YIELD_S: Final = 0.05
+"""… while frames wait: 400 a second where there is no end of frames. That is more than they are,
+and so no line is so busy that its records stay where they are."""
 RETRY_S: Final = 10.0
 LAST_RETRY_S: Final = 300.0
 
@@ -47,6 +54,12 @@ class Outlets(Protocol):
 
         Not called again before.
         """
+
+    def frames_wait(self) -> bool:
+        """Whether a frame waits for its verdict."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Have what is published inside leave in one piece."""
 
     def publish(self, body: bytes, on_done: Callable[[bool], None]) -> bool:
         """Send a record at QoS 1; False where nothing can be taken now.
@@ -98,7 +111,7 @@ class Outbox:
         self._loaded: deque[Pending] = deque()
         self._on_the_way = 0
         self._round = 0
-        self._in_go = 0  # sent since the last pause
+        self._went_at_s = -YIELD_S  # the last go
         self._pausing = False
         self._waiting_since_s = outlets.now_s()
 
@@ -141,7 +154,7 @@ class Outbox:
         """Take what was read."""
         self._loading = False
         # A receipt, or a new beginning, may have come while it was read.
-        if found and found[0].seq == self.sent + 1:
+        if found and found[0].seq == self._last_loaded + 1:
             self._loaded.extend(found)
         # None, though some are owed: storage fails, and the next tick asks again.
         if found:
@@ -169,26 +182,33 @@ class Outbox:
     def _send_on(self) -> None:
         if not self._connected:
             return
-        while self._loaded and self._on_the_way < self._window and self._within_reach():
-            if self._in_go >= BURST:
-                self._pause()
-                return
-            record = self._loaded.popleft()
-            if record.seq > self.sent and not self._send(record):
-                self._loaded.appendleft(record)
-                return
-        if not self._loaded and not self._loading and self._wanted() > 0:
-            self._loading = True
-            self._outlets.load(self.sent, self._wanted())
-
-    def _pause(self) -> None:
-        if not self._pausing:
+        if self._may_send() and not self._pausing and self._go():
             self._pausing = True
             self._outlets.later(PAUSE_S, self._go_on)
+        if len(self._loaded) < self._window and not self._loading and self._wanted() > 0:
+            self._loading = True
+            self._outlets.load(self._last_loaded, self._wanted())
+
+    def _may_send(self) -> bool:
+        return bool(self._loaded) and self._on_the_way < self._window and self._within_reach()
+
+    def _go(self) -> bool:
+        """Send what rule 4 allows; False where the publisher takes no more: the next tick asks."""
+        began_s = now_s = self._outlets.now_s()
+        if now_s - self._went_at_s < YIELD_S and self._outlets.frames_wait():
+            return True
+        self._went_at_s = began_s
+        with self._outlets.together():
+            while self._may_send() and now_s - began_s < GO_S:
+                record = self._loaded.popleft()
+                if record.seq > self.sent and not self._send(record):
+                    self._loaded.appendleft(record)
+                    return False
+                now_s = self._outlets.now_s()
+        return True
 
     def _go_on(self) -> None:
         self._pausing = False
-        self._in_go = 0
         self._send_on()
 
     def _send(self, record: Pending) -> bool:
@@ -201,7 +221,6 @@ class Outbox:
                     self._send_on()
 
         self._on_the_way += 1
-        self._in_go += 1
         self.sent = record.seq
         if self._outlets.publish(record.body, on_done):
             return True
@@ -212,10 +231,10 @@ class Outbox:
     def _within_reach(self) -> bool:
         return self.sent - self.receipted < self._ahead
 
+    @property
+    def _last_loaded(self) -> int:
+        return self._loaded[-1].seq if self._loaded else self.sent
+
     def _wanted(self) -> int:
-        # A whole window ahead, not what is free in it: single records would be read one by one.
-        return min(
-            self._window,
-            self._ahead - (self.sent - self.receipted),
-            self._committed - self.sent,
-        )
+        last = self._last_loaded
+        return min(LOAD, self._ahead - (last - self.receipted), self._committed - last)

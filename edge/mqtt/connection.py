@@ -11,12 +11,13 @@ returned, in order, from the loop.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -39,8 +40,8 @@ from edge.mqtt.events import Answered, Closed, Event, Opened, Subscribed
 from edge.mqtt.messages import Outgoing, Will
 
 TICK_S: Final = 1.0  # paho's keepalive is checked this often; its unit is one second
-TLS_READS: Final = 64
-"""Packets read from a TLS record buffer in one go, before the loop's other work has its turn."""
+READS: Final = 64
+"""Packets read in one go, before the loop's other work has its turn."""
 
 _log = structlog.get_logger("edge.mqtt")
 
@@ -60,6 +61,7 @@ class Connection:
 
     Args:
         number: Names this connection in receipts.
+        receive_maximum: What an MQTT 5 broker may send ahead of our acknowledgements.
         receive: Takes each event, outside paho's locks; may call this object's methods.
 
     Attributes:
@@ -75,11 +77,13 @@ class Connection:
         *,
         version: Version,
         number: int,
+        receive_maximum: int,
         receive: Callable[[Event], None],
     ) -> None:
         self.version = version
         self.number = number
         self._broker = broker
+        self._receive_maximum = receive_maximum
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[Opened] = self._loop.create_future()
@@ -90,6 +94,7 @@ class Connection:
         self.came_round_at = time.monotonic()
         self._wants_write = False
         self._watches_write = False
+        self._holding = False
         self.broken_callbacks = 0
         self._client = self._make_client(client_id, will)
 
@@ -196,7 +201,7 @@ class Connection:
                 broker.port,
                 broker.keepalive_s,
                 clean_start=False,
-                properties=packets.connect_properties(broker),
+                properties=packets.connect_properties(broker, self._receive_maximum),
             )
         else:
             client.connect(broker.host, broker.port, broker.keepalive_s)
@@ -240,6 +245,25 @@ class Connection:
         """Write what waits to be written, at once; what the kernel does not take follows."""
         self._drive(lambda: None)
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold back what is sent inside, and write it in one piece at the end.
+
+        Packet by packet, each would be a segment of its own and wake the broker up by itself: half
+        of what a small packet costs on either side.
+        """
+        if self._holding:  # the outer one writes
+            yield
+            return
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            self._cork(True)
+            self.flush()
+            self._cork(False)
+
     def leave(self) -> None:
         """Say goodbye: the broker drops the will and ends the connection."""
         self._drive(self._client.disconnect)
@@ -257,7 +281,7 @@ class Connection:
     def _drive(self, step: Callable[[], object]) -> None:
         try:
             step()
-            if self._client.want_write():
+            if self._client.want_write() and not self._holding:
                 self._client.loop_write()
         except Exception as broken:  # noqa: BLE001 - a packet that paho cannot digest ends its connection
             self.broken_callbacks += 1
@@ -267,13 +291,24 @@ class Connection:
         self._deliver()
 
     def _read(self) -> None:
-        self._client.loop_read()
-        # TLS: what lies decrypted in the library does not make the socket readable.
-        for _ in range(TLS_READS):
-            if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
-                return
+        # paho reads a packet or so; as long as each brings something, there is likely another.
+        for _ in range(READS):
+            before = len(self._noted)
             self._client.loop_read()
-        self._loop.call_soon(self._drive, self._read)
+            if len(self._noted) == before and not self._decrypted():
+                return
+        if self._decrypted():
+            self._loop.call_soon(self._drive, self._read)
+
+    def _decrypted(self) -> bool:
+        """TLS: whether something lies decrypted in the library, which no selector sees."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _cork(self, on: bool) -> None:
+        """Have the kernel gather what is written (Linux: tcp(7), TCP_CORK)."""
+        if self._socket is not None and hasattr(socket, "TCP_CORK"):
+            with contextlib.suppress(OSError):  # the connection has just gone
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     def _write(self) -> None:
         self._client.loop_write()
@@ -281,7 +316,7 @@ class Connection:
             self._read()
 
     def _watch_write(self) -> None:
-        if self._socket is None or self._wants_write == self._watches_write:
+        if self._socket is None or self._holding or self._wants_write == self._watches_write:
             return
         self._watches_write = self._wants_write
         if self._wants_write:
@@ -301,13 +336,17 @@ class Connection:
         self._delivering = True
         try:
             while self._noted:
-                event = self._noted.popleft()
-                if isinstance(event, Closed):
-                    self._end(event.reason)
-                    self.abort()
-                self._receive(event)
+                with self.together():  # what follows from one read
+                    while self._noted:
+                        self._report(self._noted.popleft())
         finally:
             self._delivering = False
+
+    def _report(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self._end(event.reason)
+            self.abort()
+        self._receive(event)
 
     def _end(self, reason: str) -> None:
         if not self._opened.done():

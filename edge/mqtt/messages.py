@@ -57,6 +57,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     """A publication. Properties are left out on MQTT 3.1.1, which has none.
 
     Attributes:
+        bulk: It gives way to all that are not, and leaves half of the window to them.
         on_done: Called once: True when the broker has it (QoS 0: when the kernel has it), False
             when it was refused or, at QoS 0, lost with the connection.
     """
@@ -69,6 +70,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     correlation: bytes | None = None
     properties: dict[str, str] = {}
     on_done: Callable[[bool], None] | None = None
+    bulk: bool = False
 
     def packet_bytes(self) -> int:
         """Return an upper bound of the PUBLISH packet's size."""

@@ -2,6 +2,10 @@
 
 It outlives connections: what a lost one left unanswered is sent again, first and in order, on the
 next. Rule of overflow: a new publication is refused when `limit` are on their way.
+
+Those that are `bulk` give way: all others go before them, and have half of the window to
+themselves. However much there is to catch up on, and however far the broker is, a verdict waits for
+none of it.
 """
 
 from collections import deque
@@ -28,39 +32,51 @@ class OutgoingQueue:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._waiting: deque[Outgoing] = deque()
+        self._bulk: deque[Outgoing] = deque()
         self._in_flight: dict[int, Outgoing] = {}
+        self._bulk_in_flight = 0
         self.window = 1
         self._suspect: Outgoing | None = None
         self._strikes = 0
 
     def __len__(self) -> int:
         """Return how many are on their way."""
-        return len(self._waiting) + len(self._in_flight)
+        return len(self._waiting) + len(self._bulk) + len(self._in_flight)
 
     def add(self, publication: Outgoing) -> bool:
         """Take a publication to be sent; False where there is no room for it."""
         if len(self) >= self._limit:
             return False
-        self._waiting.append(publication)
+        self._queue_of(publication).append(publication)
         return True
 
     def peek(self) -> Outgoing | None:
         """Return the publication to be sent next; None where none waits or the window is full."""
-        if not self._waiting or len(self._in_flight) >= self.window:
+        if len(self._in_flight) >= self.window:
             return None
-        return self._waiting[0]
+        if self._waiting:
+            return self._waiting[0]
+        if self._bulk and self._bulk_in_flight < max(1, self.window // 2):
+            return self._bulk[0]
+        return None
 
-    def sent(self, mid: int) -> None:
+    def sent(self, publication: Outgoing, mid: int) -> None:
         """The publication that `peek` returned is in flight, under this packet id."""
-        self._in_flight[mid] = self._waiting.popleft()
+        self.discard(publication)
+        self._in_flight[mid] = publication
+        self._bulk_in_flight += publication.bulk
 
-    def discard(self) -> Outgoing:
-        """Take away the publication that `peek` returned: it will never be sent."""
-        return self._waiting.popleft()
+    def discard(self, publication: Outgoing) -> None:
+        """Take away the publication that `peek` returned."""
+        taken = self._queue_of(publication).popleft()
+        assert taken is publication, "only what peek returned is taken away"
 
     def answered(self, mid: int) -> Outgoing | None:
         """The broker has answered; return the publication, None where the id is unknown."""
-        return self._in_flight.pop(mid, None)
+        publication = self._in_flight.pop(mid, None)
+        if publication is not None:
+            self._bulk_in_flight -= publication.bulk
+        return publication
 
     def disconnected(self) -> tuple[list[Outgoing], Outgoing | None]:
         """Line up again what is unanswered.
@@ -70,10 +86,18 @@ class OutgoingQueue:
         """
         unanswered = list(self._in_flight.values())
         self._in_flight.clear()
+        self._bulk_in_flight = 0
         condemned = self._judge(next((sent for sent in unanswered if sent.qos), None))
-        again = [*unanswered, *self._waiting]
-        self._waiting = deque(kept for kept in again if kept.qos and kept is not condemned)
+        again = [*unanswered, *self._waiting, *self._bulk]
+        self._waiting.clear()
+        self._bulk.clear()
+        for kept in again:
+            if kept.qos and kept is not condemned:
+                self._queue_of(kept).append(kept)
         return [lost for lost in again if not lost.qos], condemned
+
+    def _queue_of(self, publication: Outgoing) -> deque[Outgoing]:
+        return self._bulk if publication.bulk else self._waiting
 
     def _judge(self, oldest: Outgoing | None) -> Outgoing | None:
         if oldest is None:

@@ -13,16 +13,16 @@ from edge.mqtt.messages import Incoming, Outgoing, Receipt
 from edge.mqtt.topics import topic_problem
 
 RECEIVE_MAXIMUM: Final = 64
-"""QoS 1 messages that the broker may send ahead of our acknowledgements (MQTT 5)."""
+"""QoS 1 messages that the broker may send ahead of our acknowledgements (MQTT 5), as a rule."""
 SEND_MAXIMUM: Final = 64
 """Publications that we send ahead of the broker's answers; the broker may ask for less."""
 
 
-def connect_properties(broker: BrokerSection) -> Properties:
+def connect_properties(broker: BrokerSection, receive_maximum: int) -> Properties:
     """Return what an MQTT 5 CONNECT says about us: how long to keep us, and what we can take."""
     properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = broker.session_expiry_s
-    properties.ReceiveMaximum = RECEIVE_MAXIMUM
+    properties.ReceiveMaximum = receive_maximum
     properties.MaximumPacketSize = broker.max_packet_bytes
     made: Properties = properties
     return made

@@ -84,13 +84,13 @@ class Publisher:
 
     def _send(self, connection: Connection, publication: Outgoing) -> bool:
         if 0 < self._max_packet_bytes < publication.packet_bytes():
-            self._queue.discard()
+            self._queue.discard(publication)
             self._refused(publication, f"the broker takes {self._max_packet_bytes} bytes at most")
             return True
         mid = connection.publish(publication)
         if mid is None:  # the socket has just gone: it leaves on the next one
             return False
-        self._queue.sent(mid)
+        self._queue.sent(publication, mid)
         connection.flush()
         return True
 

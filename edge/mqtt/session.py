@@ -10,6 +10,7 @@ tell.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from edge.mqtt.counting import COUNTERS, is_milestone
 from edge.mqtt.events import Answered, Arrived, Closed, Event, Opened, Subscribed, Unusable
 from edge.mqtt.inbox import Inbox, Route
 from edge.mqtt.messages import Incoming, Outgoing, Will
+from edge.mqtt.packets import RECEIVE_MAXIMUM
 from edge.mqtt.publisher import Publisher
 from edge.mqtt.topics import filter_problem
 
@@ -51,6 +53,8 @@ class Session:
         will: What the broker publishes when we vanish.
         on_connected: Called when the broker has accepted us and answered all subscriptions.
         on_disconnected: Called with the reason when a connection that was reported has ended.
+        receive_maximum: QoS 1 messages that an MQTT 5 broker may send ahead of our
+            acknowledgements.
 
     Attributes:
         counters: What happened since the start, by the names in `edge.mqtt.counting`.
@@ -69,6 +73,7 @@ class Session:
         will: Will | None = None,
         on_connected: Callable[[], None] = lambda: None,
         on_disconnected: Callable[[str], None] = lambda _reason: None,
+        receive_maximum: int = RECEIVE_MAXIMUM,
     ) -> None:
         security.password(broker)  # a file that cannot be used is said now, not while we run
         if broker.tls is not None:
@@ -76,6 +81,7 @@ class Session:
         self._broker = broker
         self._client_id = client_id
         self._will = will
+        self._receive_maximum = receive_maximum
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._versions = VersionChoice(broker.protocol)
@@ -158,11 +164,15 @@ class Session:
         content_type: str | None = None,
         correlation: bytes | None = None,
         properties: dict[str, str] | None = None,
+        bulk: bool = False,
         on_done: Callable[[bool], None] | None = None,
     ) -> bool:
         """Send a message, at once where there is a connection; never blocks.
 
         Without a connection QoS 1 is queued, up to `max_outgoing`, and QoS 0 dropped.
+
+        What is `bulk` gives way: all that is not goes before it, and has half of the broker's
+        window to itself.
 
         Where this returns True, `on_done` is called once, from the loop: with True when the broker
         has acknowledged it (QoS 0: when the kernel has taken it), with False when the broker
@@ -175,7 +185,7 @@ class Session:
             ValueError: The topic or a property is against the rules of MQTT.
         """
         publication = Outgoing(
-            topic, payload, qos, retain, content_type, correlation, properties or {}, on_done
+            topic, payload, qos, retain, content_type, correlation, properties or {}, on_done, bulk
         )
         if problem := publication.problem():
             raise ValueError(f"cannot publish to {topic!r}: {problem}")
@@ -183,6 +193,13 @@ class Session:
             return True
         self.counters["publish_dropped"] += 1
         return False
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Have what is published and acknowledged inside leave in one piece, at the end of it."""
+        connection = self._connection
+        if connection is None or self._opened is None:  # nothing leaves now
+            return contextlib.nullcontext()
+        return connection.together()
 
     def acknowledge(self, message: Incoming) -> None:
         """Tell the broker that the message need not come again.
@@ -252,6 +269,7 @@ class Session:
             self._will,
             version=self._versions.current,
             number=self._number,
+            receive_maximum=self._receive_maximum,
             receive=self._take,
         )
         self._inbox.begin(connection.number)  # a kept session delivers right behind the CONNACK
@@ -308,6 +326,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        self._came_round_at = time.monotonic()
         self.counters["callback_errors"] += connection.broken_callbacks
         self._asked.clear()
         self._publisher.end()

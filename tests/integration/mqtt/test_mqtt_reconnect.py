@@ -34,6 +34,24 @@ def test_a_killed_broker_that_comes_back_finds_us_and_gets_what_was_published_me
     asyncio.run(scenario())
 
 
+def test_a_connection_that_ends_after_an_hour_does_not_make_its_session_look_stuck(
+    mosquitto: LocalBroker,
+) -> None:
+    async def scenario() -> None:
+        async with connected(mosquitto, "a", "t") as peer:
+            session, seen = peer.session, []
+            session._came_round_at -= 3_600
+            session._on_disconnected = lambda _reason: seen.append(session.came_round_at)
+            began = time.monotonic()
+            await mosquitto.kill()
+            await until(lambda: bool(seen))
+            assert seen[0] >= began
+            await mosquitto.start()
+            await until(lambda: session.connected)
+
+    asyncio.run(scenario())
+
+
 def test_a_kept_session_gets_what_was_published_while_it_was_away_after_a_broker_kill() -> None:
     require_mosquitto()
 

@@ -108,6 +108,59 @@ def test_a_thousand_publications_arrive_in_order_through_a_window_of_64(
     asyncio.run(scenario())
 
 
+def test_what_is_sent_together_leaves_at_the_end_and_in_order(any_broker: LocalBroker) -> None:
+    async def scenario() -> None:
+        async with connected(any_broker, "a", "t") as peer:
+            connection = peer.session._connection
+            assert connection is not None
+            with peer.session.together():
+                for number in range(200):
+                    assert peer.session.publish("t", b"%d" % number)
+                with peer.session.together():
+                    assert peer.session.publish("t", b"200")
+                assert connection._client.want_write(), "nothing has left yet"
+            payloads = [(await peer.next()).payload for _ in range(201)]
+            assert payloads == [b"%d" % number for number in range(201)]
+            await until(lambda: peer.session.unanswered == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_is_lost_while_much_is_held_back_loses_nothing(
+    mosquitto: LocalBroker,
+) -> None:
+    async def scenario() -> None:
+        async with connected(mosquitto, "a", "t") as peer:
+            await mosquitto.kill()
+            with peer.session.together():
+                for number in range(100):
+                    assert peer.session.publish("t", b"%d" % number)
+            with peer.session.together():
+                assert peer.session.publish("t", b"100")
+            await mosquitto.start()
+            heard: set[bytes] = set()
+            while len(heard) < 101:
+                heard.add((await peer.next()).payload)
+            await until(lambda: peer.session.unanswered == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_verdict_overtakes_five_hundred_records(mosquitto: LocalBroker) -> None:
+    async def scenario() -> None:
+        async with connected(mosquitto, "a", "t") as peer:
+            for number in range(500):
+                assert peer.session.publish("t", b"%d" % number, bulk=True)
+            assert peer.session.publish("t", b"verdict")
+            heard = [(await peer.next()).payload for _ in range(501)]
+            place = heard.index(b"verdict")
+            assert place <= 32, "only what was on its way already is before it"
+            del heard[place]
+            assert heard == [b"%d" % number for number in range(500)]
+
+    asyncio.run(scenario())
+
+
 def test_a_full_queue_refuses_and_counts(mosquitto: LocalBroker) -> None:
     async def scenario() -> None:
         peer = Peer(section(mosquitto, max_outgoing=10), "a", {"t": 1})

@@ -1,6 +1,8 @@
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
 
-from edge.ledger.outbox import BURST, PAUSE_S, Outbox
+from edge.ledger.outbox import GO_S, PAUSE_S, YIELD_S, Outbox
 from edge.ledger.record import Pending
 
 
@@ -11,6 +13,9 @@ class Cloud:
         self.now = 100.0
         self.sent: list[int] = []
         self.accepts = True
+        self.line_waits = False
+        self.publishing_s = 0.0
+        self.pieces: list[int] = []
         self.asked: list[tuple[int, int]] = []
         self.pauses: list[tuple[float, Callable[[], None]]] = []
         self._done: list[Callable[[bool], None]] = []
@@ -27,14 +32,30 @@ class Cloud:
     def go_on(self) -> None:
         """Let all pauses pass."""
         while self.pauses:
-            _, act = self.pauses.pop()
-            act()
+            self.pass_pause()
+
+    def pass_pause(self) -> None:
+        """Let the one pause pass."""
+        ((pause_s, act),) = self.pauses
+        self.pauses.clear()
+        self.now += pause_s
+        act()
 
     def load(self, after: int, limit: int) -> None:
         assert limit > 0
         self.asked.append((after, limit))
 
+    def frames_wait(self) -> bool:
+        return self.line_waits
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        before = len(self.sent)
+        yield
+        self.pieces.append(len(self.sent) - before)
+
     def publish(self, body: bytes, on_done: Callable[[bool], None]) -> bool:
+        self.now += self.publishing_s
         if self.accepts:
             self.sent.append(int(body))
             self._done.append(on_done)
@@ -102,10 +123,11 @@ def test_no_more_than_the_window_is_on_the_way_to_the_broker() -> None:
     cloud.outbox.connected()
     cloud.answer()
     assert cloud.sent == _run(1, 4)
-    cloud.answer()
+    cloud.outbox.tick()
     assert cloud.sent == _run(1, 4)
     assert not cloud.asked
     cloud.acknowledge()
+    cloud.go_on()
     assert cloud.sent == _run(1, 8)
 
 
@@ -196,8 +218,6 @@ def test_a_new_connection_begins_after_the_receipt_and_old_answers_do_not_count(
     cloud.answer()
     assert cloud.sent == [1, 2, 3, 4]
     cloud.outbox.disconnected()
-    cloud.answer()
-    assert cloud.sent == [1, 2, 3, 4]
     cloud.commit(12)
     assert not cloud.asked
     cloud.outbox.connected()
@@ -211,12 +231,11 @@ def test_a_new_connection_begins_after_the_receipt_and_old_answers_do_not_count(
 def test_what_was_being_read_when_the_connection_was_made_anew_is_read_again() -> None:
     cloud = Cloud(records=10, window=4)
     cloud.outbox.connected()
-    cloud.answer()
-    cloud.acknowledge()
-    assert cloud.asked == [(4, 4)]
+    assert cloud.asked == [(0, 10)]
+    cloud.outbox.receipt_taken(4)  # by another connection, say
     cloud.outbox.connected()
     cloud.run()
-    assert cloud.sent == _run(1, 4) + _run(1, 10)
+    assert cloud.sent == _run(5, 10)
 
 
 def test_a_publisher_that_takes_no_more_is_asked_again_at_the_next_tick() -> None:
@@ -253,19 +272,70 @@ def test_storage_that_finds_nothing_is_asked_again_at_the_next_tick() -> None:
     assert cloud.sent == [1, 2]
 
 
-def test_whoever_catches_up_pauses_between_goes() -> None:
-    cloud = Cloud(records=100)
+def catching_up(publishing_s: float) -> Cloud:
+    """A cloud that a week of records is owed to, the first of them read."""
+    cloud = Cloud(records=100_000)
+    cloud.publishing_s = publishing_s
     cloud.outbox.connected()
     after, limit = cloud.asked.pop()
-    found = [Pending(seq, b"%d" % seq) for seq in range(after + 1, after + limit + 1)]
-    cloud.outbox.loaded(found)
-    assert cloud.sent == _run(1, BURST)
+    cloud.outbox.loaded([Pending(seq, b"%d" % seq) for seq in range(after + 1, limit + 1)])
+    return cloud
+
+
+def test_a_go_has_its_time_and_leaves_in_one_piece_and_then_there_is_a_pause() -> None:
+    cloud = catching_up(publishing_s=GO_S / 7.5)
+    assert cloud.pieces == [8]
     cloud.outbox.tick()
     cloud.acknowledge()
-    assert cloud.sent == _run(1, BURST), "answers and ticks do not end a pause"
-    ((pause_s, act),) = cloud.pauses
-    assert pause_s == PAUSE_S
-    cloud.pauses.clear()
-    act()
-    assert cloud.sent == _run(1, 2 * BURST)
-    assert len(cloud.pauses) == 1
+    assert cloud.pieces == [8], "answers and ticks do not end a pause"
+    assert cloud.pauses[0][0] == PAUSE_S
+    cloud.pass_pause()
+    assert cloud.pieces == [8, 8]
+
+
+def test_on_a_slow_machine_a_go_carries_fewer_but_never_none() -> None:
+    assert catching_up(publishing_s=GO_S / 1.5).pieces == [2]
+    assert catching_up(publishing_s=GO_S * 50).pieces == [1]
+
+
+def test_while_frames_wait_records_give_way_but_not_for_ever() -> None:
+    cloud = catching_up(publishing_s=GO_S / 7.5)
+    cloud.line_waits = True
+    gone_at = []
+    for _ in range(20):
+        before = len(cloud.sent)
+        cloud.pass_pause()
+        cloud.acknowledge()
+        if len(cloud.sent) > before:
+            gone_at.append(cloud.now)
+    between = [later - former for former, later in itertools.pairwise(gone_at)]
+    assert between
+    assert all(YIELD_S <= each <= YIELD_S + PAUSE_S + GO_S for each in between)
+    cloud.line_waits = False
+    before = len(cloud.sent)
+    cloud.pass_pause()
+    assert len(cloud.sent) > before, "the verdict is out: the next pause is the last"
+
+
+def test_a_record_of_a_quiet_line_goes_out_at_once_though_the_next_frame_waits() -> None:
+    cloud = Cloud(records=1)
+    cloud.outbox.connected()
+    cloud.run()
+    cloud.now += 1.0
+    cloud.line_waits = True
+    cloud.commit(2)
+    cloud.answer()
+    assert cloud.sent == [1, 2]
+
+
+def test_the_next_records_are_read_while_those_before_them_go_out() -> None:
+    cloud = catching_up(publishing_s=0.0)
+    assert cloud.sent == _run(1, 64)
+    assert not cloud.asked, "256 were read, and more than a window is left"
+    for _ in range(2):
+        cloud.acknowledge()
+        cloud.pass_pause()
+    assert cloud.sent == _run(1, 192)
+    cloud.acknowledge()
+    cloud.pass_pause()
+    assert cloud.asked == [(256, 256)]

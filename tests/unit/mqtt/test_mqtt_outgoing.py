@@ -16,7 +16,7 @@ def _queue(limit: int = 10, window: int = 3) -> OutgoingQueue:
 def _send_all(queue: OutgoingQueue, first_mid: int = 1) -> list[Outgoing]:
     sent: list[Outgoing] = []
     while (publication := queue.peek()) is not None:
-        queue.sent(first_mid + len(sent))
+        queue.sent(publication, first_mid + len(sent))
         sent.append(publication)
     return sent
 
@@ -35,8 +35,9 @@ def test_the_window_holds_back_what_the_broker_has_not_asked_for() -> None:
 def test_beyond_the_limit_nothing_is_taken() -> None:
     queue = _queue(limit=2)
     assert [queue.add(Outgoing("t", b"")) for _ in range(3)] == [True, True, False]
-    queue.peek()
-    queue.sent(1)
+    first = queue.peek()
+    assert first is not None
+    queue.sent(first, 1)
     assert not queue.add(Outgoing("t", b""))  # in flight counts too
     queue.answered(1)
     assert queue.add(Outgoing("t", b""))
@@ -77,33 +78,61 @@ def test_a_flaky_line_that_carries_something_each_time_condemns_nothing() -> Non
         assert queue.disconnected() == ([], None)
 
 
-@given(st.lists(st.sampled_from(["add", "send", "answer", "disconnect"]), max_size=200))
-def test_every_publication_ends_exactly_once_and_none_overtakes(steps: list[str]) -> None:
+def test_what_is_bulk_goes_last_and_leaves_half_of_the_window() -> None:
+    queue = _queue(limit=100, window=8)
+    records = [Outgoing("records", b"%d" % number, bulk=True) for number in range(50)]
+    for record in records:
+        queue.add(record)
+    assert _send_all(queue) == records[:4]
+    verdict = Outgoing("verdict", b"now")
+    queue.add(verdict)
+    assert _send_all(queue, 5) == [verdict], "a verdict waits for none of them"
+    assert queue.answered(1) is records[0]
+    queue.add(verdict)
+    assert _send_all(queue, 6) == [verdict, records[4]]
+    queue.disconnected()
+    assert _send_all(queue) == [verdict, verdict, *records[1:5]]
+
+
+def test_bulk_goes_on_where_the_broker_takes_one_at_a_time() -> None:
+    queue = _queue(window=1)
+    record = Outgoing("records", b"1", bulk=True)
+    queue.add(record)
+    assert _send_all(queue) == [record]
+
+
+STEPS = st.sampled_from(["add", "add bulk", "send", "answer", "disconnect"])
+
+
+@given(st.lists(STEPS, max_size=200))
+def test_every_publication_ends_exactly_once_and_none_overtakes_its_kind(steps: list[str]) -> None:
     queue, mid, number = _queue(limit=8), 0, 0
     in_flight: list[int] = []
-    ended: list[bytes] = []
-    added: list[bytes] = []
+    ended: list[Outgoing] = []
+    added: list[Outgoing] = []
     for step in steps:
-        if step == "add":
-            publication = Outgoing("t", b"%d" % number)
+        if step.startswith("add"):
+            publication = Outgoing("t", b"%d" % number, bulk=step == "add bulk")
             number += 1
             if queue.add(publication):
-                added.append(publication.payload)
-        elif step == "send" and queue.peek() is not None:
+                added.append(publication)
+        elif step == "send" and (next_one := queue.peek()) is not None:
             mid += 1
-            queue.sent(mid)
+            queue.sent(next_one, mid)
             in_flight.append(mid)
         elif step == "answer" and in_flight:
             done = queue.answered(in_flight.pop(0))
             assert done is not None
-            ended.append(done.payload)
+            ended.append(done)
         elif step == "disconnect":
             in_flight.clear()
             lost, condemned = queue.disconnected()
             assert lost == []
             if condemned is not None:
-                ended.append(condemned.payload)
+                ended.append(condemned)
         assert len(queue) <= 8
         assert len(in_flight) <= queue.window
-    assert ended == added[: len(ended)]
+    for bulk in (False, True):
+        mine = [each for each in ended if each.bulk is bulk]
+        assert mine == [each for each in added if each.bulk is bulk][: len(mine)]
     assert len(queue) == len(added) - len(ended)
