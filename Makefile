@@ -15,8 +15,9 @@ LOCKED := requirements.lock pyproject.toml edge/__init__.py scripts/setup.sh
 # What the reference deployments take over from elsewhere in the tree, by file name: guests, the card
 # and the int8 model (of wear fp32, it has no other). A cascade has two cards and models, so it says
 # which goes where (PLACE=FILE). `$(call pin,pcb)` renews one.
-MODELS := pcb pcb_kinds steel tile wear
+MODELS := pcb pcb_single pcb_kinds steel tile wear
 GUESTS_pcb := pair boxes policy
+GUESTS_pcb_single := letterbox boxes policy
 GUESTS_pcb_kinds := pair boxes topk policy
 GUESTS_steel := letterbox topk policy
 GUESTS_tile := letterbox heat policy

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.pcb.recipe.data import CLASSES
+from models.pcb.recipe.data import CLASSES, CONTRACT
 from models.pcb.recipe.detections import NMS_IOU
 from models.recipe import card as common
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from models.recipe.frames import FrameContract
 
 MODEL = {
     "name": "pcb",
@@ -27,14 +29,7 @@ MODEL = {
     "arXiv:1902.06197 (2019)",
     "classes": list(CLASSES),
 }
-_TENSORS = """
-[[inputs]]
-name = "input"
-dtype = "uint8"
-shape = [1, 2, 640, 640]
-layout = "NCHW"
-meaning = "channel 0 the frame, channel 1 its reference; grey 0..255"
-
+_OUTPUTS = """
 [[outputs]]
 name = "boxes"
 dtype = "float32"
@@ -46,13 +41,14 @@ name = "scores"
 dtype = "float32"
 shape = [1, 6400, 6]
 meaning = "confidence 0..1 of each class for each cell, in the order of model.classes"
-
-[preprocessing]
-guest = "pair"
-description = "Frame and reference as 8-bit grey, 640x640, aligned to within 2 pixels, copper dark \
-on a bright board as in the training images, neither scaled nor normalised: bytes are copied plane \
-by plane"
 """
+_CHANNELS = "channel 0 the frame, channel 1 its reference; grey 0..255"
+_PREPROCESSING = {
+    "guest": "pair",
+    "description": "Frame and reference as 8-bit grey, 640x640, aligned to within 2 pixels, copper "
+    "dark on a bright board as in the training images, neither scaled nor normalised: bytes are "
+    "copied plane by plane",
+}
 
 
 def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
@@ -63,11 +59,43 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
         reports: for each variant what `evaluate --report` wrote.
         version: of the weights.
     """
+    return detector_card(models, reports, version, MODEL, CONTRACT, _CHANNELS, _PREPROCESSING)
+
+
+def detector_card(
+    models: Path,
+    reports: dict[str, dict[str, Any]],
+    version: str,
+    model: dict[str, Any],
+    contract: FrameContract,
+    channels: str,
+    preprocessing: dict[str, str],
+) -> str:
+    """The text of the card of a detector of this recipe, with a reference or without.
+
+    Args:
+        models: the folder of the ONNX files.
+        reports: for each variant what `evaluate --report` wrote.
+        version: of the weights.
+        model: the section of that name, but for the version.
+        contract: the frame path that the deployment pins.
+        channels: what each channel of the input is, in words.
+        preprocessing: the section of that name.
+    """
+    tensor = {
+        "name": contract.input.name,
+        "dtype": contract.input.dtype,
+        "shape": list(contract.input.shape),
+        "layout": "NCHW",
+        "meaning": channels,
+    }
     return "".join(
         (
-            common.head(MODEL, version),
+            common.head(model, version),
             common.variants(models),
-            _TENSORS,
+            common.tables("inputs", [tensor]),
+            _OUTPUTS,
+            common.section("preprocessing", preprocessing),
             common.section("thresholds", _thresholds(reports["int8"])),
             *(common.tables("accuracy", _accuracy(n, r)) for n, r in reports.items()),
             common.tables("verdicts", (_verdicts(n, r) for n, r in reports.items())),

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 SIDE = 640
 """Height and width of every image, in pixels."""
+PAIR_CHANNELS = 2
 CONTRACT = FrameContract(
     guest="pair",
     pixels=PixelFormat.GRAY8,
     max_side_px=1280,
-    input=TensorSpec("input", "uint8", (1, 2, SIDE, SIDE)),
+    input=TensorSpec("input", "uint8", (1, PAIR_CHANNELS, SIDE, SIDE)),
     reference=True,
 )
 """What the deployment pins. At this size the guest copies bytes: arrays of decoded images are what
@@ -64,6 +65,22 @@ class PairSet:
             self.boxes[:count],
             self.residual_px[:count],
         )
+
+
+def model_input(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """What a detector's file is handed: uint8 [1, channels, 640, 640].
+
+    Args:
+        images: uint8 [1 or 2, 640, 640], the frame first.
+        channels: `PAIR_CHANNELS`, frame and reference; 3, the frame alone, thrice, as the guest
+            letterbox lays a grey frame into the planes of a colour input.
+    """
+    return images[None] if channels == PAIR_CHANNELS else images[:1].repeat(channels, axis=0)[None]
+
+
+def planes_shown(channels: int) -> int:
+    """How many different planes an input of so many channels shows."""
+    return 2 if channels == PAIR_CHANNELS else 1
 
 
 def deeppcb_folder(data: str | Path | None = None) -> Path:

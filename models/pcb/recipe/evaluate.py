@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.pcb.recipe.augment import augment
-from models.pcb.recipe.data import CLASSES, SIDE, deeppcb_folder, load_test, load_training
+from models.pcb.recipe.data import (
+    CLASSES,
+    SIDE,
+    deeppcb_folder,
+    load_test,
+    load_training,
+    model_input,
+    planes_shown,
+)
 from models.pcb.recipe.detections import (
     FLOOR,
     match,
@@ -55,12 +63,12 @@ VIEW_SEED = 2026
 def detector(session: ort.InferenceSession) -> Detect:
     """A function from a pair, uint8 [2, 640, 640], to its detections, float32 [n, 6].
 
-    A session that takes one plane is given the frame alone.
+    A session that does not take pairs is given the frame alone.
     """
-    planes = _planes(session)
+    channels = _channels(session)
 
     def detect(pair: NDArray[np.uint8]) -> NDArray[np.float32]:
-        boxes, scores = session.run(["boxes", "scores"], {"input": pair[None, :planes]})
+        boxes, scores = session.run(["boxes", "scores"], {"input": model_input(pair, channels)})
         return suppress(boxes[0], scores[0])
 
     return detect
@@ -139,13 +147,13 @@ def judge_verdicts(detect: Detect, pairs: PairSet, score: float) -> dict[str, An
     }
 
 
-def _planes(session: ort.InferenceSession) -> int:
+def _channels(session: ort.InferenceSession) -> int:
     return int(session.get_inputs()[0].shape[1])
 
 
-def _latency_frames(planes: int) -> list[NDArray[np.uint8]]:
+def _latency_frames(channels: int) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
-    return list(rng.integers(0, 2, (4, 1, planes, SIDE, SIDE), np.uint8) * np.uint8(255))
+    return list(rng.integers(0, 2, (4, 1, channels, SIDE, SIDE), np.uint8) * np.uint8(255))
 
 
 def _best(found: NDArray[np.float32]) -> float:
@@ -167,11 +175,13 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = deeppcb_folder(arguments.data)
     session = open_session(arguments.model, arguments.threads)
-    detect, planes = detector(session), _planes(session)
+    detect, channels = detector(session), _channels(session)
     report: dict[str, Any] = {"file": arguments.model.name, "floor": FLOOR}
-    report["latency"] = measure_latency(arguments.model, _latency_frames(planes))
+    report["latency"] = measure_latency(arguments.model, _latency_frames(channels))
     if arguments.score is None:
-        report["threshold"] = choose_threshold(detect, load_training(folder), planes)
+        report["threshold"] = choose_threshold(
+            detect, load_training(folder), planes_shown(channels)
+        )
     else:
         report["threshold"] = {"score": arguments.score}
     score = report["threshold"]["score"]

@@ -29,13 +29,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     weights = torch.load(arguments.checkpoint, weights_only=True)["average"]
-    planes = weights["stem.0.weight"].shape[1]
-    detector = Detector(planes)
+    detector = Detector(planes=weights["stem.0.weight"].shape[1])
     detector.load_state_dict(weights)
+    exported = ExportedDetector(detector.eval()).eval()
     export(
-        ExportedDetector(detector.eval()).eval(),
+        exported,
         arguments.out / "model.onnx",
-        (1, planes, SIDE, SIDE),
+        (1, exported.channels, SIDE, SIDE),
         ["boxes", "scores"],
         [BOX_TOLERANCE_PX, SCORE_TOLERANCE],
     )

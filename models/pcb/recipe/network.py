@@ -82,7 +82,8 @@ class Detector(nn.Module):
 class ExportedDetector(nn.Module):
     """The detector as the runtime sees it: grey values in, boxes and scores out.
 
-    Takes over `detector`, whose first convolution swallows the scale 1/255.
+    Takes over `detector`, whose first convolution swallows the scale 1/255. A detector of one plane
+    becomes one of three, of which it sees the mean: those that the guest letterbox fills.
     """
 
     centres: Tensor
@@ -90,12 +91,17 @@ class ExportedDetector(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+        first = detector.stem[0]
         with torch.no_grad():
-            detector.stem[0].weight.mul_(1 / 255)
+            first.weight.mul_(1 / 255)
+            if first.in_channels == 1:
+                first.weight = nn.Parameter(first.weight.repeat(1, 3, 1, 1) / 3)
+                first.in_channels = 3
+        self.channels = first.in_channels
         self.register_buffer("centres", torch.from_numpy(cell_centres()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [1, 2, 640, 640], 0..255, to boxes [1, 6400, 4] and scores [1, 6400, 6]."""
+        """uint8 [1, 2 or 3, 640, 640], 0..255, to boxes [1, 6400, 4] and scores [1, 6400, 6]."""
         logits, reaches = self.detector(x.float())
         rows = reaches.reshape(1, 4, GRID * GRID).transpose(1, 2)
         scores = torch.sigmoid(logits.reshape(1, len(CLASSES), GRID * GRID).transpose(1, 2))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.pcb.recipe.augment import augment
-from models.pcb.recipe.data import deeppcb_folder, load_training
+from models.pcb.recipe.data import deeppcb_folder, load_training, model_input, planes_shown
 from models.recipe.quantise import quantise
 from models.recipe.session import open_session
 
@@ -30,14 +30,15 @@ KEPT_FLOAT = ("/box_head/box_head.1/", "/class_head/class_head.1/")
 CALIBRATION_PAIRS = 96
 
 
-def calibration(pairs: PairSet, planes: int) -> Iterator[NDArray[np.uint8]]:
-    """Training frames of so many planes, uint8 [1, planes, 640, 640]; every second is augmented."""
+def calibration(pairs: PairSet, channels: int) -> Iterator[NDArray[np.uint8]]:
+    """Training frames as inputs of so many channels; every second one is augmented."""
+    planes = planes_shown(channels)
     for index in np.random.default_rng(0).permutation(len(pairs))[:CALIBRATION_PAIRS]:
         pair = pairs.images[index], pairs.boxes[index]
         if index % 2:
             rng = np.random.default_rng(int(index))
             pair = augment(pair, lambda pair=pair: pair, rng, planes=planes)  # type: ignore[misc]
-        yield pair[0][None, :planes]
+        yield model_input(pair[0], channels)
 
 
 def quantisable(node: str) -> bool:
@@ -53,11 +54,11 @@ def main() -> None:
     parser.add_argument("--eight-bits", action="store_true", help="for VNNI and ARM alone")
     arguments = parser.parse_args()
     source = arguments.models / "model.onnx"
-    planes = open_session(source).get_inputs()[0].shape[1]
+    channels = open_session(source).get_inputs()[0].shape[1]
     quantise(
         source,
         arguments.models / "model.int8.onnx",
-        calibration(load_training(deeppcb_folder(arguments.data)), planes),
+        calibration(load_training(deeppcb_folder(arguments.data)), channels),
         quantisable,
         seven_bits=not arguments.eight_bits,
     )

@@ -65,7 +65,7 @@ QUANTISED = [name for name in NAMES if (ROOT / "models" / name / "model.int8.onn
 
 
 def test_all_models_are_here() -> None:
-    assert {"pcb", "pcb_kinds", "steel", "tile", "wear"} <= set(NAMES)
+    assert {"pcb", "pcb_kinds", "pcb_single", "steel", "tile", "wear"} <= set(NAMES)
 
 
 @EVERY_MODEL
