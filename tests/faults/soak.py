@@ -15,6 +15,7 @@ nothing, is not the daemon's loss: of those the run only counts.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -29,6 +30,7 @@ import psutil
 from brokers import until
 from daemons import Daemon, Line, line_to
 
+from edge.daemon.worker_memory import resident_mib
 from edge.mqtt.brokers import LocalBroker
 
 RATE_HZ: Final = 20.0
@@ -180,7 +182,10 @@ class Soak:
             else:
                 kill_at += plan.kill_every_s
                 self._events.append("worker killed")
-                psutil.Process(daemon.worker()).kill()
+                await until(lambda: len(daemon.children()) == 1, "a worker stands")
+                for pid in daemon.children():
+                    with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+                        psutil.Process(pid).kill()
 
     async def _sample(self, line: Line, daemon: Daemon) -> None:
         process = psutil.Process(daemon.pid)
@@ -195,7 +200,7 @@ class Soak:
             sample = Sample(
                 at_s=round(self._now, 1),
                 supervisor_kib=process.memory_info().rss >> 10,
-                worker_kib=sum(psutil.Process(pid).memory_info().rss for pid in children) >> 10,
+                worker_kib=sum(map(resident_mib, children)) << 10,
                 descriptors=process.num_fds(),
                 threads=process.num_threads(),
                 sent=len(self._names),
