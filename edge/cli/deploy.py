@@ -33,6 +33,7 @@ _WORDS: Final = {
     Event.OFFERED: "fetched",
     Event.BEGAN: "on trial",
     Event.PROVED: "in shadow",
+    Event.ADMITTED: "canary",
     Event.AGREED: "active, on probation",
     Event.HELD: "committed",
     Event.FAILED: "failed",

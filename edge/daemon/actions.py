@@ -43,17 +43,27 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Grant:
-    """One granted action with its rate so far: at most N in any 60 seconds."""
+    """One granted action with its rate so far: at most N in any 60 seconds.
 
-    def __init__(self, grant: ActionGrant) -> None:
+    Args:
+        grant: The grant.
+        other: Another deployment's grant of the same action, which counts it, too.
+    """
+
+    def __init__(self, grant: ActionGrant, other: "Grant | None" = None) -> None:
         self.name = grant.name
         self.revert = grant.revert
+        self._other = other
         self._rate = Rate(grant.max_per_minute)
         self._max_ttl_ms = grant.max_ttl_ms
 
     def admit(self, wish: ActionWish, now_ns: int) -> int | None:
         """Return the wish's time to live, ms, cut to the grant; None: the rate is used up."""
-        return min(wish.ttl_ms, self._max_ttl_ms) if self._rate.admit(now_ns) else None
+        if not self._rate.admit(now_ns):
+            return None
+        if self._other is not None and self._other.admit(wish, now_ns) is None:
+            return None
+        return min(wish.ttl_ms, self._max_ttl_ms)
 
 
 class Actions:
@@ -67,6 +77,8 @@ class Actions:
         leases: Turns off what is turned on; shared by all pipelines.
         counters: The daemon's.
         complain: Logs, throttled: event, frame, sentence.
+        beside: Of who judges other frames of this pipeline; what they both may cause, they may
+            cause together no more often than that one alone.
     """
 
     def __init__(
@@ -78,6 +90,7 @@ class Actions:
         leases: Leases,
         counters: Counters,
         complain: Callable[[str, Frame, str], None],
+        beside: "Actions | None" = None,
     ) -> None:
         self._pipeline = plan.name
         self._device = device
@@ -86,12 +99,15 @@ class Actions:
         self._leases = leases
         self._counters = counters
         self._complain = complain
-        self._grants = tuple(Grant(grant) for grant in plan.actions)
+        others = {grant.name: grant for grant in beside.grants} if beside else {}
+        self.grants: tuple[Grant, ...] = tuple(
+            Grant(grant, others.get(grant.name)) for grant in plan.actions
+        )
 
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
         """Publish the wishes that are within their grants."""
         for wish in wishes:
-            grant = self._grants[wish.index]
+            grant = self.grants[wish.index]
             ttl_ms = grant.admit(wish, time.monotonic_ns())
             binding = self._bindings.find(grant.name)
             if ttl_ms is None or binding is None:

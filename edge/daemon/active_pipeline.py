@@ -1,6 +1,7 @@
 """One active pipeline: its intake, its dispatch, and the worker that is kept standing for it.
 
-This is where the rules of `dispatch` meet the broker, the clock and the worker process.
+This is where the rules of `dispatch` meet the broker, the clock and the worker process. Beside the
+active worker a canary may stand, which is given the frames that it chooses.
 """
 
 import asyncio
@@ -14,18 +15,20 @@ import msgspec
 import structlog
 
 from edge.config import DeviceConfig
-from edge.contracts.messages import ActionWish, GuestLine
+from edge.contracts.messages import ActionWish, GuestLine, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Reason, Verdict
 from edge.daemon.actions import Actions
+from edge.daemon.answering import Answering
 from edge.daemon.dispatch import Dispatch
+from edge.daemon.following import Following
 from edge.daemon.frame_traces import FrameTraces
 from edge.daemon.guest_words import GuestWords
 from edge.daemon.intake import Fault, Frame, Intake
 from edge.daemon.keeper import WorkerKeeper
 from edge.daemon.latencies import Latencies
 from edge.daemon.leases import Leases
-from edge.daemon.outlets import Seen
+from edge.daemon.outlets import Companion, Seen
 from edge.daemon.recorded import entry_of
 from edge.daemon.recording import Recording
 from edge.daemon.references import ReferenceShelf
@@ -33,13 +36,12 @@ from edge.daemon.remembered import Given, Remembered
 from edge.daemon.signals import SignalHistory
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.throttle import Throttle
-from edge.ledger.entry import Runtime, pinned
+from edge.daemon.underway import Underway
+from edge.ledger.entry import Runtime
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
-from edge.mqtt.topics import TopicTemplate, matches
 from edge.observability.counters import Counters
 from edge.observability.latency import Histogram
-from edge.observability.tracing import PROPERTY
 
 log = structlog.get_logger("edge.daemon")
 
@@ -88,36 +90,38 @@ class ActivePipeline:
         self._leases = leases
         self._traces = traces
         self.latencies = Latencies(float(plan.budget_ms))
-        self._runtime = Runtime()
-        self._verdict_topic = f"edge/{config.device.id}/{plan.name}/verdict"
+        self._answering = Answering(
+            f"edge/{config.device.id}/{plan.name}/verdict",
+            config.bindings,
+            session,
+            counters,
+            self._complain,
+        )
         self._intake = Intake(
             config.clock, config.limits.max_payload_bytes, plan.budget_ms, boot_id
         )
         self._remembered = Remembered(config.limits.remembered_frames)
+        self._underway = Underway()
+        self._canary: Companion | None = None
         self._dispatch = Dispatch(
-            config.device.id,
-            plan,
-            config.deadlines,
-            self._remembered,
-            self,
+            config.device.id, plan, config.deadlines, self._remembered, self, self._underway
         )
         self._keeper = WorkerKeeper(
             config, self._dispatch, counters, self._use, self._hear, on_change
         )
         self._throttle = Throttle(time.monotonic_ns)
-        self._on_the_way: dict[bytes, list[Callable[[], None]]] = {}
-        self._bound = tuple(
-            TopicTemplate(binding.topic).filter
-            for table in (
-                config.bindings.camera,
-                config.bindings.reference,
-                config.bindings.signal,
-                config.bindings.action,
-            )
-            for binding in table.values()
-        )
         self._loop = asyncio.get_running_loop()
-        self._follow(plan)
+        self._follow(plan, Runtime())
+
+    @property
+    def plan(self) -> PipelinePlan:
+        """By which frames are judged."""
+        return self._by.plan
+
+    @property
+    def policy(self) -> PolicyState:
+        """Where its policy stands."""
+        return self._dispatch.policy
 
     @property
     def trouble(self) -> str:
@@ -142,7 +146,7 @@ class ActivePipeline:
     @property
     def unanswered(self) -> int:
         """Frames that wait for their verdict."""
-        return self._dispatch.unanswered
+        return len(self._underway)
 
     @property
     def oldest_deadline_s(self) -> float:
@@ -150,8 +154,9 @@ class ActivePipeline:
 
         Monotonic seconds.
         """
-        oldest_ns = self._dispatch.oldest_deadline_ns
-        return time.monotonic() if oldest_ns is None else oldest_ns / 1e9
+        dispatches = [self._dispatch, *([self._canary.dispatch] if self._canary else [])]
+        oldest_ns = [d.oldest_deadline_ns for d in dispatches if d.oldest_deadline_ns is not None]
+        return min(oldest_ns) / 1e9 if oldest_ns else time.monotonic()
 
     async def recall(self) -> None:
         """Remember the verdicts given before this start, for frames that are delivered again."""
@@ -174,7 +179,8 @@ class ActivePipeline:
             "budget_ms": self.plan.budget_ms,
             "latency_ms": self._latency.summary(),
             "unanswered": self.unanswered,
-            "policy": self._words.status(self._dispatch.policy),
+            "policy": self._by.words.status(self._dispatch.policy),
+            "canary": self._canary.status() if self._canary else None,
         }
 
     def receive(
@@ -199,10 +205,13 @@ class ActivePipeline:
         self._counters.count("frames_received", pipeline=self.plan.name)
         for oddity in frame.oddities:
             self._counters.count("frames_odd", cause=oddity)
-        seen = self._see(self.plan, frame)
+        if self._canary is not None and self._canary.takes(frame):
+            self._canary.submit(frame)
+            return
+        seen = self.see(self.plan, frame)
         self._dispatch.submit(frame, seen.reference, seen.signals)
 
-    def _see(self, plan: PipelinePlan, frame: Frame) -> Seen:
+    def see(self, plan: PipelinePlan, frame: Frame) -> Seen:
         """What a plan judges a frame with, beside its pixels."""
         shelf = self._references.get(plan.reference)
         return Seen(
@@ -222,8 +231,39 @@ class ActivePipeline:
 
     def reference_dropped(self, key: str) -> None:
         """Have the worker forget a reference image."""
-        if self._keeper.worker is not None:
-            self._keeper.worker.forget(key)
+        for worker in (self._keeper.worker, self._canary.worker if self._canary else None):
+            if worker is not None:
+                worker.forget(key)
+
+    def judge_beside(self, canary: Companion) -> Dispatch:
+        """Give a canary, from now on, the frames that it takes; return what it judges them by.
+
+        A frame has one verdict, whoever gives it: both dispatches have the same frames under way,
+        and the same verdicts remembered.
+        """
+        self._canary = canary
+        return Dispatch(
+            self._config.device.id,
+            canary.plan,
+            self._config.deadlines,
+            self._remembered,
+            canary,
+            self._underway,
+        )
+
+    def judge_alone(self) -> None:
+        """Give the canary no more frames, and answer those to which it owes a verdict."""
+        canary, self._canary = self._canary, None
+        if canary is None:
+            return
+        owed = [self.due(self.plan, frame) for frame in canary.dispatch.give_back()]
+        self._dispatch.adopt([(frame, self.see(self.plan, frame)) for frame in owed])
+
+    @staticmethod
+    def due(plan: PipelinePlan, frame: Frame) -> Frame:
+        """Return the frame with the deadline that it has under a plan."""
+        deadline_ns = frame.captured_ns + plan.budget_ms * 1_000_000
+        return msgspec.structs.replace(frame, deadline_ns=deadline_ns)
 
     async def keep_worker(self, cache_dir: Path) -> None:
         """Keep a worker standing, until cancelled."""
@@ -245,28 +285,36 @@ class ActivePipeline:
         """
         return await self._keeper.exchange(
             ready,
-            lambda frame: self._see(ready.plan, frame),
+            lambda frame: self.see(ready.plan, frame),
             self._config.deadlines.start_ms / 1e3,
         )
 
     def _use(self, ready: ReadyWorker) -> None:
         """A worker took the place: what hangs on its plan follows."""
-        self._runtime = ready.runtime
         if ready.plan is not self.plan:
-            self._follow(ready.plan)
+            self._follow(ready.plan, ready.runtime)
+        self._by.runtime = ready.runtime
         self._hear(ready.probe.lines, ready.loaded.state_refused)
 
     def _hear(self, lines: tuple[GuestLine, ...], state_refused: str) -> None:
         """What the guests of whoever stands now have to say."""
-        self._words.take(lines, state_refused)
+        self._by.words.take(lines, state_refused)
 
-    def _follow(self, plan: PipelinePlan) -> None:
-        self.plan = plan
-        self._pinned = pinned(plan)
+    def _follow(self, plan: PipelinePlan, runtime: Runtime) -> None:
+        self._by = self._following(plan, runtime)
         self._latency = Histogram(float(plan.budget_ms))
         if plan.budget_ms != self.latencies.whole.budget_ms:
             self.latencies = Latencies(float(plan.budget_ms))
-        self._actions = Actions(
+        self._intake.budget_ms = plan.budget_ms
+
+    def following_beside(self, ready: ReadyWorker) -> Following:
+        """What hangs on a canary's plan; its actions count as the active deployment's, too."""
+        return self._following(ready.plan, ready.runtime, self._by.actions)
+
+    def _following(
+        self, plan: PipelinePlan, runtime: Runtime, beside: Actions | None = None
+    ) -> Following:
+        actions = Actions(
             plan,
             self._config.device.id,
             self._config.bindings,
@@ -274,15 +322,15 @@ class ActivePipeline:
             self._leases,
             self._counters,
             self._complain,
+            beside,
         )
-        self._words = GuestWords(plan, self._counters)
-        self._intake.budget_ms = plan.budget_ms
+        return Following(plan, actions, GuestWords(plan, self._counters), runtime)
 
     async def drain(self, grace_s: float) -> int:
         """Wait until every accepted frame has its verdict; return how many have not."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await self._dispatch.idle()
+                await self._underway.idle()
         return self.unanswered
 
     # What dispatch causes (`edge.daemon.dispatch.Outlets`).
@@ -296,71 +344,56 @@ class ActivePipeline:
         return self._loop.call_at(instant_ns / 1e9, act)
 
     def give(self, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen) -> None:
-        """Send a verdict out at once; settle the frame when broker and ledger both have it."""
+        """Send a verdict of the active worker out."""
+        self.give_by(self._by, frame, verdict, encoded, seen)
+        self.on_given(frame, verdict, seen)
+        self._latency.observe(verdict.latency_ms["total"])
+
+    def give_by(
+        self, by: Following, frame: Frame, verdict: Verdict, encoded: bytes, seen: Seen
+    ) -> None:
+        """Send a verdict out at once; settle the frame when broker and ledger both have it.
+
+        Args:
+            by: What hangs on the plan by which it was judged.
+            frame: Whose it is.
+            verdict: The verdict.
+            encoded: Its JSON.
+            seen: What it came from.
+        """
         settle = published = recorded = _after(2, frame.settle)
         context = frame.trace
         trace = self._traces.begin(frame, verdict) if self._traces is not None else None
         if trace is not None:
             context = str(trace.context)
             published, recorded = _both(trace.published, settle), _both(trace.recorded, settle)
-        self._publish(frame, encoded, published, context)
+        self._answering.publish(frame, encoded, published, context)
         if self._recording is None:
             settle()
         else:
-            entry = entry_of(self.plan, self._pinned, self._runtime, frame, verdict, seen)
+            entry = entry_of(by.plan, by.pinned, by.runtime, frame, verdict, seen)
             self._recording.record(entry, frame.payload, recorded)
-        self.on_given(frame, verdict, seen)
-        total_ms = verdict.latency_ms["total"]
-        self._latency.observe(total_ms)
         self.latencies.observe(verdict)
         self._counters.count("verdicts", kind=verdict.verdict, reason=verdict.reason)
         if seen.judged is not None and seen.judged.crops:
             self._counters.count("crops_judged", seen.judged.crops, pipeline=self.plan.name)
             self._counters.count("crops_beyond", seen.judged.crops_beyond, pipeline=self.plan.name)
-        if total_ms > self.plan.budget_ms:
+        if verdict.latency_ms["total"] > by.plan.budget_ms:
             self._counters.count("deadlines_missed", pipeline=self.plan.name)
 
     def repeat(self, frame: Frame, encoded: bytes) -> None:
         """Send a verdict again; a frame that came again is settled like the first."""
         self._counters.count("frames_repeated", pipeline=self.plan.name)
         settle = _after(2, frame.settle)
-        self._publish(frame, encoded, settle, frame.trace)
+        self._answering.publish(frame, encoded, settle, frame.trace)
         if self._recording is None:
             settle()
         else:
             self._recording.ensure(self.plan.name, frame.frame_id, settle)
 
-    def _publish(
-        self, frame: Frame, verdict: bytes, settle: Callable[[], None], context: str
-    ) -> None:
-        named = {PROPERTY: context} if context else None
-        if frame.response_topic and self._may_answer(frame.response_topic):
-            self._session.publish(
-                frame.response_topic, verdict, correlation=frame.correlation, properties=named
-            )
-        if verdict in self._on_the_way:
-            # The session sends again what a lost connection left unanswered, and the broker sends
-            # again the frame: one publication settles both.
-            self._on_the_way[verdict].append(settle)
-            return
-
-        def done(accepted: bool) -> None:
-            # A broker that refuses the verdict would refuse it again: redelivery mends nothing.
-            if not accepted:
-                self._complain("verdict_refused", frame, f"the broker refused {frame.frame_id}")
-            for each in self._on_the_way.pop(verdict):
-                each()
-
-        self._on_the_way[verdict] = [settle]
-        if not self._session.publish(self._verdict_topic, verdict, properties=named, on_done=done):
-            # Not acknowledged: the broker keeps the frame, and brings it again on the next
-            # connection, where it gets this verdict.
-            del self._on_the_way[verdict]
-            self._complain("verdict_kept_back", frame, "as many publications wait as may")
-
     def act(self, frame: Frame, wishes: tuple[ActionWish, ...]) -> None:
         """Carry out the wishes that are within their grants."""
-        self._actions.act(frame, wishes)
+        self._by.actions.act(frame, wishes)
 
     def note(self, reason: str, frame: Frame, detail: str) -> None:
         """Count and log why a frame was not judged, or its judgement not used."""
@@ -390,14 +423,6 @@ class ActivePipeline:
         """Kill the worker; the next one is started."""
         log.error("worker_hangs", pipeline=self.plan.name, detail=detail)
         self._keeper.kill()
-
-    def _may_answer(self, topic: str) -> bool:
-        """Whether a camera's response topic is harmless: no one may steer us through it."""
-        reserved = topic.startswith(("$", "edge/")) or topic == "edge"
-        if reserved or any(matches(bound, topic) for bound in self._bound):
-            self._counters.count("messages_refused", cause="response topic")
-            return False
-        return True
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

@@ -8,8 +8,8 @@ by the first of: an answer of the worker, its deadline, the loss of the worker, 
 another frame. A worker's answer that comes later is counted and dropped.
 """
 
-import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +25,7 @@ from edge.daemon.intake import Fault, Frame
 from edge.daemon.outlets import Outlets, Seen, Successor, Timer, WorkerPort
 from edge.daemon.references import Held
 from edge.daemon.remembered import Given, Remembered
+from edge.daemon.underway import Underway
 
 MAX_AT_WORK: Final = 2
 """Frames sent to a worker and not answered: one it judges, one it decodes ahead."""
@@ -57,6 +58,7 @@ class Dispatch:
         deadlines: Margins.
         remembered: Verdicts given before; kept here for redelivered frames.
         outlets: Where everything goes.
+        underway: The pipeline's frames without a verdict, where another dispatch has some of them.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Dispatch:
         deadlines: DeadlineSection,
         remembered: Remembered,
         outlets: Outlets,
+        underway: Underway | None = None,
     ) -> None:
         self.plan = plan
         self.policy = PolicyState()
@@ -77,12 +80,9 @@ class Dispatch:
         self._worker: WorkerPort | None = None
         self._successor: Successor | None = None
         self._was_ready = False
-        self._tickets = 0
         self._waiting: deque[_Admission] = deque()
         self._at_work: OrderedDict[int, _Admission] = OrderedDict()
-        self._in_flight: dict[str, tuple[int, list[Frame]]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._underway = Underway() if underway is None else underway
 
     @property
     def ready(self) -> bool:
@@ -100,9 +100,9 @@ class Dispatch:
         return len(self._waiting)
 
     @property
-    def unanswered(self) -> int:
-        """Frames that wait for their verdict."""
-        return len(self._in_flight)
+    def owes(self) -> bool:
+        """Whether a frame that was given to this dispatch has no verdict yet."""
+        return bool(self._waiting) or not self._all_answered()
 
     @property
     def oldest_deadline_ns(self) -> int | None:
@@ -111,10 +111,6 @@ class Dispatch:
             (each.frame.deadline_ns for each in (*self._waiting, *self._at_work.values())),
             default=None,
         )
-
-    async def idle(self) -> None:
-        """Return when no frame waits for its verdict."""
-        await self._idle.wait()
 
     def submit(
         self, frame: Frame, reference: Held | None, signals: tuple[SignalValue, ...]
@@ -127,8 +123,8 @@ class Dispatch:
             signals: As of its capture, in the order of the plan's grants.
         """
         given = self._remembered.find(frame.frame_id)
-        under_way = self._in_flight.get(frame.frame_id)
-        known = given.fingerprint if given else under_way[0] if under_way else None
+        under_way = self._underway.fingerprint(frame.frame_id)
+        known = given.fingerprint if given else under_way
         if known is not None and known != frame.fingerprint:
             self._refuse_reused(frame, seen=Seen(reference, signals))
             return
@@ -137,12 +133,10 @@ class Dispatch:
             return
         if under_way is not None:
             # Its pixels are not needed: a camera that repeats itself must not fill the memory.
-            under_way[1].append(msgspec.structs.replace(frame, payload=b""))
+            self._underway.share(msgspec.structs.replace(frame, payload=b""))
             return
-        self._in_flight[frame.frame_id] = (frame.fingerprint, [])
-        self._idle.clear()
-        admission = _Admission(self._tickets, frame, reference, signals)
-        self._tickets += 1
+        self._underway.begin(frame)
+        admission = _Admission(self._underway.ticket(), frame, reference, signals)
         fault = self._fault_of(admission)
         if fault is None:
             fault = self._make_room()
@@ -150,9 +144,36 @@ class Dispatch:
             self._fail(admission, fault.reason, fault.detail)
             return
         self._waiting.append(admission)
-        admission.timer = self._outlets.call_at(
-            frame.deadline_ns - self._margin_ns, lambda: self._deadline(admission)
-        )
+        self._set_deadline(admission)
+        self._send_on()
+
+    def give_back(self) -> tuple[Frame, ...]:
+        """Let go of the worker and of every frame without a verdict; return these, oldest first.
+
+        Another dispatch, with the same frames under way, is to adopt them.
+        """
+        left = [each for each in (*self._at_work.values(), *self._waiting) if not each.answered]
+        self._worker = None
+        self._at_work.clear()
+        self._waiting.clear()
+        for admission in left:
+            admission.answered = True  # here
+            if admission.timer is not None:
+                admission.timer.cancel()
+        return tuple(admission.frame for admission in left)
+
+    def adopt(self, frames: Sequence[tuple[Frame, Seen]]) -> None:
+        """Take over frames that are owed their verdict already, oldest first.
+
+        They come before those that wait: their time is shortest. For once more may wait than may.
+        """
+        for frame, seen in reversed(frames):
+            admission = _Admission(self._underway.ticket(), frame, seen.reference, seen.signals)
+            if (fault := self._fault_of(admission)) is not None:
+                self._fail(admission, fault.reason, fault.detail)
+                continue
+            self._waiting.appendleft(admission)
+            self._set_deadline(admission)
         self._send_on()
 
     def attach(self, worker: WorkerPort) -> None:
@@ -238,7 +259,7 @@ class Dispatch:
 
     def _send_on(self) -> None:
         if self._successor is not None:
-            if not all(admission.answered for admission in self._at_work.values()):
+            if not self._all_answered():
                 return
             self._succeed(self._successor)
         while self._worker is not None and self._waiting and len(self._at_work) < MAX_AT_WORK:
@@ -273,6 +294,14 @@ class Dispatch:
                 self._waiting.remove(admission)
                 self._fail(admission, fault.reason, fault.detail)
         successor.done()
+
+    def _all_answered(self) -> bool:
+        return all(admission.answered for admission in self._at_work.values())
+
+    def _set_deadline(self, admission: _Admission) -> None:
+        admission.timer = self._outlets.call_at(
+            admission.frame.deadline_ns - self._margin_ns, lambda: self._deadline(admission)
+        )
 
     def _back(self, ticket: int) -> _Admission | None:
         """Take a frame back from the worker; None where it was answered without it."""
@@ -341,11 +370,8 @@ class Dispatch:
         seen = Seen(admission.reference, admission.signals, judged)
         self._outlets.give(frame, verdict, encoded, seen)
         self._remembered.keep(frame.frame_id, Given(encoded, frame.fingerprint))
-        _, repeats = self._in_flight.pop(frame.frame_id)
-        for repeated in repeats:
+        for repeated in self._underway.end(frame.frame_id):
             self._outlets.repeat(repeated, encoded)
-        if not self._in_flight:
-            self._idle.set()
 
     def _refuse_reused(self, frame: Frame, seen: Seen) -> None:
         """Answer other pixels under an id that has its verdict, or is about to get it.

@@ -61,6 +61,10 @@ class Lineup:
         """Of the pipelines that run."""
         return tuple(pipeline.plan for pipeline in self)
 
+    def want(self, plan: PipelinePlan) -> None:
+        """Take in what a plan needs beside frames."""
+        self._inputs.want(plan)
+
     async def add(self, plan: PipelinePlan, ready: ReadyWorker | None = None) -> None:
         """Begin a pipeline, with a worker that is ready, where there is one."""
         self._inputs.want(plan)

@@ -1,7 +1,7 @@
 """What dispatch causes, and what it speaks to: the seams between its rules and the world."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edge.contracts.messages import ActionWish, Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
@@ -9,6 +9,10 @@ from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Verdict
 from edge.daemon.intake import Frame
 from edge.daemon.references import Held
+
+if TYPE_CHECKING:
+    from edge.daemon.dispatch import Dispatch
+    from edge.daemon.worker_process import WorkerProcess
 
 
 class Timer(Protocol):
@@ -77,3 +81,28 @@ class Successor(NamedTuple):
     worker: WorkerPort
     renew: Callable[[Frame], Seen]
     done: Callable[[], None]
+
+
+class Companion(Outlets, Protocol):
+    """Who judges some of a pipeline's frames beside its active worker."""
+
+    @property
+    def plan(self) -> PipelinePlan:
+        """By which it judges."""
+
+    @property
+    def worker(self) -> "WorkerProcess":
+        """By whom."""
+
+    @property
+    def dispatch(self) -> "Dispatch":
+        """Through which."""
+
+    def takes(self, frame: Frame) -> bool:
+        """Whether it judges this frame."""
+
+    def submit(self, frame: Frame) -> None:
+        """Judge a frame that it takes."""
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status message says of it."""

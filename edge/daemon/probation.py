@@ -1,4 +1,4 @@
-"""Probation: the verdicts of a deployment that is active, watched until it is committed or undone.
+"""Probation: the verdicts of a deployment that judges parts, watched until it may stay or goes.
 
 Each pipeline is watched by itself, against its own past: a good one hides no bad one.
 """
@@ -15,25 +15,42 @@ from edge.deployment.watch import Finding, Probation, Rates
 
 
 class Watching:
-    """The probation of one deployment.
+    """The probation of one deployment, or its time as canary, which is held to the same limits.
 
     Args:
         rule: What it must keep to.
         pipelines: Their names.
         before: What `recent_figures` said of its predecessor; None where there was none, or where
             it is no measure.
+        stage: How the evidence names it.
     """
 
     def __init__(
-        self, rule: ProbationRule, pipelines: Iterable[str], before: Mapping[str, Any] | None
+        self,
+        rule: ProbationRule,
+        pipelines: Iterable[str],
+        before: Mapping[str, Any] | None,
+        stage: str = "probation",
     ) -> None:
         self._rule = rule
-        self._probations = {
-            name: Probation(rule, Rates.of_figures((before or {}).get(name))) for name in pipelines
+        self._stage = stage
+        self._before = {
+            name: Rates.of_figures((before or {}).get(name)) or Rates() for name in pipelines
         }
+        self._probations = {name: Probation(rule, rates) for name, rates in self._before.items()}
         self._open = set(self._probations)
         self._bad: Finding | None = None
         self._ended = asyncio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is a finding."""
+        return self._ended.is_set()
+
+    def compare_with(self, verdict: Verdict) -> None:
+        """Count a verdict that somebody else gives at the same time to what is compared with."""
+        if (rates := self._before.get(verdict.pipeline)) is not None:
+            rates.add(verdict.verdict, verdict.reason, verdict.score)
 
     def observe(self, _frame: Frame, verdict: Verdict, _seen: Seen) -> None:
         """Take note of a verdict of an active pipeline."""
@@ -73,14 +90,15 @@ class Watching:
         if self._bad is not None:
             return self._bad
         frames = sum(each.now.frames for each in self._probations.values())
-        return Finding("", f"{frames} verdicts kept to the rules", self._evidence())
+        return Finding("", f"{frames} verdicts kept to the rules", self.evidence())
 
     def _end(self, name: str, finding: Finding) -> None:
-        self._bad = Finding(finding.reason, f"{name}: {finding.detail}", self._evidence())
+        self._bad = Finding(finding.reason, f"{name}: {finding.detail}", self.evidence())
         self._ended.set()
 
-    def _evidence(self) -> dict[str, Any]:
-        return {"probation": {name: each.evidence() for name, each in self._probations.items()}}
+    def evidence(self) -> dict[str, Any]:
+        """Return the figures so far."""
+        return {self._stage: {name: each.evidence() for name, each in self._probations.items()}}
 
 
 def recent_figures(recent: Mapping[str, tuple[Rates, Rates]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import structlog
 from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Verdict
+from edge.daemon.canary import Canary
 from edge.daemon.candidate import Candidate, GoldenError, stand_up_all
 from edge.daemon.control import Deployments
 from edge.daemon.intake import Frame
@@ -301,9 +302,11 @@ class Rollout:
     # Forward -------------------------------------------------------------------------------------
 
     async def _try_candidate(self) -> None:
-        """Trial and shadow of the candidate, to its swap or its end."""
+        """Trial, shadow and canary of the candidate, to its swap or its end."""
         if self._installed.journal.state is not State.FETCHED:
             await self._advance(Event.STARTED)
+        if self._installed.journal.state is not State.FETCHED:
+            return  # it had its last start
         deployed = self._installed.journal.candidate
         assert deployed is not None, "the journal names it in this state"
         goes_back = self._installed.journal.goes_back
@@ -322,6 +325,8 @@ class Rollout:
             finding: Finding | None = Finding("", "the deployment before, by hand", {})
             if not goes_back:  # what is left by hand is no measure
                 finding = await self._shadow(candidate)
+            if not goes_back and finding is not None and not finding.reason:
+                finding = await self._judge_a_share(candidate, finding)
             if finding is None or (not goes_back and self._withdrawn.is_set()):
                 await self._withdraw()
             elif finding.reason:
@@ -345,6 +350,19 @@ class Rollout:
         self._observe = shadowing.observe
         try:
             return await shadowing.run(self._withdrawn)
+        finally:
+            self._observe = None
+
+    async def _judge_a_share(self, candidate: Candidate, shadow: Finding) -> Finding | None:
+        """Have the candidate judge a share of the parts, where its manifest asks for that."""
+        canary = Canary(candidate, self._lineup, recent_figures(self._recent))
+        if not canary.wanted or self._withdrawn.is_set():
+            return shadow
+        await self._advance(Event.ADMITTED, detail=shadow.detail, evidence=shadow.evidence)
+        self._tell()
+        self._observe = canary.observe
+        try:
+            return await canary.run(self._withdrawn)
         finally:
             self._observe = None
 

@@ -1,15 +1,19 @@
 """The rollout of a deployment on one device: what may follow what, and what is remembered of it.
 
 A candidate is *fetched* (whole, signed, in the store), on *trial* (built aside, golden frames), in
-*shadow* (judges the line's frames beside the active one, and publishes nothing), on *probation* (is
-active, and watched), and then *committed*; or it is *failed*, and what ran before runs on, or runs
-again. The rules are a table without I/O or clock; whoever acts on them writes the journal down
-before each act, so that a kill or a power cut finds a device that knows what it was doing:
+*shadow* (judges the line's frames beside the active one, and publishes nothing), a *canary* where
+its manifest asks for that (judges a share of the parts, and publishes), on *probation* (is active,
+and watched), and then *committed*; or it is *failed*, and what ran before runs on, or runs again.
+The rules are a table without I/O or clock; whoever acts on them writes the journal down before each
+act, so that a kill or a power cut finds a device that knows what it was doing:
 
 - The journal names what runs: the active deployment, and the one before it. It changes with the
   swap, in one durable write. A start runs what it names: the old one or the new, never neither.
-- A start in trial or shadow begins them anew; a start on probation goes on with the candidate, and
-  counts: a deployment that takes the daemon down with it has so many starts and no more.
+- A start in trial, shadow or canary runs the active deployment, and begins the trial anew; a start
+  on probation goes on with the candidate. Where the candidate judged parts, a start counts: a
+  deployment that takes the daemon down with it has so many and no more.
+- Until a deployment is committed, the one before its predecessor is kept, too: undoing a swap
+  leaves the device as it was, with something to return to by hand.
 - A deployment that failed `MAX_FAILURES` times is barred: it is not offered again on this device.
 
 Source of the shape: h11 keeps its protocol in such a table; RAUC tells *installed* from *good*.
@@ -24,7 +28,7 @@ from edge.errors import StorageError
 
 MAX_FAILURES: Final = 3
 MAX_STARTS: Final = 3
-"""Starts of the daemon within one probation."""
+"""Starts of the daemon while a candidate is canary, and again while it is on probation."""
 MAX_HISTORY: Final = 50
 MAX_DETAIL: Final = 600
 """Characters of a step's sentence: what a guest says in it has no bound of its own."""
@@ -38,6 +42,7 @@ class State(StrEnum):
     FETCHED = "fetched"
     TRIAL = "trial"
     SHADOW = "shadow"
+    CANARY = "canary"
     PROBATION = "probation"
 
 
@@ -50,8 +55,10 @@ class Event(StrEnum):
     """Its workers are being built."""
     PROVED = "proved"
     """It stands, and its golden frames came out as they must."""
+    ADMITTED = "admitted"
+    """In shadow it judged as its predecessor; it judges a share of the parts now."""
     AGREED = "agreed"
-    """In shadow it judged as its predecessor, or there was none; it is active now."""
+    """It did as well as its predecessor, or there was none; it is active now."""
     HELD = "held"
     """Probation is over, and nothing was wrong."""
     FAILED = "failed"
@@ -76,6 +83,13 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
         Event.STARTED: State.FETCHED,
     },
     State.SHADOW: {
+        Event.ADMITTED: State.CANARY,
+        Event.AGREED: State.PROBATION,
+        Event.FAILED: State.IDLE,
+        Event.WITHDRAWN: State.IDLE,
+        Event.STARTED: State.FETCHED,
+    },
+    State.CANARY: {
         Event.AGREED: State.PROBATION,
         Event.FAILED: State.IDLE,
         Event.WITHDRAWN: State.IDLE,
@@ -127,8 +141,9 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         active: What runs, and what a start runs.
         previous: What ran before it, and still lies in the store.
+        former: What `previous` was before the swap, until the swap is committed or undone.
         candidate: What is under way; on probation it is the active one too.
-        starts: Of the daemon in this probation.
+        starts: Of the daemon while the candidate is canary, and then while it is on probation.
         failures: How often a deployment failed, by digest.
         pinned: No deployment is taken but by hand.
         history: The newest last, at most `MAX_HISTORY`.
@@ -137,6 +152,7 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: State = State.IDLE
     active: Deployed | None = None
     previous: Deployed | None = None
+    former: Deployed | None = None
     candidate: Deployed | None = None
     starts: int = 0
     failures: dict[str, int] = {}
@@ -163,7 +179,9 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def needed(self) -> frozenset[str]:
         """Digests of deployments that must stay in the store."""
         return frozenset(
-            each.digest for each in (self.active, self.previous, self.candidate) if each
+            each.digest
+            for each in (self.active, self.previous, self.former, self.candidate)
+            if each
         )
 
     def last_of(self, event: Event) -> Step | None:
@@ -219,17 +237,19 @@ def _consequences(journal: Journal, event: Event, subject: Deployed) -> dict[str
     """What an event changes beside the state: the heart of the promise, in one place."""
     match event:
         case Event.OFFERED:
-            return {"candidate": subject}
+            return {"candidate": subject, "starts": 0}
         case Event.AGREED:
             # One that was fetched anew, because its files were lost, is no predecessor of itself.
             previous = journal.previous if journal.active == subject else journal.active
-            return {"active": subject, "previous": previous, "starts": 0}
+            former = journal.previous
+            return {"active": subject, "previous": previous, "former": former, "starts": 0}
         case Event.HELD:
-            return {"candidate": None}
+            return {"candidate": None, "former": None}
         case Event.FAILED | Event.WITHDRAWN:
             changes: dict[str, Any] = {"candidate": None}
             if journal.state is State.PROBATION:
-                changes |= {"active": journal.previous, "previous": None}
+                former = None if journal.former == journal.previous else journal.former
+                changes |= {"active": journal.previous, "previous": former, "former": None}
             if event is Event.FAILED:
                 count = journal.failures.get(subject.digest, 0) + 1
                 changes["failures"] = {**journal.failures, subject.digest: count}
@@ -239,17 +259,17 @@ def _consequences(journal: Journal, event: Event, subject: Deployed) -> dict[str
 
 
 def _started(journal: Journal, after: State, at_ns: int) -> Journal:
-    if journal.state is not State.PROBATION:
+    if journal.state not in (State.CANARY, State.PROBATION):
         return msgspec.structs.replace(journal, state=after)
     starts = journal.starts + 1
     if starts <= MAX_STARTS:
-        return msgspec.structs.replace(journal, starts=starts)
+        return msgspec.structs.replace(journal, state=after, starts=starts)
     return advance(
         journal,
         Event.FAILED,
         at_ns,
         reason="restarts",
-        detail=f"the daemon started {starts} times while it was on probation",
+        detail=f"the daemon started {starts} times while it judged parts ({journal.state})",
     )
 
 

@@ -1,9 +1,10 @@
-"""What a deployment asks of itself before it is committed: golden frames, shadow, probation.
+"""What a deployment asks of itself before it is committed: golden, shadow, canary, probation.
 
 Tables of the manifest. Their defaults suit a line with twenty parts a second; each deployment may
 be stricter or looser, and what it asks is signed with it.
 """
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,29 @@ class ShadowRule(Strict):
     max_wait_s: int = Field(
         600, ge=1, le=604_800, description="A line without frames for so long is not waited for."
     )
+
+
+class CanaryRule(Strict):
+    """Which parts a candidate judges, and publishes, before it may judge all of them.
+
+    It is held to the limits of `[probation]` meanwhile.
+    """
+
+    frames: int = Field(
+        0, ge=0, le=1_000_000, description="Verdicts that it lasts, of each pipeline; 0: no canary."
+    )
+    share: float = Field(0.1, gt=0, le=0.5, description="Share of the parts that it judges.")
+    max_s: int = Field(3_600, ge=1, le=604_800, description="Seconds that it lasts at the most.")
+
+    def includes(self, digest: str, subject: str) -> bool:
+        """Whether the canary judges a part; for one part and one deployment always the same.
+
+        Args:
+            digest: Of the candidate's manifest, so that each release has other parts.
+            subject: The part's id, or the frame's where it names no part.
+        """
+        drawn = hashlib.sha256(f"{digest}/{subject}".encode()).digest()
+        return int.from_bytes(drawn[:6], "big") < self.share * (1 << 48)
 
 
 class ProbationRule(Strict):

@@ -217,8 +217,8 @@ class Probation:
             "overruns": self.now.overruns,
             "faults": dict(self.now.faults),
             "rejects": self.now.rejects,
-            "rejects_before": [before.rejects, before.judged] if before else None,
-            "score_shift": round(self.now.shift(before), 3) if before else None,
+            "rejects_before": [before.rejects, before.judged] if before and before.judged else None,
+            "score_shift": round(self.now.shift(before), 3) if before and before.judged else None,
         }
 
     def _bad(self, *, final: bool = False) -> Finding | None:

@@ -82,7 +82,7 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         # Deployments
         "updates_refused": Meaning("Looks for an update that failed, by error.", ("cause",)),
         "deployments_failed": Meaning(
-            "Deployments that did not stand their trial, shadow or probation.", ("reason",)
+            "Deployments that did not stand their trial, shadow, canary or probation.", ("reason",)
         ),
         # Ledger
         "ledgers_set_aside": Meaning("Damaged ledgers set aside at the start, and begun anew."),

@@ -19,6 +19,7 @@ from edge.daemon.intake import Fault, Frame
 from edge.daemon.outlets import Seen, Successor
 from edge.daemon.references import Held
 from edge.daemon.remembered import Remembered
+from edge.daemon.underway import Underway
 
 MS = 1_000_000
 BUDGET_MS = 200
@@ -64,7 +65,11 @@ class Line:
         self.noted: list[str] = []
         self.hangs = 0
         self.settled: list[str] = []
-        self.dispatch = Dispatch("box1", plan, DeadlineSection(), Remembered(1_000), self)
+        self.underway = Underway()
+        self.remembered = Remembered(1_000)
+        self.dispatch = Dispatch(
+            "box1", plan, DeadlineSection(), self.remembered, self, self.underway
+        )
         self.worker: Worker | None = None
 
     def now_ns(self) -> int:
@@ -123,27 +128,34 @@ class Line:
         fingerprint: int = 0,
         reference: Held | None = None,
     ) -> None:
+        frame = self.frame(frame_id, age_ms=age_ms, fault=fault, fingerprint=fingerprint)
+        self.dispatch.submit(frame, reference, ())
+
+    def frame(
+        self,
+        frame_id: str,
+        *,
+        age_ms: float = 0,
+        fault: Fault | None = None,
+        fingerprint: int = 0,
+    ) -> Frame:
         captured = self.now - int(age_ms * MS)
-        self.dispatch.submit(
-            Frame(
-                frame_id=frame_id,
-                part_id="",
-                reference_id="",
-                content=ContentType(),
-                payload=b"jpeg",
-                captured_at_ns=captured,
-                captured_ns=captured,
-                arrived_ns=self.now,
-                deadline_ns=captured + BUDGET_MS * MS,
-                fault=fault,
-                oddities=(),
-                fingerprint=fingerprint,
-                response_topic=None,
-                correlation=None,
-                settle=lambda: self.settled.append(frame_id),
-            ),
-            reference,
-            (),
+        return Frame(
+            frame_id=frame_id,
+            part_id="",
+            reference_id="",
+            content=ContentType(),
+            payload=b"jpeg",
+            captured_at_ns=captured,
+            captured_ns=captured,
+            arrived_ns=self.now,
+            deadline_ns=captured + BUDGET_MS * MS,
+            fault=fault,
+            oddities=(),
+            fingerprint=fingerprint,
+            response_topic=None,
+            correlation=None,
+            settle=lambda: self.settled.append(frame_id),
         )
 
     def verdicts(self, frame_id: str) -> list[Verdict]:
@@ -449,7 +461,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     @invariant()
     def idle_means_that_nothing_is_owed(self) -> None:
         answered = {name for name, _, again, _ in self.line.published if not again}
-        assert self.line.dispatch.unanswered == len(self.sent.keys() - answered)
+        assert len(self.line.underway) == len(self.sent.keys() - answered)
 
 
 AnyOrderOfEvents.TestCase.settings = settings(
@@ -555,3 +567,47 @@ def test_a_frame_without_the_reference_that_the_successor_wants_gets_its_reason(
     before.detach()
     assert exchange.done == 1
     assert line.published[-1][1].reason == "no-reference"
+
+
+def test_frames_given_back_are_answered_once_by_who_adopts_them(line: Line) -> None:
+    beside = Dispatch("box1", NEXT, DeadlineSection(), line.remembered, line, line.underway)
+    canary, active = Worker(), line.ready()
+    beside.attach(canary)
+    for name in "abc":
+        beside.submit(line.frame(name), None, ())
+    assert [request.ticket for request in canary.requests] == [0, 1]
+    back = beside.give_back()
+    line.dispatch.adopt([(frame, Seen(None, ())) for frame in back])
+    assert [frame.frame_id for frame in back] == list("abc")
+    for ticket in (0, 1):
+        beside.judged(judged(ticket))
+    assert line.published == [], "what was given back is no longer its to answer"
+    for request in active.requests:
+        line.dispatch.judged(judged(request.ticket))
+    assert [name for name, *_ in line.published] == list("abc")
+    assert {verdict.deployment.revision for _, verdict, _, _ in line.published} == {1}
+    line.turn(1_000)
+    assert len(line.published) == 3
+    assert not beside.owes
+
+
+def test_a_frame_that_comes_again_at_the_other_dispatch_shares_its_verdict(line: Line) -> None:
+    beside = Dispatch("box1", NEXT, DeadlineSection(), line.remembered, line, line.underway)
+    canary, active = Worker(), line.ready()
+    beside.attach(canary)
+    beside.submit(line.frame("a"), None, ())
+    line.send("a")
+    assert not active.requests
+    beside.judged(judged(canary.requests[0].ticket))
+    line.send("a")
+    assert [again for _, _, again, _ in line.published] == [False, True, True]
+    assert {verdict.deployment.revision for _, verdict, _, _ in line.published} == {2}
+
+
+def test_a_canary_that_says_nothing_costs_the_fail_safe_in_time(line: Line) -> None:
+    beside = Dispatch("box1", NEXT, DeadlineSection(), line.remembered, line, line.underway)
+    beside.attach(Worker())
+    beside.submit(line.frame("a"), None, ())
+    line.turn(BUDGET_MS)
+    assert line.reason("a") == "overrun"
+    assert line.published[0][3] <= (1_000 + BUDGET_MS) * MS

@@ -63,6 +63,43 @@ def test_three_failures_bar_a_deployment_and_no_other() -> None:
     assert after.barred == {TWO.digest}
 
 
+CANARY = (Event.OFFERED, Event.BEGAN, Event.PROVED, Event.ADMITTED)
+
+
+def test_a_canary_is_not_active_until_it_has_done_well() -> None:
+    during = run(COMMITTED, *CANARY)
+    assert (during.state, during.active, during.candidate) == (State.CANARY, ONE, TWO)
+    after = run(during, Event.AGREED, Event.HELD)
+    assert (after.state, after.active, after.previous) == (State.IDLE, TWO, ONE)
+    for end in (Event.FAILED, Event.WITHDRAWN):
+        assert run(during, end).active == ONE
+
+
+def test_a_start_during_a_canary_runs_the_active_one_and_counts() -> None:
+    journal = run(COMMITTED, *CANARY)
+    for starts in range(1, MAX_STARTS + 1):
+        journal = run(journal, Event.STARTED)
+        assert (journal.state, journal.active, journal.starts) == (State.FETCHED, ONE, starts)
+        journal = run(journal, *CANARY[1:])
+    journal = run(journal, Event.STARTED)
+    assert (journal.state, journal.active, journal.history[-1].reason) == (
+        State.IDLE,
+        ONE,
+        "restarts",
+    )
+
+
+def test_an_undone_swap_leaves_something_to_return_to_by_hand() -> None:
+    three = Deployed("bench", 3, "3" * 64)
+    journal = run(COMMITTED, *TAKEN)
+    probation = run(journal, *TAKEN[:4], offered=three)
+    assert probation.needed == {each.digest for each in (ONE, TWO, three)}
+    after = run(probation, Event.FAILED)
+    assert (after.active, after.previous, after.former) == (TWO, ONE, None)
+    committed = run(probation, Event.HELD)
+    assert (committed.active, committed.previous, committed.former) == (three, TWO, None)
+
+
 @pytest.mark.parametrize("state", State)
 def test_every_state_has_a_start_and_a_way_out(state: State) -> None:
     assert Event.STARTED in TRANSITIONS[state]
@@ -176,7 +213,7 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def what_is_active_was_agreed_on(self) -> None:
         journal = self.journal
-        for each in (journal.active, journal.previous):
+        for each in (journal.active, journal.previous, journal.former):
             assert each is None or each.digest in self.agreed
 
     @invariant()
@@ -195,7 +232,7 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def what_is_needed_is_kept_and_history_is_bounded(self) -> None:
         journal = self.journal
-        named = (journal.active, journal.previous, journal.candidate)
+        named = (journal.active, journal.previous, journal.former, journal.candidate)
         assert journal.needed == {each.digest for each in named if each}
         assert len(journal.history) <= MAX_HISTORY
 
