@@ -210,6 +210,6 @@ def test_a_cascade_goes_out_by_a_repository_and_comes_in_whole(tmp_path: Path) -
     publisher.fleet.sign(GROUP)
     publisher.fleet.publish()
     device = Device(tmp_path / "box", publisher)
-    device.takes(publisher.web, 1)
+    device.takes(publisher.web, made.revision)
     (arrived,) = (tmp_path / "box").glob(f"**/deployments/{made.manifest}")
     assert load_folder(arrived).digest == load_folder(CASCADE).digest
