@@ -72,8 +72,9 @@ update-kills: setup-tests ## Kill an update at each system call that changes a d
 sabotage: setup-tests ## Play every kind of sabotaged deployment to a device: about five minutes.
 	EDGE_SABOTAGE=all $(BIN)/pytest tests/integration/updates/test_sabotage.py $(ARGS)
 
-swaps: setup-tests ## Exchange deployments 100 times under a camera (SWAPS=1000 for hours). Results: .out/swaps.json
-	EDGE_SWAPS=$(or $(SWAPS),100) $(BIN)/pytest tests/integration/updates/test_swaps.py $(ARGS)
+swaps: setup-tests ## Exchange deployments under a camera: 1,000 exchanges, then 100 whole rollouts. Results: .out/exchanges.json, swaps.json
+	EDGE_EXCHANGES=$(or $(SWAPS),1000) EDGE_SWAPS=100 $(BIN)/pytest tests/integration/updates/test_exchanges.py \
+	  tests/integration/updates/test_swaps.py $(ARGS)
 
 test-postgres: setup ## Test the collector's store on PostgreSQL too, installing Debian's where it is missing.
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get -qq install -y --no-install-recommends postgresql

@@ -1,12 +1,14 @@
 """Exchanges one after another under a camera at 20 frames a second: nothing lost, nothing late.
 
-`EDGE_SWAPS` says how many (`make swaps`: 100); CI takes three. The result of the long form is a
-JSON file in `.out/`.
+`EDGE_SWAPS` says how many (`make swaps`: 100), each after a shadow of 20 frames; CI takes three, after
+four. The result of the long form is a JSON file in `.out/`, which also tells how long after its
+publication a release was active.
 """
 
 import json
 import os
 import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from edge.deployment.rollout import Event
 from edge.mqtt.brokers import LocalBroker
 
 SWAPS = int(os.environ.get("EDGE_SWAPS", "3"))
+SHADOW = 20 if "EDGE_SWAPS" in os.environ else 4
 OUT = Path(__file__).parents[3] / ".out"
 
 
@@ -26,9 +29,15 @@ async def test_swaps_in_a_row_lose_no_frame_and_judge_none_twice(
 ) -> None:
     with ending(Site(tmp_path, mosquitto)) as site:
         async with on_the_line(site, mosquitto, rate_hz=20) as (line, stream):
+            active_after_s = []
             for revision in range(2, SWAPS + 2):
-                step = await site.takes(await site.offer(revision, probation=10))
+                digest = await site.offer(revision, shadow=SHADOW, probation=10)
+                published_ns = time.time_ns()
+                step = await site.takes(digest)
                 assert step.event is Event.HELD, step
+                agreed = site.journal.last_of(Event.AGREED)
+                assert agreed is not None
+                active_after_s.append((agreed.at_ns - published_ns) / 1e9)
         reasons = await line.kept(stream.names)  # one verdict each, in time
         by: dict[int, list[str]] = {}
         for name, verdict in zip(stream.names, await line.all_verdicts(stream.names), strict=True):
@@ -38,6 +47,10 @@ async def test_swaps_in_a_row_lose_no_frame_and_judge_none_twice(
         around = [n for names in by.values() for n in (*names[:5], *names[-5:])]
         figures = {
             "swaps": SWAPS,
+            "active_after_s": {
+                "median": round(statistics.median(active_after_s), 2),
+                "max": round(max(active_after_s), 2),
+            },
             "frames": len(stream.names),
             "reasons": dict(reasons),
             "p99_ms": _p99([line.latency_ms(name) for name in stream.names]),
