@@ -2,14 +2,20 @@
 
 import argparse
 import json
+from typing import Final
 
 from edge import config
 from edge.cli.arguments import add_config, add_deployment
 from edge.contracts.plan import PipelinePlan, RefinePlan
 from edge.daemon.checkpoints import cosigners_of
-from edge.deployment.folder import load_folder, plans
-from edge.errors import ConfigError, DeploymentError
+from edge.deployment import files
+from edge.deployment.folder import LoadedDeployment, load_folder, plans
+from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES
+from edge.errors import ConfigError, DeploymentError, IncompatibleError
 from edge.ledger.note import read_key
+from edge.wasm.section import declared_pages
+
+_PAGES_IN_A_MIB: Final = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     pipelines: tuple[PipelinePlan, ...] = ()
     if arguments.deployment is not None:
         try:
-            pipelines = plans(load_folder(arguments.deployment), settings)
+            deployment = load_folder(arguments.deployment)
+            _hold_memory(deployment)
+            pipelines = plans(deployment, settings)
         except DeploymentError as unfit:
             raise ConfigError("--deployment", str(unfit)) from unfit
     if arguments.json:
@@ -54,6 +62,26 @@ def run(arguments: argparse.Namespace) -> int:
         if pipeline.refine is not None:
             print(f"pipeline {pipeline.name}: {_cascade(pipeline, pipeline.refine)}")
     return 0
+
+
+def _hold_memory(deployment: LoadedDeployment) -> None:
+    """Compare the memory that guests declare with what they are granted; their worker does, too.
+
+    Raises:
+        IncompatibleError: A guest declares more; every one is named.
+    """
+    wrong = []
+    for name, pipeline in deployment.manifest.pipelines.items():
+        for role, guest in pipeline.guests:
+            wasm = files.read(deployment.root, guest.path, MAX_GUEST_BYTES, guest.sha256)
+            pages = declared_pages(wasm)
+            if pages > guest.memory_mib * _PAGES_IN_A_MIB:
+                wrong.append(
+                    f"pipelines.{name}.{role}.memory_mib is {guest.memory_mib}, and {guest.path} "
+                    f"declares {pages / _PAGES_IN_A_MIB:g} MiB (grant that, or build it with less)"
+                )
+    if wrong:
+        raise IncompatibleError(f"{deployment.root / MANIFEST}: {'; '.join(wrong)}")
 
 
 def _cascade(pipeline: PipelinePlan, refine: RefinePlan) -> str:

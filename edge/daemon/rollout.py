@@ -289,9 +289,11 @@ class Rollout:
                 self.trouble = ""
                 log.debug("update_none", detail=outcome.detail)
             case Refused():
-                self.trouble = f"{outcome.error}: {outcome.detail}"
+                before, self.trouble = self.trouble, f"{outcome.error}: {outcome.detail}"
                 self._counters.count("updates_refused", cause=outcome.error)
-                log.warning(
+                # The same again is counted, and told once: a release may stay unsound for days.
+                tell = log.debug if self.trouble == before else log.warning
+                tell(
                     "update_refused",
                     error=outcome.error,
                     detail=outcome.detail,

@@ -1,4 +1,4 @@
-"""The custom section in which a guest carries the schema of its parameters (`guests/ABI.md`).
+"""What a guest's bytes say of it: the schema of its parameters (`guests/ABI.md`), and its memory.
 
 Read from the bytes alone: nothing is compiled, and no engine is imported.
 """
@@ -31,6 +31,23 @@ def parameter_schema(wasm: bytes, where: str) -> Schema | None:
     if len(sections) > 1:
         raise IncompatibleError(f"{where}: it has {len(sections)} sections {PARAMETERS_SECTION!r}")
     return read_schema(sections[0], where) if sections else None
+
+
+def declared_pages(wasm: bytes) -> int:
+    """Return the pages of 64 KiB that a core module declares for its memory; 0: it declares none.
+
+    Of a component nothing is known before it runs: 0.
+
+    Raises:
+        IncompatibleError: The bytes are no whole Wasm module.
+    """
+    if not wasm.startswith(binary.HEAD):
+        return 0
+    for number, section in binary.Reader(wasm, len(binary.HEAD)).sections():
+        if number == binary.MEMORY and section.count():
+            section.byte()  # flags: whether there is a maximum
+            return section.number()
+    return 0
 
 
 def embed(wasm: bytes, schema: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Exchanges one after another under a camera at 20 frames a second: nothing lost, nothing late.
 
-`EDGE_SWAPS` says how many (`make swaps`: 100), each after a shadow of 20 frames; CI takes three, after
-four. The result of the long form is a JSON file in `.out/`, which also tells how long after its
-publication a release was active.
+`EDGE_SWAPS` says how many (`make swaps`: 100), each after a shadow of 20 frames; CI takes three,
+after four. The result of the long form is a JSON file in `.out/`, which also tells how long after
+its publication a release was active.
 """
 
 import json

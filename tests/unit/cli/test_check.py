@@ -1,0 +1,30 @@
+"""`edge check` on a deployment, before anything is compiled."""
+
+import re
+from pathlib import Path
+
+import pytest
+from deployments import copy_of
+
+from edge.cli.main import main
+
+ROOT = Path(__file__).parents[3]
+CONFIG = str(ROOT / "device_configs/x86-cpu.toml")
+DEPLOYMENT = ROOT / "models/pcb/deployment"
+
+
+def test_a_guest_that_declares_more_memory_than_its_grant_is_named_with_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    granted = (r"(postprocess\]\n(?:.*\n)*?)memory_mib = 16", r"\g<1>memory_mib = 1")
+    folder = copy_of(DEPLOYMENT, tmp_path / "deployment", granted)
+    assert main(["check", "--config", CONFIG, "--deployment", str(folder)]) == 78
+    said = capsys.readouterr().err
+    assert re.search(
+        r"pipelines\.pcb\.postprocess\.memory_mib is 1, and guests/boxes\.wasm declares \d+", said
+    ), said
+
+
+def test_the_reference_deployment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--config", CONFIG, "--deployment", str(DEPLOYMENT)]) == 0
+    assert "pipeline pcb: pcb revision" in capsys.readouterr().out
