@@ -37,7 +37,7 @@ def test_the_documents_commands_lead_to_a_checked_deployment(tmp_path: Path) -> 
     done = run_commands(WALK, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "strict/strict.wasm: usable" in done.stdout
-    assert "pcb revision 2" in done.stdout
+    assert "pcb revision 10" in done.stdout
     assert (tmp_path / "line/guests/strict.wasm").is_file()
 
 

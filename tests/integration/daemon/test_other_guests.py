@@ -56,7 +56,7 @@ def test_ten_minutes_in_python_change_the_verdicts_of_a_running_daemon(
     said = follow("Python", tmp_path)
     assert "0 failed" in said
     assert "gentle/gentle.wasm: usable" in said
-    assert "pcb revision 2" in said
+    assert "pcb revision 10" in said
 
     async def scenario() -> None:
         async with line_to(broker) as line:
@@ -64,7 +64,7 @@ def test_ten_minutes_in_python_change_the_verdicts_of_a_running_daemon(
             passed, asked = await line.all_verdicts([good, bad])
             assert (passed["verdict"], passed["reason"]) == ("pass", "ok")
             assert (asked["verdict"], asked["reason"]) == ("review", "defect")
-            assert asked["deployment"]["revision"] == 2
+            assert asked["deployment"]["revision"] == 10
             for reason in ("defect", "series", "series"):  # its state goes from frame to frame
                 again = line.inspect(1, defects=("short",))
                 (found,) = await line.all_verdicts([again])
