@@ -42,7 +42,7 @@ default there are so many that the supervisor grows for the better part of an ho
 NOISE_KIB: Final = 3_072
 """What the supervisor may come to hold beside that: 2 MiB of the ledger's pages (SQLite's cache of
 one connection), and up to 1 MiB that malloc keeps of frames which came again. Forty workers killed
-in a row added 1.1 MiB, of which the last twenty 0.05: a loss leaves nothing."""
+in a row added 1.1 MiB, of which the last twenty 0.04."""
 OVERRIDES: Final = (f"limits.remembered_frames={REMEMBERED}",)
 _SETTLE_S: Final = 5.0
 """Frames sent so long before and after a plug was pulled are judged by no promise."""

@@ -14,4 +14,4 @@ CONTRACT = FrameContract(
     input=TensorSpec("input", "uint8", (1, 3, SIDE, SIDE)),
 )
 """What the deployment pins; three equal planes, since that is what letterbox makes of grey. At this
-size it copies bytes, and so `models.pcb.recipe.data.model_input` does the same. A test holds it."""
+size it copies bytes, and so `models.pcb.recipe.data.model_input` does the same."""
