@@ -23,6 +23,7 @@ from edge.inference.model import OnnxModel
 from edge.pipeline.decode import decode
 from edge.pipeline.stages import Stages, load_modules
 from edge.wasm.engine import GuestEngine
+from models.pcb.recipe.data import model_input
 from models.recipe.card import count_parameters
 from models.recipe.frames import FrameContract, FramePath
 from models.recipe.session import open_session, outputs
@@ -171,6 +172,19 @@ def test_the_board_recipe_trains_on_what_pair_hands_to_the_model(tmp_path: Path)
     ]
     with FramePath(contract, tmp_path / "code") as path:
         assert path.tensor(frame, reference).tobytes() == np.stack(arrays).tobytes()
+
+
+def test_the_recipe_without_a_reference_trains_on_what_letterbox_hands_to_the_model(
+    tmp_path: Path,
+) -> None:
+    contract = contract_of("pcb_single")
+    *_, channels, height, width = contract.input.shape
+    frame = np.random.default_rng(8).integers(0, 256, (height, width), np.uint8)
+    with FramePath(contract, tmp_path / "code") as path:
+        handed = path.tensor(cv2.imencode(".png", frame)[1].tobytes(), None)
+    trained = model_input(frame[None], channels)
+    assert handed.shape == trained.shape
+    assert handed.tobytes() == trained.tobytes()
 
 
 @pytest.mark.parametrize("name", QUANTISED)
