@@ -132,6 +132,57 @@ def test_a_full_disk_has_frames_reviewed_and_loses_no_record(disk: Path, tmp_pat
     assert main(["ledger", "verify", str(disk)]) == 0
 
 
+def test_a_box_that_starts_on_a_full_disk_judges_and_records(disk: Path, tmp_path: Path) -> None:
+    require_mosquitto()
+
+    async def scenario() -> list[str]:
+        async with LocalBroker(kind="mosquitto") as broker:
+            with Daemon(broker, tmp_path, overrides=("status.interval_s=0.3",)) as daemon:
+                async with line_to(broker) as line:
+                    names = [line.inspect(0)]
+                    await line.verdict(names[0])
+                    await line.status(lambda s: s["ledger"].get("reserve") is True, "a reserve")
+                    assert await asyncio.to_thread(daemon.end) == 0
+                    await line.status(lambda s: s["state"] == "offline", "it is gone")
+
+                    _fill(disk)
+                    daemon.start()
+                    await line.box_ready()
+                    names.append(line.inspect(1))
+                    assert (await line.verdict(names[1]))["reason"] != "storage"
+                    await line.status(
+                        lambda s: "nearly full" in s["ledger"].get("trouble", ""), "it is told"
+                    )
+                    assert await asyncio.to_thread(daemon.end) == 0
+        return names
+
+    names = asyncio.run(scenario())
+    assert set(names) <= set(_recorded(disk)), "the ledger's reserve took it"
+    assert main(["ledger", "verify", str(disk)]) == 0
+
+
+def test_a_box_whose_disk_is_read_only_says_so_and_is_well_once_it_is_not(
+    disk: Path, tmp_path: Path
+) -> None:
+    require_mosquitto()
+
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+    async def scenario() -> None:
+        async with LocalBroker(kind="mosquitto") as broker:
+            remount("ro")
+            with Daemon(broker, tmp_path) as daemon:
+                assert await asyncio.to_thread(daemon.ended) == 78
+                assert f"storage.path: {disk} cannot be used: Read-only file system" in daemon.log()
+                remount("rw")
+                daemon.start()
+                async with line_to(broker) as line:
+                    await line.verdict(line.inspect(0))
+
+    asyncio.run(scenario())
+
+
 def test_kept_frames_make_room_for_records(disk: Path, tmp_path: Path) -> None:
     require_mosquitto()
     settings = (

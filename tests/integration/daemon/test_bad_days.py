@@ -4,58 +4,53 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from brokers import until
-from daemons import CONFIG, Daemon, line_to
+from clocks import YEAR_S, WallClock
+from daemons import CONFIG, Daemon, Line, line_to
 
+from edge.cli.main import main
 from edge.mqtt.brokers import LocalBroker
 
 
-@contextmanager
-def daemon_with_clock(broker: LocalBroker, folder: Path, offset: str) -> Iterator[Daemon]:
-    """A daemon whose wall clock is off; the monotonic one is left alone.
-
-    Not ahead: under libfaketime the guests' compile process then fails with EINVAL at times.
-    """
-    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not libraries:
-        if os.environ.get("CI") == "true":
-            pytest.fail("faketime is not installed (scripts/setup_tests.sh does it)")
-        pytest.skip("faketime is not installed")
-    daemon = Daemon(broker, folder)
-    # Not by the program `faketime`, which stays between us and the daemon and takes its signals.
-    changed = (f"LD_PRELOAD={libraries[0]}", f"FAKETIME={offset}", "FAKETIME_DONT_FAKE_MONOTONIC=1")
-    daemon._command = ["env", *changed, *daemon._command]
-    with daemon:
-        yield daemon
-
-
-def test_a_clock_that_jumps_by_decades_both_ways_costs_no_verdict(
+def test_a_clock_that_jumps_by_decades_both_ways_costs_no_verdict_and_no_record(
     mosquitto: LocalBroker, tmp_path: Path
 ) -> None:
-    async def verdict_of(client: str, part: int) -> str:
-        async with line_to(mosquitto, client) as line:
-            name = line.inspect(part)
-            await line.verdict(name)
-            assert line.judgements(name) == 1
-            return name
+    clock = WallClock(tmp_path)
+    daemon = Daemon(mosquitto, tmp_path, overrides=("status.interval_s=0.3",))
+    daemon._command = [*clock.words, *daemon._command]
+    told: list[int] = []
+
+    async def judged(line: Line) -> None:
+        """Frames at this clock: a verdict each, and a status that shows that it is this one."""
+        frames = [line.inspect(part) for part in range(4)]
+        await line.all_verdicts(frames)
+        assert [line.judgements(name) for name in frames] == [1, 1, 1, 1]
+        assert "stale" not in line.reasons(frames), "their age is not told by this clock"
+        line.statuses.clear()
+        told.append((await line.status(lambda s: "time_ns" in s, "a status"))["time_ns"])
 
     async def scenario() -> None:
-        with Daemon(mosquitto, tmp_path) as right:
-            await verdict_of("before", 0)
-            assert right.end() == 0
-        with daemon_with_clock(mosquitto, tmp_path, "-30y") as behind:  # its battery was empty
-            await verdict_of("behind", 1)
-            assert behind.end() == 0
-        with Daemon(mosquitto, tmp_path) as right_again:
-            await verdict_of("after", 2)
-            assert right_again.end() == 0
+        async with line_to(mosquitto) as line:
+            for years in (-50, 0, 50):
+                clock.jump_to(years)
+                await judged(line)
+            assert await asyncio.to_thread(daemon.end) == 0
+            daemon.start()
+            await line.status(lambda s: s["state"] == "offline", "it is gone")
+            await line.box_ready()
+            for years in (50, -50, 0):
+                clock.jump_to(years)
+                await judged(line)
+            assert await asyncio.to_thread(daemon.end) == 0
 
-    asyncio.run(scenario())
+    clock.jump_to(-50)  # the battery of the clock is empty
+    with daemon:
+        asyncio.run(scenario())
+    years = [round((ns - told[1]) / 1e9 / YEAR_S) for ns in told]
+    assert years == [-50, 0, 50, 50, -50, 0]  # control: these were the daemon's clocks
+    assert main(["ledger", "verify", str(tmp_path / "state")]) == 0
 
 
 def test_a_broker_whose_name_does_not_resolve_is_waited_for(

@@ -1,6 +1,7 @@
-"""A camera that floods is answered, frame by frame, and costs its neighbour nothing that counts."""
+"""A camera that floods, or sends garbage, is answered frame by frame; its neighbour loses none."""
 
 import asyncio
+import random
 import shutil
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def two_cameras(folder: Path) -> Path:
     return folder
 
 
-def from_the_side(line: Line, number: int) -> str:
+def from_the_side(line: Line, number: int, image: bytes = b"") -> str:
     """One more frame of the second camera."""
-    return line.send(part_jpeg(3, number % 8), reference="board-0003", topic=SIDE)
+    return line.send(image or part_jpeg(3, number % 8), reference="board-0003", topic=SIDE)
 
 
 async def beside_a_flood(line: Line, frames: int) -> tuple[list[str], list[str]]:
@@ -68,6 +69,41 @@ def test_each_frame_beyond_the_rate_has_its_verdict_and_the_good_camera_all_of_i
     with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides) as daemon:
         daemon.ready()
         asyncio.run(scenario())
+
+
+def test_garbage_of_one_camera_costs_the_other_no_verdict(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    good = part_jpeg(3, 0)
+    garbage = (
+        random.Random(1).randbytes(200_000),
+        good[: len(good) // 2],  # a camera that lost its power
+        b"\xff\xd8" + bytes(100_000),
+        good[:600] + bytes(len(good) - 600),
+        b"{}",
+    )
+
+    async def scenario(daemon: Daemon) -> None:
+        async with line_to(mosquitto) as line:
+            worker = daemon.children()
+            beside: list[str] = []
+
+            def five_at_once(_: int) -> None:
+                beside.extend(from_the_side(line, 0, image=bad) for bad in garbage)
+
+            names = await line.play(30, 1 / RATE_HZ, five_at_once)
+            assert await line.kept(names) == {"ok": 30}
+            answers = await line.all_verdicts(beside, "side")
+            assert all(line.judgements(name, "side") == 1 for name in beside)
+            assert {answer["verdict"] for answer in answers} == {"review"}
+            assert line.reasons(beside, "side").keys() <= {"decode-error", "overload", "stale"}
+            assert line.reasons(beside, "side")["decode-error"] >= 30
+            assert daemon.children() == worker, "no process was lost to it"
+
+    deployment = two_cameras(tmp_path / "deployment")
+    overrides = ("status.interval_s=0.5", 'bindings.camera.side="line/side/frame"')
+    with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides) as daemon:
+        asyncio.run(scenario(daemon.ready()))
 
 
 def test_control_without_a_rate_the_flood_reaches_the_worker(

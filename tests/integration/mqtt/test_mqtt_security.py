@@ -271,6 +271,31 @@ def test_a_certificate_for_another_host_is_refused(authority: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_broker_whose_certificate_has_expired_is_refused_until_it_is_renewed(
+    tmp_path: Path, authority: Path
+) -> None:
+    _openssl(
+        authority,
+        f"x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1"
+        f" -out {tmp_path}/expired.pem -extfile broker.ext",
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "expired.pem", authority / "broker.key")
+
+    async def scenario() -> None:
+        async with ScriptedBroker(tls=context) as broker:
+            tls = TlsSection(ca_file=authority / "ca.pem")
+            config = broker.section(protocol="5", host="localhost", tls=tls, connect_timeout_s=5)
+            peer = Peer(config, "a", {"t": 1})
+            async with running(peer, wait=False):
+                await until(lambda: "certificate has expired" in peer.session.last_error)
+                assert peer.session.counters["connects"] == 0
+                context.load_cert_chain(authority / "broker.pem", authority / "broker.key")
+                await until(lambda: peer.session.connected, "it is let in")
+
+    asyncio.run(scenario())
+
+
 def test_a_renewed_certificate_and_authority_are_taken_up_without_a_restart(
     tmp_path: Path, authority: Path
 ) -> None:
