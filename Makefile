@@ -104,7 +104,7 @@ deb: setup ## Build the Debian packages of amd64 and arm64 into dist/, byte for 
 systemd-test: setup-tests ## Install the package on a fresh Debian under systemd, and pull its plugs; needs root.
 	EDGE_TEST_SYSTEMD=full CI=true $(BIN)/pytest tests/systemd $(ARGS)
 
-arm: setup ## The same boards on arm64 by emulation: are the verdicts the same? Needs root.
+arm: setup-tests ## The same boards on arm64 by emulation: are the verdicts the same? Needs root.
 	$(BIN)/python tests/arm/verdicts.py $(ARGS)
 
 soak: setup-tests ## Eight hours with broker flaps and worker kills (ARGS="--minutes 5"). Results: .out/soak.jsonl

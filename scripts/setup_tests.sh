@@ -3,7 +3,7 @@
 #
 # By apt-get (Debian and its kin), as root or by sudo: the Mosquitto broker, strace (fault tests strike
 # processes at a system call by it), faketime (clocks that are years off), as root mmdebstrap and
-# systemd-nspawn (a gateway of its own), a Rust for WebAssembly; the Go toolchain into VENV. The tests
+# systemd-nspawn (a gateway of its own), qemu-user (an arm64 box), a Rust for WebAssembly; the Go toolchain into VENV. The tests
 # start their own brokers, on free ports. What cannot be installed is named; the tests that need it
 # are skipped with that reason, and fail in CI (CI=true).
 set -eu
@@ -23,6 +23,8 @@ command -v strace >/dev/null 2>&1 || packages="$packages strace"
 if [ "$(id -u)" = 0 ]; then
     command -v mmdebstrap >/dev/null 2>&1 || packages="$packages mmdebstrap"
     command -v systemd-nspawn >/dev/null 2>&1 || packages="$packages systemd-container"
+    # The frame path is judged on arm64 too, by emulation.
+    command -v qemu-aarch64-static >/dev/null 2>&1 || packages="$packages qemu-user-static"
 fi
 command -v faketime >/dev/null 2>&1 || packages="$packages faketime"
 has_toolchain rust || packages="$packages rustc-web rust-web-src"

@@ -22,13 +22,22 @@ MESSAGES: Final = 20
 PAYLOAD_BYTES: Final = 50_000
 """A camera frame of the reference line."""
 SLOW_MS: Final = 20.0
-"""Above it a frame waits for delayed acknowledgements, 40 ms each; a local broker takes 1 to 5."""
+"""Above it something waits for an acknowledgement, 40 ms each; a local broker takes 1 to 5."""
+VERDICT_BYTES: Final = 600
+JUDGING_S: Final = 0.005
+"""Between a frame and its verdict: less than an acknowledgement is delayed by."""
 ANSWER_S: Final = 3.0
 ATTEMPTS: Final = 3
 """Failed attempts after which a broker counts as away; `auto` may need two to find its version."""
 GOODBYE_S: Final = 0.5
 _NONCE_BYTES: Final = 8
-_LATER: Final = ("broker.rights", "broker.subscriptions", "broker.round-trip", "cameras")
+_LATER: Final = (
+    "broker.rights",
+    "broker.subscriptions",
+    "broker.round-trip",
+    "broker.verdicts",
+    "cameras",
+)
 
 
 async def examine(config: DeviceConfig, wait_s: float | None) -> list[Check]:
@@ -42,25 +51,30 @@ async def examine(config: DeviceConfig, wait_s: float | None) -> list[Check]:
         visit = Visit(config)
     except ConfigError as wrong:
         return [finding("broker.reachable", wrong.problem, f"correct {wrong.where}"), *_unseen()]
-    task = asyncio.create_task(visit.session.run(), name="doctor")
+    tasks = [asyncio.create_task(each.run()) for each in (visit.session, visit.judge)]
     try:
         reached = await visit.reach()
         if not visit.session.connected:
             return [reached, *_unseen()]
         rights = await visit.rights()
+        times = ("broker.round-trip", visit.round_trip), ("broker.verdicts", visit.verdicts)
         return [
             reached,
             rights,
             visit.subscriptions(),
-            await visit.round_trip()
-            if rights.outcome is Outcome.OK
-            else unknown("broker.round-trip", "needs the rights that were not granted"),
+            *[
+                await measure()
+                if rights.outcome is Outcome.OK
+                else unknown(name, "needs the rights that were not granted")
+                for name, measure in times
+            ],
             *await visit.cameras(wait_s),
         ]
     finally:
-        await visit.session.close(GOODBYE_S)
-        task.cancel()
-        await asyncio.wait((task,))
+        await asyncio.gather(visit.session.close(GOODBYE_S), visit.judge.close(GOODBYE_S))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _unseen() -> list[Check]:
@@ -68,7 +82,12 @@ def _unseen() -> list[Check]:
 
 
 class Visit:
-    """One connection to the broker, and what came over it."""
+    """Two connections to the broker, and what came over the first.
+
+    Attributes:
+        session: Stands for a camera: sends frames, and hears.
+        judge: Stands for the daemon that answers them.
+    """
 
     def __init__(self, config: DeviceConfig) -> None:
         self._config = config
@@ -77,12 +96,7 @@ class Visit:
         self._arrived: dict[bytes, int] = {}  # by nonce: CLOCK_MONOTONIC, ns
         self._frames: Counter[str] = Counter()
         self._changed = asyncio.Event()
-        # A client of its own, forgotten by the broker when it goes: the daemon's session stands.
-        self.session = Session(
-            config.broker.model_copy(update={"session_expiry_s": 0}),
-            f"edge-doctor-{os.urandom(4).hex()}",
-            on_connected=self._changed.set,
-        )
+        self.session, self.judge = self._client("doctor"), self._client("doctor-judge")
         self.session.subscribe(self._topic, 1, self._probe)
         bindings = config.bindings
         self._bound = {
@@ -96,6 +110,14 @@ class Visit:
         }
         for topic_filter in set(self._bound.values()):
             self.session.subscribe(topic_filter, 0, self._bound_message)
+
+    def _client(self, role: str) -> Session:
+        """Make a client of its own, forgotten by the broker when it goes; the daemon's stands."""
+        return Session(
+            self._config.broker.model_copy(update={"session_expiry_s": 0}),
+            f"edge-{role}-{os.urandom(4).hex()}",
+            on_connected=self._changed.set,
+        )
 
     async def reach(self) -> Check:
         """Connect; say the version spoken, or why not."""
@@ -169,21 +191,30 @@ class Visit:
                     name, text, "raise message_size_limit of the broker, or mend the network"
                 )
             times.append((arrived - began) / 1e6)
-        times.sort()
-        median, worst = times[len(times) // 2], times[-1]
-        said = (
-            f"{PAYLOAD_BYTES // 1_000} KB at QoS 1, there and back: median {median:.1f} ms, "
-            f"p99 {worst:.1f} of {MESSAGES}"
-        )
-        if median > SLOW_MS:
-            return finding(
-                name,
-                said,
-                "set TCP_NODELAY on the broker (Mosquitto: set_tcp_nodelay true; see "
-                "systemd/mosquitto-edge.conf): without it each frame waits 40 ms for an "
-                "acknowledgement; else look at the network",
-            )
-        return ok(name, said)
+        return _prompt(name, f"{PAYLOAD_BYTES // 1_000} KB at QoS 1, there and back", times)
+
+    async def verdicts(self) -> Check:
+        """Let another client answer a frame, as the daemon does, and time the answer.
+
+        A broker without TCP_NODELAY holds it back until the camera's kernel has acknowledged the
+        broker's word for the frame. A message that one client sends to itself never shows that.
+        """
+        name = "broker.verdicts"
+        times: list[float] = []
+        for _ in range(MESSAGES):
+            granted, _arrived = await self._send(b"\x5a" * PAYLOAD_BYTES)
+            await asyncio.sleep(JUDGING_S)
+            began = time.monotonic_ns()
+            granted, arrived = await self._send(b"\x5a" * VERDICT_BYTES, self.judge)
+            if arrived is None:
+                what = "was refused" if granted is False else f"did not come in {ANSWER_S:g} s"
+                return finding(
+                    name,
+                    f"the answer of a second client {what}",
+                    "give this user more than one connection at the broker",
+                )
+            times.append((arrived - began) / 1e6)
+        return _prompt(name, "from one client's word to the other who sent the frame", times)
 
     async def cameras(self, wait_s: float | None) -> list[Check]:
         """Has a frame come from each camera?"""
@@ -205,7 +236,9 @@ class Visit:
             f"bindings.{name} says where we listen",
         )
 
-    async def _send(self, body: bytes) -> tuple[bool | None, int | None]:
+    async def _send(
+        self, body: bytes, sender: Session | None = None
+    ) -> tuple[bool | None, int | None]:
         """Publish to the probe topic; whether it was granted, and when it came back (ns)."""
         nonce = os.urandom(_NONCE_BYTES)
         answers: list[bool] = []
@@ -214,7 +247,7 @@ class Visit:
             answers.append(accepted)
             self._changed.set()
 
-        self.session.publish(self._topic, nonce + body, on_done=done)
+        (sender or self.session).publish(self._topic, nonce + body, on_done=done)
         await self._until(
             lambda: answers == [False] or (bool(answers) and nonce in self._arrived), ANSWER_S
         )
@@ -243,3 +276,19 @@ class Visit:
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+
+def _prompt(name: str, what: str, times: list[float]) -> Check:
+    """Judge times (ms) by their median."""
+    times = sorted(times)
+    median = times[len(times) // 2]
+    said = f"{what}: median {median:.1f} ms, longest {times[-1]:.1f} of {len(times)}"
+    if median <= SLOW_MS:
+        return ok(name, said)
+    return finding(
+        name,
+        said,
+        "set TCP_NODELAY on the broker (Mosquitto: set_tcp_nodelay true; see "
+        "systemd/mosquitto-edge.conf): without it verdicts wait up to 40 ms for an "
+        "acknowledgement; else look at the network",
+    )

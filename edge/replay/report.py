@@ -22,6 +22,8 @@ from edge.replay.score import Answer, Rate, Score, Shot
 
 _COLOURS: Final = {Kind.PASS: "green", Kind.REJECT: "red", Kind.REVIEW: "yellow"}
 _DEFECTS_SHOWN: Final = 4
+_SLOW_WAY_MS: Final = 20.0
+"""More than a broker beside the daemon takes; less than a delayed acknowledgement does."""
 
 
 class TerminalWatcher(Watcher):
@@ -107,9 +109,19 @@ def score_table(score: Score) -> Table:
         table.add_row(f"score along {escape(name)}", f"Spearman {correlation:.3f}")
     table.add_row("latency seen by the camera", _latency(score.latency_ms))
     table.add_row("latency told by the daemon", _latency(score.daemon_latency_ms))
+    if remark := _on_the_way(score):
+        table.add_row("", remark)
     table.add_row("budget", f"{score.budget_ms:g} ms on {escape(score.provider or '?')}")
     table.add_row("findings", _findings(score))
     return table
+
+
+def _on_the_way(score: Score) -> str:
+    """Where a verdict loses its time between the daemon's word and the camera, in words."""
+    lost_ms = score.latency_ms.get("p50", 0.0) - score.daemon_latency_ms.get("p50", 0.0)
+    if lost_ms < _SLOW_WAY_MS or not score.daemon_latency_ms:
+        return ""
+    return f"[yellow]{lost_ms:.0f} ms are lost on the way: `edge doctor` times the broker[/]"
 
 
 def _findings(score: Score) -> str:

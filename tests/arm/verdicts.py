@@ -26,6 +26,15 @@ ROOTFS: Final = ROOT / ".out" / "rootfs-arm64"
 DEFECTS: Final = ((), ("open",), ("short", "spur"), ("mousebite",), ("pin-hole", "copper"))
 
 
+def lacking() -> str:
+    """What is missing here for the run, with its remedy; empty where nothing is."""
+    if os.geteuid() != 0:
+        return "root: an emulated root is made and entered"
+    tools = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static"}
+    missing = [package for tool, package in tools.items() if shutil.which(tool) is None]
+    return f"Debian's {' and '.join(missing)}: make setup-tests" if missing else ""
+
+
 def render(folder: Path, boards: int) -> None:
     """Draw so many boards, good and bad in turn, each beside its reference."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -75,6 +84,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--boards", type=int, default=24)
     parser.add_argument("--package", type=Path, help="an arm64 package that is built already")
     parsed = parser.parse_args(arguments)
+    if missing := lacking():
+        parser.error(f"needs {missing}")
     render(OUT / "boards", parsed.boards)
     package = parsed.package
     if package is None:

@@ -84,6 +84,15 @@ def test_a_clean_table_says_so() -> None:
     )
 
 
+@pytest.mark.parametrize(("told_ms", "said"), [(8.0, True), (40.0, False), (None, False)])
+def test_time_that_is_lost_on_the_way_is_told(told_ms: float | None, said: bool) -> None:
+    told = {} if told_ms is None else {"p50": told_ms}
+    result = replace(
+        score([shot(GOOD)], [answer(Kind.PASS)]), latency_ms={"p50": 42.0}, daemon_latency_ms=told
+    )
+    assert ("34 ms are lost on the way" in printed(result)) is said
+
+
 def test_without_a_terminal_a_watcher_prints_verdicts_alone() -> None:
     console = Console(record=True, width=120, force_terminal=False)
     watcher = TerminalWatcher(console)
