@@ -71,6 +71,7 @@ class PipelineStatus(msgspec.Struct, frozen=True):
     worker_pid: int = 0
     unanswered: int = 0
     latency_ms: dict[str, float] = {}
+    frames_per_s: float | None = None
     policy: dict[str, Any] = {}
 
 
@@ -394,6 +395,8 @@ def _pipeline(name: str, pipeline: PipelineStatus) -> Table:
         )
     else:
         table.add_row("  latency", f"no frame yet; the budget is {pipeline.budget_ms:g} ms")
+    if pipeline.frames_per_s is not None:
+        table.add_row("  rate", f"{pipeline.frames_per_s:.1f} frames/s")
     if pipeline.unanswered:
         table.add_row("  at work", f"{pipeline.unanswered} frames")
     if refused := pipeline.policy.get("state_refused"):

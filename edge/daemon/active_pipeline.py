@@ -42,6 +42,7 @@ from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 from edge.observability.latency import Histogram
+from edge.observability.rate import Rate
 
 log = structlog.get_logger("edge.daemon")
 
@@ -112,6 +113,7 @@ class ActivePipeline:
         self._throttle = Throttle(time.monotonic_ns)
         self._loop = asyncio.get_running_loop()
         self._follow(plan, Runtime())
+        self._rate = Rate(time.monotonic, self._received)
 
     @property
     def plan(self) -> PipelinePlan:
@@ -166,6 +168,10 @@ class ActivePipeline:
         for given in await self._recording.recent(self.plan.name, limit):
             self._remembered.keep(given.frame_id, Given(given.verdict, given.fingerprint))
 
+    @property
+    def _received(self) -> int:
+        return self._counters.value("frames_received", pipeline=self.plan.name)
+
     def status(self) -> dict[str, Any]:
         """Return what the status message says of this pipeline."""
         worker = self._keeper.worker
@@ -178,6 +184,7 @@ class ActivePipeline:
             "worker_pid": worker.pid if worker else 0,
             "budget_ms": self.plan.budget_ms,
             "latency_ms": self._latency.summary(),
+            "frames_per_s": round(self._rate.per_s(self._received), 1),
             "unanswered": self.unanswered,
             "policy": self._by.words.status(self._dispatch.policy),
             "canary": self._canary.status() if self._canary else None,

@@ -65,6 +65,7 @@ def test_a_ready_daemon_is_shown_with_all_that_matters(
     assert re.search(r"deployment pcb revision \d+ \([0-9a-f]{12}, UNSIGNED\)", said)
     assert re.search(r"provider cpu, worker process [1-9]\d*", said)
     assert re.search(r"latency p50 [\d.]+, .* of 200; 0 of 1 over", said)
+    assert re.search(r"rate [\d.]+ frames/s", said)
     assert re.search(r"verdicts \w+ decode-error 1", said)
     assert "frames_dropped{reason=decode-error} 1" in said
 
