@@ -140,7 +140,8 @@ def _metrics(
     console.print(
         f"[bold]metrics[/]  and traces of {arguments.traced:.0%} of frames: p50 {of.p50_ratio}, "
         f"p99 {of.p99_ratio} of that without; {of.scrapes} scrapes, {of.trace_requests} requests "
-        "of traces meanwhile"
+        f"of traces meanwhile\n[bold]processor[/] a frame takes {of.frame_cpu_ms[1]} ms of the "
+        f"supervisor, {of.frame_cpu_ms[0]} without, and a scrape {of.scrape_cpu_ms} ms"
     )
     found["metrics"] = msgspec.to_builtins(of)
     if arguments.json:
@@ -253,7 +254,7 @@ def _line_table(lines: list[whole_line.LineFigures], rate_hz: float) -> Table:
     table = Table(
         title=f"Frame published to verdict received, board model int8, {rate_hz:g} frames/s, QoS 1",
         title_justify="left",
-        caption="lost: no verdict; late: after more than 200 ms",
+        caption="milliseconds; lost: no verdict; late: after more than 200 ms",
         caption_justify="left",
     )
     for column in ("variant", "frames", "p50", "p95", "p99", "max", "lost", "late"):
@@ -262,7 +263,7 @@ def _line_table(lines: list[whole_line.LineFigures], rate_hz: float) -> Table:
         table.add_row(
             each.variant,
             str(each.frames),
-            *(f"{ms:.1f} ms" for ms in (each.p50_ms, each.p95_ms, each.p99_ms, each.max_ms)),
+            *(f"{ms:.1f}" for ms in (each.p50_ms, each.p95_ms, each.p99_ms, each.max_ms)),
             str(each.unanswered),
             str(each.over_budget),
         )

@@ -30,6 +30,8 @@ class MetricsFigures(msgspec.Struct, frozen=True):
         lines: Verdicts of each variant.
         p50_ratio: With, over without.
         p99_ratio: With, over without.
+        frame_cpu_ms: Of the supervisor, for a frame without, and with.
+        scrape_cpu_ms: Of the supervisor, for a scrape.
         scrapes: Answered meanwhile.
         trace_requests: Taken by the collector meanwhile.
     """
@@ -37,6 +39,8 @@ class MetricsFigures(msgspec.Struct, frozen=True):
     lines: list[LineFigures]
     p50_ratio: float
     p99_ratio: float
+    frame_cpu_ms: tuple[float, float]
+    scrape_cpu_ms: float
     scrapes: int
     trace_requests: int
 
@@ -73,20 +77,27 @@ async def measure(
                 "traces.max_per_s=1000",
             ),
         }
-        ports = {}
+        ports, costs = {}, {}
         for name, home in homes.items():
             broker = await stack.enter_async_context(LocalBroker(kind="mosquitto"))
             ports[name] = broker.port
-            await time_to_ready(broker.port, home, stack, settings[name])
+            _, daemon = await time_to_ready(broker.port, home, stack, settings[name])
+            costs[name] = _Cost(daemon.pid)
         scrapes = await stack.enter_async_context(_scraping(port))
         for turn in range(turns):
             # In the order of the turn: what grows or tires over time falls on both alike.
             for name in (OFF, ON) if turn % 2 else (ON, OFF):
+                for other, cost in costs.items():
+                    cost.begin(judging=other == name)
+                before = scrapes.count
                 result = await camera(
                     ports[name], pictures, max(2, frames // turns), rate_hz, name, turn
                 )
                 taken[name] += result["latency_ms"]
                 overruns[name] += result["overruns"]
+                for cost in costs.values():
+                    cost.end()
+                costs[ON].scrapes_idle += (scrapes.count - before) * (name == OFF)
     lines = [line_figures(name, taken[name], overruns[name]) for name in taken]
     if not scrapes.count or (share and not collector.count):
         raise TrialError(f"{scrapes.count} scrapes and {collector.count} traces: nothing measured")
@@ -95,9 +106,53 @@ async def measure(
         lines=lines,
         p50_ratio=round(on.p50_ms / off.p50_ms, 3),
         p99_ratio=round(on.p99_ms / off.p99_ms, 3),
+        frame_cpu_ms=(
+            _each(costs[OFF].judging_ms, off.frames),
+            _each(costs[ON].judging_ms, on.frames),
+        ),
+        scrape_cpu_ms=_each(costs[ON].idle_ms - costs[OFF].idle_ms, costs[ON].scrapes_idle),
         scrapes=scrapes.count,
         trace_requests=collector.count,
     )
+
+
+class _Cost:
+    """Time on the processor of one supervisor, while it judges and while the other one does.
+
+    Args:
+        pid: Its process.
+
+    Attributes:
+        judging_ms: While it had frames.
+        idle_ms: While it had none.
+        scrapes_idle: Answered meanwhile.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._tasks = Path(f"/proc/{pid}/task")
+        self._judging = False
+        self._began_ms = 0.0
+        self.judging_ms = self.idle_ms = 0.0
+        self.scrapes_idle = 0
+
+    def begin(self, *, judging: bool) -> None:
+        self._judging, self._began_ms = judging, self._now_ms()
+
+    def end(self) -> None:
+        spent = self._now_ms() - self._began_ms
+        if self._judging:
+            self.judging_ms += spent
+        else:
+            self.idle_ms += spent
+
+    def _now_ms(self) -> float:
+        """Sum of its threads (proc(5), schedstat: nanoseconds first)."""
+        stats = [int(each.read_text().split()[0]) for each in self._tasks.glob("*/schedstat")]
+        return sum(stats) / 1e6
+
+
+def _each(total_ms: float, count: int) -> float:
+    return round(total_ms / max(1, count), 2)
 
 
 class _Count:
