@@ -4,9 +4,28 @@ A rename alone is in the page cache: after a cut the old file, or none, may be t
 pointer swapped without fsync was gone after 39 of 40 cuts, with both fsyncs after 0 of 40).
 """
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
+
+from edge.errors import MediumError, StorageError
+
+_MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""Somebody makes room, a log is rotated, a cable sits again. A read-only mount, a missing right and
+a wrong path stay until somebody acts."""
+
+
+def storage_error(where: str, failed: OSError) -> StorageError:
+    """Say that storage failed: a `MediumError` where that may pass by itself.
+
+    Args:
+        where: What failed; the system's own word is added.
+        failed: Why.
+    """
+    kind = MediumError if failed.errno in _MAY_PASS else StorageError
+    return kind(f"{where}: {failed.strerror or failed}")
 
 
 def replace(path: Path, content: bytes, mode: int = 0o600) -> None:

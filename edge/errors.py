@@ -89,6 +89,13 @@ class StorageError(EdgeError):
     """Durable storage failed: backpressure, never a silent drop."""
 
 
+class MediumError(StorageError):
+    """The medium is full, or fails: nobody's fault, and it may pass by itself.
+
+    At the start: exit 1, and be started again, where another `StorageError` is exit 78.
+    """
+
+
 class DamagedError(StorageError):
     """A ledger cannot be read as it was written: it is evidence, and nothing is added to it."""
 

@@ -20,7 +20,8 @@ from edge.contracts.plan import PipelinePlan
 from edge.daemon.supervisor import Supervisor
 from edge.deployment.folder import plans as plans_of
 from edge.deployment.installed import FOLDER, Installed
-from edge.errors import ConfigError, DeploymentError, EdgeError, StorageError
+from edge.durable import storage_error
+from edge.errors import ConfigError, DeploymentError, EdgeError, MediumError, StorageError
 from edge.observability.systemd import Notifier
 
 log = structlog.get_logger("edge.daemon")
@@ -39,6 +40,7 @@ async def supervise(
 
     Raises:
         ConfigError: The storage folder cannot be used, or there is nothing to run.
+        MediumError: What the storage folder lies on is full, or fails.
         DaemonBugError: Something failed that nobody foresaw; it was logged.
     """
     with _storage(config.storage.path):
@@ -92,6 +94,8 @@ def _installed(config: DeviceConfig) -> tuple[Installed, tuple[PipelinePlan, ...
             config.storage.path / FOLDER, config.updates.store_bytes, time.time_ns
         )
         loaded = installed.start()
+    except MediumError:
+        raise
     except StorageError as unusable:
         raise ConfigError("storage.path", str(unusable)) from unusable
     except DeploymentError as unfit:
@@ -152,20 +156,22 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 @contextlib.contextmanager
 def _storage(path: Path) -> Iterator[None]:
     """Hold the storage folder for this daemon alone."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (path / "lock").open("a")
-    except OSError as failed:
-        raise ConfigError(
-            "storage.path",
-            f"{path} cannot be used: {failed.strerror}",
-            "name a folder that this user may write, e.g. --set storage.path=...",
-        ) from failed
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = stack.enter_context((path / "lock").open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
                 "storage.path", f"another daemon uses {path}", "stop it, or set another folder"
             ) from None
+        except OSError as failed:
+            problem = storage_error(f"{path} cannot be used", failed)
+            if isinstance(problem, MediumError):
+                raise problem from failed
+            raise ConfigError(
+                "storage.path",
+                str(problem),
+                "name a folder that this user may write, e.g. --set storage.path=...",
+            ) from failed
         yield

@@ -26,7 +26,7 @@ from edge.daemon.rollout import Rollout
 from edge.daemon.telling import Telling
 from edge.daemon.throttle import Throttle
 from edge.deployment.installed import Installed
-from edge.errors import ConfigError, StorageError
+from edge.errors import ConfigError, MediumError, StorageError
 from edge.mqtt.messages import Will
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
@@ -278,6 +278,8 @@ class Supervisor:
                 keys_of(self._config.ledger, self._config.storage.path),
                 lambda: any(pipeline.unanswered for pipeline in self.lineup),
             )
+        except MediumError:
+            raise  # a start that comes later may find room
         except StorageError as unusable:
             raise ConfigError(
                 "storage.path", str(unusable), f"`edge ledger verify {folder}` says more"

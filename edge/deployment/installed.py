@@ -15,7 +15,7 @@ from edge.deployment import rollout
 from edge.deployment.folder import LoadedDeployment, load_folder
 from edge.deployment.rollout import Deployed, Event, Journal, State
 from edge.deployment.store import Store
-from edge.errors import DeploymentError, StorageError, UntrustedError
+from edge.errors import DeploymentError, UntrustedError
 
 FOLDER: Final = "deployments"
 """Below `storage.path`."""
@@ -144,7 +144,7 @@ class Installed:
         try:
             durable.replace(path, rollout.encode(journal))
         except OSError as failed:
-            raise StorageError(f"{path}: cannot be written: {failed.strerror}") from failed
+            raise durable.storage_error(f"{path}: cannot be written", failed) from failed
         self._journal = journal
 
 
@@ -161,5 +161,5 @@ def read_journal(folder: Path) -> Journal:
     except FileNotFoundError:
         return Journal()
     except OSError as failed:
-        raise StorageError(f"{path}: cannot be read: {failed.strerror}") from failed
+        raise durable.storage_error(f"{path}: cannot be read", failed) from failed
     return rollout.decode(content, str(path))

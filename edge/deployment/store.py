@@ -291,4 +291,4 @@ def _storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as failed:
-        raise StorageError(f"{path}: {failed.strerror or failed}") from failed
+        raise durable.storage_error(str(path), failed) from failed

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from edge.durable import sync_folder
-from edge.errors import DamagedError, StorageError
+from edge.durable import storage_error, sync_folder
+from edge.errors import DamagedError
 
 MAX_ASIDE: Final = 8
 _MARK: Final = ".damaged-"
@@ -54,7 +54,5 @@ def set_aside(folder: Path, damage: DamagedError, now: datetime | None = None) -
         folder.rename(target)
         sync_folder(folder.parent)
     except OSError as failed:
-        raise StorageError(
-            f"{damage}; and {folder} cannot be set aside: {failed.strerror}"
-        ) from failed
+        raise storage_error(f"{damage}; and {folder} cannot be set aside", failed) from failed
     return target

@@ -26,8 +26,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from edge.durable import sync_folder
-from edge.errors import ConfigError, ProofError
+from edge.durable import storage_error, sync_folder
+from edge.errors import ConfigError, MediumError, ProofError
 
 MAX_NOTE_BYTES: Final = 64 << 10
 MAX_SIGNATURES: Final = 64
@@ -242,16 +242,17 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
 
     Raises:
         ConfigError: There is one already, or it cannot be written.
+        MediumError: The medium is full, or fails; nothing of the key is left there.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, pem_of(key))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        try:
+            try:
+                os.write(descriptor, pem_of(key))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             os.link(aside, path)  # unlike a rename, this replaces nothing
         finally:
             aside.unlink()
@@ -261,6 +262,9 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
             path, "a key file lies here already", "choose another name; a key is never replaced"
         ) from taken
     except OSError as failed:
+        problem = storage_error(f"{path}: the key cannot be written", failed)
+        if isinstance(problem, MediumError):
+            raise problem from failed
         raise ConfigError(path, f"the key cannot be written: {failed.strerror}") from failed
 
 

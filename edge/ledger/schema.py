@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from edge.errors import DamagedError, StorageError
+from edge.durable import storage_error
+from edge.errors import DamagedError, MediumError, StorageError
 from edge.ledger import migration, tree
 from edge.ledger.record import GENESIS
 
@@ -61,7 +62,7 @@ records were pruned."""
 MARKS: Final = ("anchor", "receipt", "head")
 
 
-class FullError(StorageError):
+class FullError(MediumError):
     """No space: the reaction is to prune what may go and, on a full disk, to release the reserve.
 
     Attributes:
@@ -89,7 +90,7 @@ class Lock:
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as failed:
-            raise StorageError(f"{self._path}: cannot be opened: {failed.strerror}") from failed
+            raise storage_error(f"{self._path}: cannot be opened", failed) from failed
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as failed:
@@ -163,7 +164,7 @@ def connect(folder: Path, device: str, lock: Lock) -> tuple[sqlite3.Connection, 
         raise translated(failed, path) from failed
     except OSError as failed:
         database.close()
-        raise StorageError(f"{path}: cannot be made durable: {failed.strerror}") from failed
+        raise storage_error(f"{path}: cannot be made durable", failed) from failed
     except BaseException:
         database.close()
         raise
@@ -201,6 +202,8 @@ def translated(failed: sqlite3.Error, path: Path) -> StorageError:
     match code:
         case sqlite3.SQLITE_FULL:
             return FullError(f"{path}: the disk is full (make room)", disk=True)
+        case sqlite3.SQLITE_CANTOPEN if _no_room(path.parent):  # for the log beside it
+            return FullError(f"{path}: the disk is full (make room)", disk=True)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             remedy = (
                 "is damaged, and is left as it is (copy the folder for `edge ledger verify` and "
@@ -213,9 +216,19 @@ def translated(failed: sqlite3.Error, path: Path) -> StorageError:
             remedy = "is held by another program (close it)"
         case sqlite3.SQLITE_IOERR:
             remedy = "cannot be read or written: the storage reports an error (look at the medium)"
+            return MediumError(f"{path}: {remedy}: {failed} [{name}]")
         case _:
             remedy = "failed"
     return StorageError(f"{path}: {remedy}: {failed} [{name}]")
+
+
+def _no_room(folder: Path) -> bool:
+    """Whether no block or no inode is left to this user."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    return not room.f_bavail or bool(room.f_files and not room.f_favail)
 
 
 def _refuse_foreign(database: sqlite3.Connection, path: Path) -> None:

@@ -177,7 +177,7 @@ class Writer:
         opened: "queue.SimpleQueue[BaseException | None]",
     ) -> None:
         try:
-            store = open_store()
+            store = _opened(open_store, reserve)
         except BaseException as failed:  # noqa: BLE001 - raised again where `start` was called
             opened.put(failed)
             return
@@ -336,6 +336,16 @@ _NO_RESERVE: Final = (
     "the disk is nearly full: the reserve of the ledger is in use (make room; records are still "
     "committed)"
 )
+
+
+def _opened(open_store: Callable[[], Store], reserve: Reserve) -> Store:
+    """Open the store; carrying its log over may take the reserve, where the disk is full."""
+    try:
+        return open_store()
+    except FullError:
+        if not reserve.release():
+            raise
+        return open_store()
 
 
 def _tell(listeners: list[Callable[[int], None]], places: list[int]) -> None:

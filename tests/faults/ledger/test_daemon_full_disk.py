@@ -1,8 +1,10 @@
 """The real daemon on a full disk: frames are reviewed, not passed, and no record is lost."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +67,11 @@ async def _until_stuck(disk: Path, line: Line, names: list[str]) -> Path:
             return ballast
         await asyncio.to_thread(_fill, disk)
     pytest.fail("the ledger took records on a full disk")
+
+
+def _hidden(folder: Path) -> list[Path]:
+    """What was written aside, and never got its name."""
+    return list(folder.glob(".*"))
 
 
 def _recorded(state: Path) -> dict[str, str]:
@@ -159,6 +166,53 @@ def test_a_box_that_starts_on_a_full_disk_judges_and_records(disk: Path, tmp_pat
     names = asyncio.run(scenario())
     assert set(names) <= set(_recorded(disk)), "the ledger's reserve took it"
     assert main(["ledger", "verify", str(disk)]) == 0
+
+
+def test_a_box_that_starts_with_no_room_for_its_state_is_started_again_until_there_is(
+    disk: Path, tmp_path: Path
+) -> None:
+    require_mosquitto()
+
+    async def scenario() -> None:
+        async with LocalBroker(kind="mosquitto") as broker:
+            ballast = _fill(disk)
+            with Daemon(broker, tmp_path) as daemon:
+                for _ in range(2):
+                    # 1: systemd starts the next one. 78 would be the end, and is for what somebody
+                    # must mend.
+                    assert await asyncio.to_thread(daemon.ended) == 1
+                    daemon.start()
+                assert await asyncio.to_thread(daemon.ended) == 1
+                assert daemon.log().count("No space left on device") == 3
+                assert "Traceback" not in daemon.log()
+                assert _hidden(disk) == [], "no attempt leaves anything behind"
+                ballast.unlink()
+                daemon.start()
+                async with line_to(broker) as line:
+                    await line.verdict(line.inspect(0))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "status"),
+    [("flock", "EIO", 1), ("openat", "EIO", 1), ("openat", "EDQUOT", 1), ("openat", "EACCES", 78)],
+)
+def test_who_must_act_tells_the_status_of_a_start_that_failed(
+    tmp_path: Path, call: str, error: str, status: int
+) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    with Daemon(LocalBroker(port=1), tmp_path) as daemon:
+        daemon.kill()
+        # Of the daemon's own calls alone that with the name of its folder.
+        trace = ["strace", "-qq", "-o", "/dev/null", "-P", str(tmp_path / "state" / "lock")]
+        inject = ["-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
+        daemon._command = [*trace, *inject, *daemon._command]
+        daemon.start()
+        assert daemon.ended() == status, daemon.log()
+        assert os.strerror(getattr(errno, error)) in daemon.log()
+        assert "Traceback" not in daemon.log()
 
 
 def test_a_box_whose_disk_is_read_only_says_so_and_is_well_once_it_is_not(

@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from crashes import Writer, lost, recorded
 from ledgers import Line, entry, frame
 
-from edge.errors import StorageError
+from edge.errors import MediumError, StorageError
 from edge.ledger import reading
 from edge.ledger.ledger import Ledger
+from edge.ledger.reserve import Reserve
 from edge.ledger.verify import Report, verify
 
 MIB = 1 << 20
@@ -126,5 +128,29 @@ def test_a_ledger_that_died_on_a_full_disk_opens_again_when_there_is_room(disk: 
 
 def test_a_ledger_cannot_begin_on_a_full_disk_and_says_so(disk: Path) -> None:
     _fill(disk)
-    with pytest.raises(StorageError):
+    with pytest.raises(MediumError, match="the disk is full"):  # of the kind that may pass
         Ledger(disk / "ledger", "box1", Line().deliver)
+
+
+def test_a_ledger_that_was_killed_opens_on_a_full_disk_at_the_cost_of_its_reserve(
+    disk: Path,
+) -> None:
+    folder = disk / "ledger"
+    with Writer(folder) as writer:
+        assert writer.read(300)
+        writer.kill()
+        writer.read()
+    log = folder / "ledger.db-wal"
+    assert log.stat().st_size > 0  # to be carried into the database, which grows by it
+    (folder / "reserve").unlink(missing_ok=True)
+    _fill(disk)
+    with pytest.raises(MediumError, match="the disk is full"):  # control: nothing set aside
+        Ledger(folder, "box1", Line().deliver, reserve_bytes=0)
+
+    (disk / "ballast").unlink()
+    assert Reserve(folder).lay()
+    _fill(disk)
+    ledger = Ledger(folder, "box1", Line().deliver)
+    assert not (folder / "reserve").exists()
+    assert ledger.close() == 0
+    assert lost(writer.acknowledged, recorded(folder, begun=True)) == {}
