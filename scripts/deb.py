@@ -36,6 +36,7 @@ MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 MAINTAINER: Final = "edge maintainers <edge@localhost.invalid>"
 _PREFIX: Final = Path("opt/edge")
 _UNITS: Final = Path("usr/lib/systemd/system")
+_SECRETS: Final = Path("etc/credstore")
 _NEXT_PYTHON: Final = "3.12"
 _GLIBC: Final = "2_28"
 _ENTRY: Final = """#!/opt/edge/bin/python -I
@@ -169,6 +170,7 @@ def _lay_out_system(tree: Tree) -> None:
     config = root / "etc/edge/edge.toml"
     config.parent.mkdir(parents=True)
     config.write_text(_CONFIG_NOTE + _config_of(tree.machine))
+    (root / _SECRETS).mkdir()
     broker = root / "etc/mosquitto/conf.d/edge.conf"
     broker.parent.mkdir(parents=True)
     shutil.copyfile(ROOT / "systemd" / "mosquitto-edge.conf", broker)
@@ -229,6 +231,7 @@ def _settle_modes(root: Path) -> None:
         program = path.parent in (root / "DEBIAN", root / _PREFIX / "bin") and path.suffix == ""
         script = program and path.name not in ("control", "conffiles")
         path.chmod(0o755 if path.is_dir() or script else 0o644)
+    (root / _SECRETS).chmod(0o700)
 
 
 def _version() -> str:
