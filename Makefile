@@ -150,15 +150,12 @@ lock: setup ## Resolve the dependencies anew into requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --group guests -o scripts/guest_toolchains.lock
 
-# Tools of these two are fetched for the call alone: no part of the product needs them.
+# Its tool is fetched for the call alone: no part of the product needs it.
 audit: setup ## Ask the advisory databases about every pin; ARGS=--offline-ok where none may be reached.
 	@$(BIN)/python scripts/audit.py $(ARGS)
 
 sbom: setup ## Write what runs on a device, by the lock, as CycloneDX: .out/edge.cdx.json
-	@mkdir -p .out
-	$(BIN)/python scripts/runtime_lock.py .out/runtime.lock
-	$(BIN)/uv tool run --from 'cyclonedx-bom>=7.5,<8' cyclonedx-py requirements .out/runtime.lock \
-	  --pyproject pyproject.toml --output-reproducible --output-file .out/edge.cdx.json $(ARGS)
+	@$(BIN)/python scripts/sbom.py .out/edge.cdx.json $(ARGS)
 
 clean: ## Remove .venv and every cache.
 	rm -rf $(VENV) build dist .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime_lock import PYTHON, ROOT, runtime_lock
+from sbom import sbom
 
 from edge import __version__
 from edge.ledger.schema import SCHEMA_VERSION
@@ -167,6 +168,8 @@ def _lay_out_system(tree: Tree) -> None:
     shutil.copytree(ROOT / "device_configs", examples / "device_configs")
     shutil.copytree(ROOT / "systemd" / "edge.service.d", examples / "edge.service.d")
     shutil.copyfile(ROOT / "LICENSE", examples.parent / "copyright")
+    bill = sbom((ROOT / "requirements.lock").read_text(), tree.machine, tree.site)
+    (examples.parent / "edge.cdx.json").write_text(bill)
     config = root / "etc/edge/edge.toml"
     config.parent.mkdir(parents=True)
     config.write_text(_CONFIG_NOTE + _config_of(tree.machine))

@@ -40,14 +40,36 @@ def runtime_lock(lock: str, machine: str) -> str:
     by_name: defaultdict[str, str] = defaultdict(str)
     for block in blocks:  # several of one name, each with its marker
         by_name[canonicalize_name(re.split(r"[=\s\[]", block, maxsplit=1)[0])] += block
-    needed = _closure(machine)
+    needed = closure(machine).keys() - {DISTRIBUTION}
     if absent := sorted(needed - by_name.keys()):
         raise SystemExit(f"requirements.lock lacks {', '.join(absent)}: make lock")
     return "".join(by_name[name] for name in sorted(needed))
 
 
-def _closure(machine: str) -> set[str]:
-    environment = {
+def closure(machine: str) -> dict[str, set[str]]:
+    """What the runtime needs on a machine: each package, with what it needs itself."""
+    where = environment(machine)
+    needed: defaultdict[str, set[str]] = defaultdict(set)
+    looked_at: set[tuple[str, str]] = set()
+    waiting = [(DISTRIBUTION, "")]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in looked_at:
+            continue
+        looked_at.add((name, extra))
+        of_this = needed[name]
+        for text in _requirements_of(name):
+            wanted = Requirement(text)
+            if wanted.marker is None or wanted.marker.evaluate({**where, "extra": extra}):
+                found = canonicalize_name(wanted.name)
+                of_this.add(found)
+                waiting += [(found, part) for part in ("", *sorted(wanted.extras))]
+    return dict(needed)
+
+
+def environment(machine: str) -> dict[str, str]:
+    """What markers are evaluated against, on a machine with Debian 12."""
+    return {
         "python_version": PYTHON,
         "python_full_version": f"{PYTHON}.2",
         "implementation_name": "cpython",
@@ -57,21 +79,6 @@ def _closure(machine: str) -> set[str]:
         "sys_platform": "linux",
         "os_name": "posix",
     }
-    needed: set[str] = set()
-    looked_at: set[tuple[str, str]] = set()
-    waiting = [(DISTRIBUTION, "")]
-    while waiting:
-        name, extra = waiting.pop()
-        if (name, extra) in looked_at:
-            continue
-        looked_at.add((name, extra))
-        for text in _requirements_of(name):
-            wanted = Requirement(text)
-            if wanted.marker is None or wanted.marker.evaluate({**environment, "extra": extra}):
-                found = canonicalize_name(wanted.name)
-                needed.add(found)
-                waiting += [(found, part) for part in ("", *sorted(wanted.extras))]
-    return needed
 
 
 def _requirements_of(name: str) -> list[str]:

@@ -24,6 +24,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 OUT: Final = ROOT / ".out" / "systemd"
 EPOCH: Final = "1700000000"
+BILL: Final = "usr/share/doc/edge-verdict/edge.cdx.json"
 FULL: Final = os.environ.get("EDGE_TEST_SYSTEMD") == "full"
 STEPS: Final = (
     "one_command_installs_and_starts_the_demo",
@@ -184,6 +185,50 @@ def test_the_package_holds_the_lock_and_nothing_of_development() -> None:
     assert {member.uname for member in listing.values()} == {"root"}
     assert all(member.mtime <= int(EPOCH) for member in listing.values())
     assert f"{site}edge/cli/__pycache__/main.cpython-311.pyc" in listing
+
+
+def test_the_bill_of_materials_names_what_is_in_the_package() -> None:
+    site = "./opt/edge/lib/python3.11/site-packages/"
+    held = {
+        name.removeprefix(site).split("/")[0].removesuffix(".dist-info")
+        for name in _packed(package("first"))
+        if name.startswith(site) and ".dist-info" in name
+    }
+    bill = json.loads(_content(package("first"), f"./{BILL}"))
+    told = {
+        f"{each['name'].replace('-', '_')}-{each['version']}"
+        for each in (*bill["components"], bill["metadata"]["component"])
+    }
+    assert held == told
+
+
+@pytest.mark.skipif(not FULL, reason="make systemd-test fetches the schema's package")
+def test_the_bill_of_materials_is_valid_cyclonedx(tmp_path: Path) -> None:
+    assert not _invalid(_content(package("first"), f"./{BILL}"))
+    assert _invalid(b'{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{}]}')
+
+
+def _invalid(bill: bytes) -> str:
+    """What CycloneDX's own validator objects to."""
+    code = (
+        "import sys; from cyclonedx.schema import SchemaVersion as V;"
+        " from cyclonedx.validation.json import JsonStrictValidator as S;"
+        " print(S(V.V1_6).validate_str(sys.stdin.read()) or '')"
+    )
+    command = [sys.executable, "-m", "uv", "run", "--no-project", "--isolated", "--with"]
+    command += ["cyclonedx-python-lib[json-validation]==11.12.0", "python", "-c", code]
+    done = subprocess.run(command, input=bill, capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+def _content(deb: Path, name: str) -> bytes:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as out:
+        assert out.stdout is not None
+        with tarfile.open(fileobj=out.stdout, mode="r|") as archive:
+            for member in archive:
+                if member.name == name and (file := archive.extractfile(member)):
+                    return file.read()
+    raise AssertionError(f"{name} is not in {deb.name}")
 
 
 def _digest(deb: Path) -> str:
