@@ -82,6 +82,7 @@ class ActivePipeline:
         traces: FrameTraces | None = None,
     ) -> None:
         self.on_given: Callable[[Frame, Verdict, Seen], None] = lambda _frame, _verdict, _seen: None
+        self.on_lost: Callable[[str, str], None] = lambda _pipeline, _reason: None
         self._config = config
         self._session = session
         self._counters = counters
@@ -108,7 +109,7 @@ class ActivePipeline:
             config.device.id, plan, config.deadlines, self._remembered, self, self._underway
         )
         self._keeper = WorkerKeeper(
-            config, self._dispatch, counters, self._use, self._hear, on_change
+            config, self._dispatch, counters, self._use, self._hear, self._lose, on_change
         )
         self._throttle = Throttle(time.monotonic_ns)
         self._loop = asyncio.get_running_loop()
@@ -409,6 +410,9 @@ class ActivePipeline:
         else:
             self._counters.count("frames_dropped", reason=reason)
         self._complain("frame_unjudged", frame, detail, reason=reason)
+
+    def _lose(self, reason: str) -> None:
+        self.on_lost(self.plan.name, reason)
 
     def _complain(self, event: str, frame: Frame, detail: str, reason: str = "") -> None:
         unsaid = self._throttle.admit(f"{event} {reason}")

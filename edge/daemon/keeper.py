@@ -42,6 +42,7 @@ class WorkerKeeper:
         counters: The daemon's counters.
         on_use: Called with each worker that takes the place.
         on_words: Called with what an answer brings besides: its guests' lines, a state refused.
+        on_loss: Called with the reason when a worker that stood here has ended unasked.
         on_change: Called when readiness or trouble changed.
 
     Attributes:
@@ -55,6 +56,7 @@ class WorkerKeeper:
         counters: Counters,
         on_use: Callable[[ReadyWorker], None],
         on_words: Callable[[tuple[GuestLine, ...], str], None],
+        on_loss: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
         self.trouble = "starting"
@@ -64,6 +66,7 @@ class WorkerKeeper:
         self._counters = counters
         self._on_use = on_use
         self._on_words = on_words
+        self._on_loss = on_loss
         self._on_change = on_change
         self._taken = asyncio.Event()
 
@@ -181,6 +184,7 @@ class WorkerKeeper:
         self._dispatch.detach()
         loss = await worker.loss()
         await worker.end(grace_s=0)
+        self._on_loss(str(loss))
         raise loss
 
     async def _unless_taken(self, doing: Coroutine[Any, Any, None]) -> None:

@@ -67,6 +67,13 @@ class Watching:
         if not self._open:
             self._ended.set()
 
+    def lose(self, name: str, reason: str) -> None:
+        """Take note that a pipeline's worker ended unasked, whether a frame was with it or not."""
+        if name not in self._probations or self._ended.is_set():
+            return
+        if (finding := self._probations[name].lose(reason)) is not None:
+            self._end(name, finding)
+
     async def run(self, withdrawn: asyncio.Event) -> Finding | None:
         """Watch until there is a finding; None where it was withdrawn meanwhile."""
         if not self._rule.frames or not self._open:

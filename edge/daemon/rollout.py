@@ -104,6 +104,7 @@ class Rollout:
         self._former = Former.none()
         self._recent: dict[str, tuple[Rates, Rates]] = {}
         self._observe: Observer | None = None
+        self._watching: Watching | None = None
         self._chance = random.Random()  # noqa: S311 - no secret
         self._looked_at_ns = 0
         self._looked_at_s = -asking.LEAST_PAUSE_S
@@ -121,6 +122,11 @@ class Rollout:
         newer.add(verdict.verdict, verdict.reason, verdict.score)
         if self._observe is not None:
             self._observe(frame, verdict, seen)
+
+    def lost(self, pipeline: str, reason: str) -> None:
+        """Take note of a worker of an active pipeline that ended unasked."""
+        if self._watching is not None:
+            self._watching.lose(pipeline, reason)
 
     def say(self) -> None:
         """Publish the report, retained."""
@@ -398,11 +404,11 @@ class Rollout:
             [plan.name for plan in self._lineup.plans],
             agreed.evidence.get("before") if agreed else None,
         )
-        self._observe = watching.observe
+        self._observe, self._watching = watching.observe, watching
         try:
             finding = await watching.run(self._withdrawn)
         finally:
-            self._observe = None
+            self._observe = self._watching = None
         if finding is None or finding.reason:
             await self._go_back(finding)
             return

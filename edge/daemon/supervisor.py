@@ -261,6 +261,7 @@ class Supervisor:
         )
         if self._rollout is not None:
             pipeline.on_given = self._rollout.given
+            pipeline.on_lost = self._rollout.lost
         return pipeline
 
     def _open_ledger(self) -> Recording | None:

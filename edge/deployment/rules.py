@@ -64,6 +64,9 @@ class ProbationRule(Strict):
     max_fault_share: Share = Field(
         0.01, description="Verdicts that a trap, a budget, the model or a lost worker may cost."
     )
+    max_workers_lost: int = Field(
+        1, ge=0, le=1_000, description="Times that a pipeline's worker may be lost."
+    )
     max_reject_change: Share = Field(
         0.1, description="How far the share of rejects and reviews may move from its predecessor's."
     )

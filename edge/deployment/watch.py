@@ -193,6 +193,7 @@ class Probation:
     def __init__(self, rule: ProbationRule, before: Rates | None) -> None:
         self._rule = rule
         self._before = before
+        self._workers_lost = 0
         self.now = Rates()
 
     def add(self, kind: Kind, reason: str, score: float) -> Finding | None:
@@ -202,6 +203,18 @@ class Probation:
         if bad is not None:
             return bad
         return self.over() if self.now.frames >= self._rule.frames else None
+
+    def lose(self, why: str) -> Finding | None:
+        """Take a worker that ended unasked; return a finding where that is one too many."""
+        self._workers_lost += 1
+        if self._workers_lost <= self._rule.max_workers_lost:
+            return None
+        return Finding(
+            Reason.WORKER_LOST.value,
+            f"its worker was lost {self._workers_lost} times, {self._rule.max_workers_lost} may be; "
+            f"at last: {why}",
+            self.evidence(),
+        )
 
     def over(self) -> Finding:
         """Return what it comes to when the time is up."""
@@ -216,6 +229,7 @@ class Probation:
             "frames": self.now.frames,
             "overruns": self.now.overruns,
             "faults": dict(self.now.faults),
+            "workers_lost": self._workers_lost,
             "rejects": self.now.rejects,
             "rejects_before": [before.rejects, before.judged] if before and before.judged else None,
             "score_shift": round(self.now.shift(before), 3) if before and before.judged else None,

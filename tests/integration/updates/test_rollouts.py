@@ -213,6 +213,32 @@ async def test_workers_that_die_beside_and_under_a_rollout(
 
 
 @asynchronous
+async def test_a_worker_that_dies_again_and_again_without_a_frame_is_a_finding(
+    site: Site, mosquitto: LocalBroker
+) -> None:
+    async with on_the_line(site, mosquitto, rate_hz=5):
+        second = await site.offer(2, probation=100_000)
+        await site.look()
+        await site.reaches(State.PROBATION)
+    killed = [0]
+    async with line_to(mosquitto, wait=False) as line:  # it stands: no verdict tells of this
+        for _ in range(2):
+            said = await line.status(
+                lambda s: (
+                    s["pipelines"]["pcb"]["worker_pid"] not in killed
+                    and s["pipelines"]["pcb"]["deployment"]["revision"] == 2
+                ),
+                "another worker of 2 stands",
+            )
+            killed.append(said["pipelines"]["pcb"]["worker_pid"])
+            os.kill(killed[-1], signal.SIGKILL)
+    step = await site.ended(second)
+    assert (step.event, step.reason) == (Event.FAILED, "worker-lost"), step
+    assert "lost 2 times, 1 may be" in step.detail
+    assert site.running() == 1
+
+
+@asynchronous
 async def test_pipelines_come_and_go_with_their_deployment(
     site: Site, mosquitto: LocalBroker
 ) -> None:
