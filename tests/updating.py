@@ -280,6 +280,14 @@ async def on_the_line(
             await line.all_verdicts(stream.names)
 
 
+def doubled(folder: Path) -> None:
+    """Have a second pipeline that judges the same frames."""
+    manifest = folder / "manifest.toml"
+    text = manifest.read_text()
+    one = text[text.index("[pipelines.pcb]") : text.index("\n[shadow]")]
+    manifest.write_text(text + "\n" + one.replace("pipelines.pcb", "pipelines.second"))
+
+
 @contextlib.contextmanager
 def ending(site: Site) -> Iterator[Site]:
     """End a site's daemon, whatever happens."""

@@ -207,12 +207,12 @@ class Probation:
     def lose(self, why: str) -> Finding | None:
         """Take a worker that ended unasked; return a finding where that is one too many."""
         self._workers_lost += 1
-        if self._workers_lost <= self._rule.max_workers_lost:
+        most = self._rule.max_workers_lost
+        if self._workers_lost <= most:
             return None
         return Finding(
             Reason.WORKER_LOST.value,
-            f"its worker was lost {self._workers_lost} times, {self._rule.max_workers_lost} may be; "
-            f"at last: {why}",
+            f"its worker was lost {self._workers_lost} times, {most} may be; at last: {why}",
             self.evidence(),
         )
 

@@ -10,7 +10,17 @@ import pytest
 from brokers import until
 from daemons import Line
 from evil_guests import trapping_policy
-from updating import Change, Site, Stream, asynchronous, edited, ending, on_the_line, policy
+from updating import (
+    Change,
+    Site,
+    Stream,
+    asynchronous,
+    doubled,
+    edited,
+    ending,
+    on_the_line,
+    policy,
+)
 
 from edge.contracts.verdict import Verdict, from_json
 from edge.deployment.rollout import Event, State
@@ -134,6 +144,40 @@ async def test_a_daemon_killed_during_a_canary_starts_the_active_one(
         assert (site.journal.starts, site.running()) == (1, 1)
 
 
-def _judged_by(line: Line, revision: int) -> int:
-    found = [json.loads(heard[0][0])["deployment"]["revision"] for heard in line.verdicts.values()]
+def _judged_by(line: Line, revision: int, pipeline: str = "pcb") -> int:
+    found = [
+        json.loads(heard[0][0])["deployment"]["revision"]
+        for (name, _), heard in line.verdicts.items()
+        if name == pipeline
+    ]
     return found.count(revision)
+
+
+@asynchronous
+async def test_a_canary_of_two_pipelines_that_a_person_withdraws_costs_no_frame(
+    site: Site, mosquitto: LocalBroker
+) -> None:
+    async with on_the_line(site, mosquitto, rate_hz=5) as (line, stream):
+        assert (await site.takes(await site.offer(2, doubled))).event is Event.HELD
+        third = await site.offer(3, doubled, canary(100_000))
+        await site.look()
+        await site.reaches(State.CANARY)
+        both = await line.status(
+            lambda s: all(p["canary"] for p in s["pipelines"].values()), "a canary in each"
+        )
+        assert sorted(both["pipelines"]) == ["pcb", "second"]
+        await until(
+            lambda: all(_judged_by(line, 3, name) > 2 for name in both["pipelines"]), "both judge"
+        )
+        assert site.ask("rollback") == ""
+        step = await site.ended(third)
+        assert (step.event, site.running()) == (Event.WITHDRAWN, 2), step
+        assert site.journal.pinned, "the next look would bring it back"
+        await line.status(
+            lambda s: not any(p["canary"] for p in s["pipelines"].values()), "they are gone"
+        )
+        last = stream.names[-1]
+        await line.verdict(last, "second")
+    await line.kept(stream.names)
+    given = await verdicts(line, stream)
+    assert {each.reason for each in given} <= {"ok", "defect", "overrun"}

@@ -10,7 +10,17 @@ import pytest
 from brokers import until
 from daemons import line_to
 from evil_guests import counting_policy, deciding, trapping_policy
-from updating import Site, asynchronous, deployment, edited, ending, on_the_line, policy, streaming
+from updating import (
+    Site,
+    asynchronous,
+    deployment,
+    doubled,
+    edited,
+    ending,
+    on_the_line,
+    policy,
+    streaming,
+)
 
 from edge.deployment.rollout import Event, State
 from edge.mqtt.brokers import LocalBroker
@@ -122,6 +132,25 @@ async def test_pin_rollback_and_import_by_hand(site: Site, mosquitto: LocalBroke
         assert site.ask("unpin") == ""
         after = site.journal
         assert not after.pinned
+    await line.kept(stream.names)
+
+
+@asynchronous
+async def test_what_was_undone_leaves_a_rollback_what_ran_before_both(
+    site: Site, mosquitto: LocalBroker
+) -> None:
+    async with on_the_line(site, mosquitto) as (line, stream):
+        assert (await site.takes(await site.offer(2))).event is Event.HELD
+        bad = await site.offer(3, policy(trapping_policy(6)), probation=20)
+        assert (await site.takes(bad)).event is Event.FAILED
+        assert site.running() == 2
+        assert site.ask("rollback") == ""
+        await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 60)
+        name = line.inspect(0)
+        stream.names.append(name)
+        await line.status(
+            lambda s: s["pipelines"]["pcb"]["deployment"]["revision"] == 1, "1 judges"
+        )
     await line.kept(stream.names)
 
 
@@ -242,12 +271,6 @@ async def test_a_worker_that_dies_again_and_again_without_a_frame_is_a_finding(
 async def test_pipelines_come_and_go_with_their_deployment(
     site: Site, mosquitto: LocalBroker
 ) -> None:
-    def doubled(folder: Path) -> None:
-        manifest = folder / "manifest.toml"
-        text = manifest.read_text()
-        one = text[text.index("[pipelines.pcb]") : text.index("\n[shadow]")]
-        manifest.write_text(text + "\n" + one.replace("pipelines.pcb", "pipelines.second"))
-
     async with on_the_line(site, mosquitto, rate_hz=5) as (line, stream):
         assert (await site.takes(await site.offer(2, doubled))).event is Event.HELD
         await line.status(lambda s: sorted(s["pipelines"]) == ["pcb", "second"], "both")
