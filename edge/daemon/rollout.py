@@ -206,7 +206,9 @@ class Rollout:
         if journal.state is State.IDLE and journal.previous is None:
             return "there is no deployment before this one"
         await self.pin(pinned=True)
-        self._withdrawn.set()
+        left, after = journal.candidate, self._installed.journal
+        if left is None or left in (after.candidate, after.active):
+            self._withdrawn.set()  # else it has failed meanwhile, and is left already
         return ""
 
     # The loop ------------------------------------------------------------------------------------
@@ -432,6 +434,8 @@ class Rollout:
                     await self._withdraw()
                 else:
                     await self._fail(finding)
+                # What a person wanted until now is this. From now on they mean the one before.
+                self._withdrawn.clear()
                 break
             except StorageError as failed:
                 # A line must not keep a bad deployment for want of a disk. A start before the
@@ -443,7 +447,6 @@ class Rollout:
                 await asyncio.sleep(_AGAIN_S)
         if not returned:
             await self._return_to(active)
-        self._withdrawn.clear()
         self._tell()
 
     async def _return_to(self, active: Deployed | None) -> None:
