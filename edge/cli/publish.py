@@ -245,7 +245,10 @@ def _releases(arguments: argparse.Namespace) -> int:
                 each.manifest[:12],
                 "halted" if each.halted else "",
             )
-    Console().print(table)
+    if table.row_count:
+        Console().print(table)
+    for group in (group for group, found in offered.items() if not found):
+        print(f"nothing is released to {group} yet: edge fleet build, sign, publish")
     for group in fleet.drafts():
         print(f"a draft of {group} waits")
     return 0

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edge.deployment.rollout import Deployed, Event, Journal, State
+from edge.deployment.rollout import Deployed, Event, Journal
 from edge.errors import DeploymentError
 
 TOPIC: Final = "edge/{device}/deployment/reported"
@@ -20,11 +20,11 @@ class Outcome(msgspec.Struct, frozen=True):
     """How the newest rollout on the device ended.
 
     Attributes:
-        event: `held`, `failed` or `withdrawn`.
+        event: `held`, `failed` or `withdrawn` (`rollout.Event`); a newer device may say another.
         reason: A stable code where it failed.
     """
 
-    event: Event
+    event: str
     deployment: Deployed
     at_ns: int
     reason: str = ""
@@ -37,6 +37,7 @@ class Report(msgspec.Struct, frozen=True):
 
     Attributes:
         group: Of the repository; empty where the device takes no updates.
+        state: One of `rollout.State`; a newer device may say another, which counts as under way.
         looked_at_ns: When the repository was last read whole; 0: not yet.
         trouble: Why the last look failed; empty where it did not.
         barred: Revisions that this device does not try again.
@@ -45,7 +46,7 @@ class Report(msgspec.Struct, frozen=True):
 
     device: str
     group: str
-    state: State
+    state: str
     time_ns: int
     active: Deployed | None = None
     previous: Deployed | None = None

@@ -54,11 +54,11 @@ def fate(report: Report, release: Release) -> Fate:
     candidate, active, outcome = report.candidate, report.active, report.outcome
     if candidate is not None and candidate.digest == release.manifest:
         return Fate.UNDER_WAY
-    if active is not None and active.digest == release.manifest and report.state is State.IDLE:
+    if active is not None and active.digest == release.manifest and report.state == State.IDLE:
         return Fate.ON
     if (
         outcome is not None
-        and outcome.event is Event.FAILED
+        and outcome.event == Event.FAILED
         and outcome.deployment.digest == release.manifest
     ) or release.revision in report.barred:
         return Fate.FAILED

@@ -11,10 +11,11 @@ from brokers import Peer, running, section, until
 from repositories import GROUP, Publisher
 
 from edge.deployment.release import Release, position
-from edge.deployment.report import DESIRED, TOPIC, Report
+from edge.deployment.report import DESIRED, TOPIC, Report, decode
 from edge.deployment.rollout import Deployed, State
 from edge.errors import DeploymentError
 from edge.fleet.publisher.releases import Fleet
+from edge.fleet.publisher.rings import Fate, fate
 from edge.fleet.publisher.rollout import End, Reports, Ring, halt, widen
 from edge.mqtt.brokers import LocalBroker
 
@@ -69,6 +70,17 @@ def on_a_loop(
         asyncio.run(test(plant))
 
     return run
+
+
+def test_a_report_of_a_newer_device_is_read_and_counts_as_under_way() -> None:
+    said = {"device": "box1", "group": GROUP, "state": "simmering", "time_ns": 0, "new": [1]}
+    deployed = {"name": "bench", "revision": 1, "digest": "0" * 64}
+    report = decode(msgspec.json.encode({**said, "active": deployed, "candidate": deployed}), "")
+    release = Release(name="bench", revision=1, percent=100, manifest="0" * 64, manifest_bytes=1)
+    assert fate(report, release) is Fate.UNDER_WAY
+    settled = msgspec.structs.replace(report, candidate=None)
+    assert fate(settled, release) is not Fate.ON, "its state says that something goes on"
+    assert fate(msgspec.structs.replace(settled, state="idle"), release) is Fate.ON
 
 
 @pytest.fixture
