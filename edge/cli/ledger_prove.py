@@ -135,7 +135,7 @@ def _print_made(ledger: Reading, out: Path, made: list[Proof], *, as_json: bool)
         seqs = [proof.index + 1 for proof in made]
         print(_json({"file": str(out), "records": seqs, "without_record": bare, "keys": vkeys}))
         return
-    print(f"{out}: {len(made)} records proved")
+    print(f"{out}: {len(made)} record{'s' if len(made) != 1 else ''} proved")
     for seq in bare:
         print(
             f"record {seq} was pruned: its leaf is proved, its bytes are not in the file (whoever "

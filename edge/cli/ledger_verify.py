@@ -107,9 +107,12 @@ def keys_in(words: list[str]) -> list[Verifier]:
     found = []
     for word in words:
         lines = [word]
-        if "+" not in word or Path(word).is_file():
+        if word and ("+" not in word or Path(word).is_file()):
             lines = _read(Path(word), _MAX_KEYS_BYTES).decode("utf-8", "replace").splitlines()
-        found += [notes.parse_vkey(line) for line in lines if line.strip() and line[0] != "#"]
+        keys = [notes.parse_vkey(line) for line in lines if line.strip() and line[0] != "#"]
+        if not keys:
+            raise ProofError(f"--key {word!r}: holds no key (edge ledger key show DIR prints them)")
+        found += keys
     return found
 
 

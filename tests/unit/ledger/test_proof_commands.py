@@ -150,6 +150,16 @@ def test_keys_may_come_as_a_file_of_old_and_new_ones(
     assert run("verify-proof", tmp_path / "p", "--key", other).status == 1
 
 
+@pytest.mark.parametrize("empty", ["", "keys"])
+def test_a_key_that_is_none_is_not_taken_for_no_wish(
+    run: Run, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text("# none yet\n")
+    ran = run("verify", state, "--key", empty)
+    assert (ran.status, "holds no key" in ran.err) == (2, True)
+
+
 def test_a_spoiled_proof_a_wrong_key_and_no_key_are_told_apart(
     run: Run, state: Path, vkey: str, tmp_path: Path
 ) -> None:
