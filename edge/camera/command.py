@@ -1,7 +1,7 @@
 """`edge camera`: a folder, a V4L2 device, an RTSP or MJPEG stream becomes frames on a topic.
 
 Exit status 0 at the end of the source or when it was told to stop, 1 where the broker or the
-source was lost for too long, 78 where the source does not exist.
+source was lost for too long or the broker took not one frame, 78 where the source does not exist.
 """
 
 import argparse
@@ -245,7 +245,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{counts.published} frames published, {counts.dropped} dropped for newer ones, "
             f"{counts.refused} refused; the source was lost {counts.losses} times"
         )
-    return 0
+    return 1 if counts.refused and not counts.published else 0
 
 
 async def _until_signalled(options: CameraOptions) -> CameraCounts:

@@ -325,7 +325,13 @@ class Recording:
 
     def publish(self, body: bytes, on_done: Callable[[bool], None]) -> bool:
         """Send a record; verdicts go first."""
-        return self._session.publish(self._topic, body, bulk=True, on_done=on_done)
+
+        def done(taken: bool) -> None:
+            if not taken:  # the session's log says why
+                self._counters.count("records_refused")
+            on_done(taken)
+
+        return self._session.publish(self._topic, body, bulk=True, on_done=done)
 
     def _receive(self, message: Incoming) -> None:
         self._session.acknowledge(message)

@@ -9,14 +9,9 @@ none of it.
 """
 
 from collections import deque
-from typing import Final
 
+from edge.mqtt.hang_ups import HangUps
 from edge.mqtt.messages import Outgoing
-
-STRIKES: Final = 5
-"""A broker may answer a publication that it cannot bear by hanging up, and MQTT 3.1.1 has no other
-answer. What was the oldest unanswered one at so many ends in a row is given up: else it would be
-sent first on each new connection, for ever, and nothing behind it would ever leave."""
 
 
 class OutgoingQueue:
@@ -24,20 +19,20 @@ class OutgoingQueue:
 
     Args:
         limit: The most publications on their way, waiting and in flight together.
+        hang_ups: Told of each end, and judges whether one is given up for it.
 
     Attributes:
         window: The most QoS 1 publications in flight; the broker says it at each connect.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, hang_ups: HangUps) -> None:
         self._limit = limit
+        self._hang_ups = hang_ups
         self._waiting: deque[Outgoing] = deque()
         self._bulk: deque[Outgoing] = deque()
         self._in_flight: dict[int, Outgoing] = {}
         self._bulk_in_flight = 0
         self.window = 1
-        self._suspect: Outgoing | None = None
-        self._strikes = 0
 
     def __len__(self) -> int:
         """Return how many are on their way."""
@@ -87,7 +82,7 @@ class OutgoingQueue:
         unanswered = list(self._in_flight.values())
         self._in_flight.clear()
         self._bulk_in_flight = 0
-        condemned = self._judge(next((sent for sent in unanswered if sent.qos), None))
+        condemned = self._hang_ups.ended(next((sent for sent in unanswered if sent.qos), None))
         again = [*unanswered, *self._waiting, *self._bulk]
         self._waiting.clear()
         self._bulk.clear()
@@ -98,13 +93,3 @@ class OutgoingQueue:
 
     def _queue_of(self, publication: Outgoing) -> deque[Outgoing]:
         return self._bulk if publication.bulk else self._waiting
-
-    def _judge(self, oldest: Outgoing | None) -> Outgoing | None:
-        if oldest is None:
-            return None  # an end before anything was sent says nothing
-        self._strikes = self._strikes + 1 if oldest is self._suspect else 1
-        self._suspect = oldest
-        if self._strikes < STRIKES:
-            return None
-        self._suspect, self._strikes = None, 0
-        return oldest

@@ -1,13 +1,24 @@
 """Sends publications over whatever connection there is, and tells their fate to whoever asked."""
 
+import time
+from collections import Counter
+from typing import Final
+
 import structlog
 
 from edge.mqtt.callbacks import call
 from edge.mqtt.connection import Connection
 from edge.mqtt.counting import is_milestone
 from edge.mqtt.events import Opened
+from edge.mqtt.hang_ups import HangUps
 from edge.mqtt.messages import Outgoing
 from edge.mqtt.outgoing import OutgoingQueue
+
+MAX_TOPICS: Final = 64
+"""Topics whose refusals are counted apart, for the log; beyond these all are counted anew."""
+_TOO_LARGE: Final = "raise the broker's limit (Mosquitto: max_packet_size, message_size_limit)"
+_DENIED: Final = "grant the topic in the broker's access list"
+_EITHER: Final = f"{_TOO_LARGE}, or {_DENIED}"
 
 _log = structlog.get_logger("edge.mqtt")
 
@@ -21,7 +32,9 @@ class Publisher:
     """
 
     def __init__(self, limit: int, counters: dict[str, int]) -> None:
-        self._queue = OutgoingQueue(limit)
+        self._hang_ups = HangUps(time.monotonic)
+        self._queue = OutgoingQueue(limit, self._hang_ups)
+        self._refusals: Counter[str] = Counter()  # by topic
         self._counters = counters
         self._connection: Connection | None = None
         self._max_packet_bytes = 0
@@ -46,7 +59,7 @@ class Publisher:
             self._counters["publish_dropped"] += 1
             self._done(publication, accepted=False)
         if condemned is not None:
-            self._refused(condemned, "the broker hung up each time it was sent")
+            self._refused(condemned, "the broker hung up each time it was sent", _EITHER)
 
     def publish(self, publication: Outgoing) -> bool:
         """Send a publication, or queue it; False where there is no room, or QoS 0 offline."""
@@ -63,8 +76,10 @@ class Publisher:
         if publication is None:
             return
         if refusal:
-            self._refused(publication, refusal)
+            too_large = refusal == "Packet too large"
+            self._refused(publication, refusal, _TOO_LARGE if too_large else _DENIED)
         else:
+            self._hang_ups.taken(publication)
             self._counters["published"] += 1
             self._counters["published_bytes"] += len(publication.payload)
             self._done(publication, accepted=True)
@@ -85,7 +100,12 @@ class Publisher:
     def _send(self, connection: Connection, publication: Outgoing) -> bool:
         if 0 < self._max_packet_bytes < publication.packet_bytes():
             self._queue.discard(publication)
-            self._refused(publication, f"the broker takes {self._max_packet_bytes} bytes at most")
+            why = f"the broker takes packets of {self._max_packet_bytes} bytes at most"
+            self._refused(publication, why, _TOO_LARGE)
+            return True
+        if self._hang_ups.refuses(publication):
+            self._queue.discard(publication)
+            self._refused(publication, "the broker hung up on one as large before", _EITHER)
             return True
         mid = connection.publish(publication)
         if mid is None:  # the socket has just gone: it leaves on the next one
@@ -94,11 +114,20 @@ class Publisher:
         connection.flush()
         return True
 
-    def _refused(self, publication: Outgoing, reason: str) -> None:
+    def _refused(self, publication: Outgoing, reason: str, remedy: str) -> None:
         self._counters["publish_refused"] += 1
-        if is_milestone(count := self._counters["publish_refused"]):
+        topic = publication.topic
+        if topic not in self._refusals and len(self._refusals) >= MAX_TOPICS:
+            self._refusals.clear()
+        self._refusals[topic] += 1
+        if is_milestone(count := self._refusals[topic]):
             _log.warning(
-                "mqtt-publish-refused", topic=publication.topic, reason=reason, count=count
+                "mqtt-publish-refused",
+                topic=topic,
+                packet_bytes=publication.packet_bytes(),
+                reason=reason,
+                remedy=remedy,
+                count=count,
             )
         self._done(publication, accepted=False)
 

@@ -91,6 +91,9 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "records_dropped": Meaning(
             "Verdicts never recorded: of frames sent at QoS 0 while storage failed for long."
         ),
+        "records_refused": Meaning(
+            "Records that the broker did not take: too large for it, or not granted; sent again."
+        ),
         "verdicts_overridden": Meaning("Verdicts that a person spoke against, or for.", ("kind",)),
         "frames_kept": Meaning("Frames kept for replay."),
         "frames_not_kept": Meaning("Frames that were to be kept and found no room or time."),

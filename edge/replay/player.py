@@ -243,7 +243,10 @@ class _Player:
                     f"{self._pace.connect_within_s:g} s: {self._session.last_error or 'no answer'}"
                 )
         if refused:
-            raise TransportError(f"the broker refused reference {refused[0]} (check its ACL)")
+            raise TransportError(
+                f"the broker refused reference {refused[0]} (check its access list, and how large "
+                "a message it takes)"
+            )
 
     async def _daemon_ready(self, running: asyncio.Task[None]) -> None:
         device = self._target.device_id

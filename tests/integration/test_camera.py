@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from brokers import connected, require_mosquitto, section, until
+from daemons import running_broker
 from numpy.typing import NDArray
 
 from edge.camera import reader as reader_module
@@ -142,6 +143,23 @@ def test_the_command_publishes_a_folder_and_tells_what_it_did(
     assert (status, payloads) == (0, PICTURES)
     printed = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert printed == {"read": 6, "published": 6, "dropped": 0, "refused": 0, "losses": 0}
+
+
+def test_a_broker_that_takes_no_such_large_frame_is_told_and_ends_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_mosquitto()
+    with running_broker(kind="mosquitto", settings=["max_packet_size 10000"]) as broker:
+        words = ["--set", f"broker.port={broker.port}", "--rate", "50", "--json"]
+        assert main(["camera", str(folder), *words]) == 1
+        said = capsys.readouterr()
+        counts = json.loads(said.out)
+        assert (counts["published"], counts["refused"]) == (0, counts["read"])
+        assert "mqtt-publish-refused" in said.err
+        assert "10000 bytes at most" in said.err
+        assert "max_packet_size" in said.err, "the remedy"
+        (folder / "small.jpg").write_bytes(encode_jpeg(render_part(Board(1), 0).image[:64, :64]))
+        assert main(["camera", str(folder), *words]) == 0  # one gets through
 
 
 def test_a_folder_that_is_not_there_ends_the_command_with_a_sentence(

@@ -5,39 +5,13 @@ import json
 from pathlib import Path
 
 from brokers import require_mosquitto, until
-from daemons import Daemon, Line, line_to
+from clouds import Cloud
+from daemons import Daemon, line_to
 
 from edge.cli.main import main
-from edge.ledger.record import GENESIS, next_head
 from edge.mqtt.brokers import LocalBroker
-from edge.mqtt.messages import Incoming
 
 QUICK = ("status.interval_s=0.5",)
-
-
-class Cloud:
-    """Collects records on a line's session, and receipts them when asked."""
-
-    def __init__(self, line: Line) -> None:
-        self.bodies: dict[int, bytes] = {}
-        self._session = line.session
-        line.session.subscribe("edge/box1/records", 1, self._take)
-
-    def _take(self, message: Incoming) -> None:
-        record = json.loads(message.payload)
-        assert self.bodies.setdefault(record["seq"], message.payload) == message.payload
-        self._session.acknowledge(message)
-
-    def head(self, seq: int) -> bytes:
-        head = GENESIS
-        for number in range(1, seq + 1):
-            assert json.loads(self.bodies[number])["prev"] == head.hex()
-            head = next_head(head, self.bodies[number])
-        return head
-
-    def receipt(self, seq: int, head: bytes) -> None:
-        body = json.dumps({"seq": seq, "head": head.hex()}).encode()
-        self._session.publish("edge/box1/receipts", body)
 
 
 def test_each_verdict_is_sent_as_a_record_until_the_cloud_has_receipted_it(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.mqtt.hang_ups import STRIKES, HangUps
 from edge.mqtt.messages import Outgoing
-from edge.mqtt.outgoing import STRIKES, OutgoingQueue
+from edge.mqtt.outgoing import OutgoingQueue
 
 
 def _queue(limit: int = 10, window: int = 3) -> OutgoingQueue:
-    queue = OutgoingQueue(limit)
+    queue = OutgoingQueue(limit, HangUps(lambda: 0.0))
     queue.window = window
     return queue
 
