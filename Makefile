@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+ENGINE ?= podman
+PLATFORM ?= linux/amd64
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino bench deb systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino bench deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -100,6 +102,16 @@ format: setup ## Format the sources and repair what the linter can.
 deb: setup ## Build the Debian packages of amd64 and arm64 into dist/, byte for byte reproducible.
 	$(BIN)/python scripts/deb.py --arch amd64 $(ARGS)
 	$(BIN)/python scripts/deb.py --arch arm64 $(ARGS)
+
+# The tag and the package's version are one; ENGINE=docker builds it as well.
+image: setup ## Build the container image from dist/ (make deb); PLATFORM=linux/arm64 on such a machine.
+	$(ENGINE) build --file packaging/Containerfile --platform $(PLATFORM) $(if $(findstring podman,$(ENGINE)),--format docker) \
+	  --build-arg VERSION=$$($(BIN)/python scripts/deb.py --print-version) \
+	  --tag edge:$$($(BIN)/python scripts/deb.py --print-version) $(ARGS) dist
+
+image-test: setup-tests ## Build the image on a Debian of our own and run it, as hardened as can be; needs root.
+	@command -v podman >/dev/null || apt-get -qq install -y --no-install-recommends podman runc
+	EDGE_TEST_IMAGE=1 CI=true $(BIN)/pytest tests/image $(ARGS)
 
 systemd-test: setup-tests ## Install the package on a fresh Debian under systemd, and pull its plugs; needs root.
 	EDGE_TEST_SYSTEMD=full CI=true $(BIN)/pytest tests/systemd $(ARGS)

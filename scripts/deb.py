@@ -259,7 +259,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--version-suffix", default="", help="for tests of upgrades: +1")
     parser.add_argument("--level", type=int, default=9, help="of zstd; 1 is quick")
+    parser.add_argument("--print-version", action="store_true", help="and build nothing")
     parsed = parser.parse_args(arguments)
+    if parsed.print_version:
+        print(_version() + parsed.version_suffix)
+        return 0
     package = build(parsed.arch, parsed.out, _last_commit(), parsed.version_suffix, parsed.level)
     print(f"{package} ({package.stat().st_size >> 20} MiB)")
     return 0

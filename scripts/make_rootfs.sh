@@ -1,16 +1,17 @@
 #!/bin/sh
-# Make a Debian 12 root for tests: make_rootfs.sh OUT [amd64|arm64]
+# Make a Debian 12 root for tests: make_rootfs.sh OUT [amd64|arm64|bare]
 #
 # amd64: with systemd, and apt's cache holding what edge's package depends on and recommends, so that
 # `apt-get install ./edge…deb` works inside without a network; boots by boot_rootfs.sh. arm64: unpacked
-# only, with Python, for arm_run.sh. As root, by mmdebstrap; made once by one form of this script, then
-# taken as it is. Packages come from where this machine's apt takes Debian 12's, by the same proxy;
-# where it has none of Debian 12's, from Debian's own mirror.
+# only, with Python, for arm_run.sh. bare: amd64 with apt and little more, for a container image to
+# build upon. As root, by mmdebstrap; made once by one form of this script, then taken as it is.
+# Packages come from where this machine's apt takes Debian 12's, by the same proxy; where it has none
+# of Debian 12's, from Debian's own mirror.
 set -eu
 out=$1
 arch=${2:-amd64}
 form=$(cksum <"$0")
-[ "$(cat "$out.form" 2>/dev/null)" = "$form" ] && [ -x "$out/usr/bin/python3.11" ] && exit 0
+[ "$(cat "$out.form" 2>/dev/null)" = "$form" ] && [ -x "$out/bin/sh" ] && exit 0
 command -v mmdebstrap >/dev/null || { echo "make_rootfs: mmdebstrap is not installed (Debian: apt-get install mmdebstrap)" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "make_rootfs: needs root" >&2; exit 1; }
 rm -rf "$out" "$out.form" "$out.part"
@@ -30,6 +31,8 @@ if [ "$arch" = arm64 ]; then
     # Nothing of the target runs: packages are laid out, not set up.
     set -- "$@" --architectures=arm64 --variant=extract \
         --include=libstdc++6,libgomp1,python3,python3-minimal,libc-bin,coreutils,bash,base-files
+elif [ "$arch" = bare ]; then
+    set -- "$@" --variant=minbase
 else
     # shellcheck disable=SC2016
     set -- "$@" --variant=minbase \

@@ -149,9 +149,10 @@ def records() -> int:
     return int(found[1])
 
 
-def page(block: int) -> list[str]:
+def page(section: str, block: int = 0) -> list[str]:
     """The commands of one shell block of docs/install.md, as they stand there."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [line.partition("  #")[0].strip() for line in blocks[block].splitlines() if line.strip()]
 
 
@@ -160,7 +161,7 @@ def one_command_installs_and_starts_the_demo() -> str:
     # Yes is what a person would type; there is no network, and apt's cache has what it may need.
     Path("/etc/apt/apt.conf.d/50yes").write_text('APT::Get::Assume-Yes "true";\n')
     assert not Path("/usr/sbin/mosquitto").exists()
-    (command,) = page(0)
+    (command,) = page("The package")
     sh(command)
     assert Path("/usr/sbin/mosquitto").exists(), "the broker was to come along"
     took_s = until(stands, "edge is active")
@@ -172,14 +173,14 @@ def one_command_installs_and_starts_the_demo() -> str:
 
 @step
 def every_command_of_the_page_does_what_it_says() -> str:
-    replayed, status, doctor, ready = page(1)
+    replayed, status, doctor, ready = page("The package", 1)
     said = sh(replayed)
     assert "40, answered 40" in said, said
     assert "box1  ready" in sh(status)
     # "could not be checked" is no finding; a virtual machine has no thermometer.
     assert ", 0 findings," in sh(doctor)
     assert '"event": "ready"' in sh(ready)
-    check, restart = page(2)
+    check, restart = page("Configure a line")
     said = sh(check)
     assert "sound; device box1" in said, said
     before = main_pid()
