@@ -5,6 +5,7 @@ Names follow Prometheus' conventions: base units, `_total` for what only rises.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from edge.daemon.worker_memory import resident_mib
 from edge.deployment.rollout import State
 from edge.observability.counters import Counters
 from edge.observability.exposition import PREFIX, Family, gauge, render
+from edge.observability.heap import heap
 
 _MIB: Final = 1 << 20
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -42,6 +44,7 @@ def exposition(
             *_ledger(status["ledger"]),
             *_deployments(status["deployments"]),
             *_process(),
+            *_heap(),
         ]
     )
 
@@ -223,6 +226,17 @@ def _deployments(deployments: dict[str, Any] | None) -> list[Family]:
             ({}, int(bool(deployments["trouble"]))),
         ),
     ]
+
+
+def _heap() -> list[Family]:
+    """A leak grows `used`, or the blocks; memory that grows without them is the allocators'."""
+    blocks = sys.getallocatedblocks()
+    told = [gauge("python_blocks", "Small objects of the supervisor.", ({}, blocks))]
+    if (of := heap()) is not None:
+        samples = [({"state": name}, float(size)) for name, size in of._asdict().items()]
+        text = "What the supervisor has of malloc: used, or kept free."
+        told.append(gauge("heap_bytes", text, *samples))
+    return told
 
 
 def _process() -> list[Family]:

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -43,7 +44,7 @@ NOISE_KIB: Final = 3_072
 """What the supervisor may come to hold beside that: 2 MiB of the ledger's pages (SQLite's cache of
 one connection), and up to 1 MiB that malloc keeps of frames which came again. Forty workers killed
 in a row added 1.1 MiB, of which the last twenty 0.04."""
-OVERRIDES: Final = (f"limits.remembered_frames={REMEMBERED}",)
+OVERRIDES: Final = (f"limits.remembered_frames={REMEMBERED}", "metrics.interval_s=1")
 _SETTLE_S: Final = 5.0
 """Frames sent so long before and after a plug was pulled are judged by no promise."""
 
@@ -54,6 +55,9 @@ class Sample:
 
     at_s: float
     supervisor_kib: int
+    heap_used_kib: int
+    heap_kept_kib: int
+    python_blocks: int
     worker_kib: int
     descriptors: int
     threads: int
@@ -104,6 +108,9 @@ def judge(samples: Sequence[Sample], warm_up_s: float, workers: Sequence[str]) -
         findings.append(f"latency drifts: p50 {early:.1f} ms at first, {late:.1f} ms at last")
     return {
         "hours": round(hours, 3),
+        "heap_used_kib": [first.heap_used_kib, warm[-1].heap_used_kib],
+        "heap_used_kib_per_hour": round(slope_per_hour(warm, lambda sample: sample.heap_used_kib)),
+        "python_blocks": [first.python_blocks, warm[-1].python_blocks],
         "supervisor_kib": [first.supervisor_kib, warm[-1].supervisor_kib],
         "growth_kib_per_hour": round(growth),
         "growth_percent_per_hour": round(100 * growth / first.supervisor_kib, 2),
@@ -122,11 +129,13 @@ class Soak:
     Args:
         plan: How it goes.
         out: Takes a JSON line a sample, flushed.
+        textfile: Where the daemon writes its metrics.
     """
 
-    def __init__(self, plan: Plan, out: TextIO) -> None:
+    def __init__(self, plan: Plan, out: TextIO, textfile: Path) -> None:
         self._plan = plan
         self._out = out
+        self._textfile = textfile
         self._began = time.monotonic()
         self._names: list[tuple[float, str]] = []
         self._pulled: list[float] = []
@@ -200,6 +209,9 @@ class Soak:
             sample = Sample(
                 at_s=round(self._now, 1),
                 supervisor_kib=process.memory_info().rss >> 10,
+                heap_used_kib=self._told('heap_bytes{state="used"}') >> 10,
+                heap_kept_kib=self._told('heap_bytes{state="kept"}') >> 10,
+                python_blocks=self._told("python_blocks"),
                 worker_kib=sum(map(resident_mib, children)) << 10,
                 descriptors=process.num_fds(),
                 threads=process.num_threads(),
@@ -212,6 +224,12 @@ class Soak:
             self._events = []
             self._samples.append(sample)
             self._write(asdict(sample))
+
+    def _told(self, name: str) -> int:
+        """A figure that the daemon writes of itself; 0 where it does not."""
+        row = rf"^edge_{re.escape(name)} (\S+)"
+        found = re.search(row, self._textfile.read_text(), re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
     async def _broken(self, line: Line) -> list[str]:
         """Frames away from every pulled plug that have not exactly one verdict."""
@@ -232,9 +250,11 @@ class Soak:
 async def soak(plan: Plan, out: TextIO, folder: Path) -> dict[str, Any]:
     """Run broker, daemon and line, and return the judgement."""
     async with LocalBroker(kind="mosquitto") as broker:
-        with Daemon(broker, folder, overrides=OVERRIDES) as daemon:
+        textfile = folder / "edge.prom"
+        told = (*OVERRIDES, f"metrics.textfile={textfile}")
+        with Daemon(broker, folder, overrides=told) as daemon:
             await asyncio.to_thread(daemon.ready)
-            return await Soak(plan, out).run(broker, daemon)
+            return await Soak(plan, out, textfile).run(broker, daemon)
 
 
 def plan_of(minutes: float, flap_every_s: float = 600.0, kill_every_s: float = 427.0) -> Plan:

@@ -10,7 +10,10 @@ import pytest
 from brokers import require_mosquitto
 from soak import Plan, Sample, judge, soak
 
-GOOD = [Sample(t * 30.0, 60_000, 150_000, 30, 8, t * 600, t * 600, 20.0, 40.0) for t in range(60)]
+GOOD = [
+    Sample(t * 30.0, 60_000, 20_000, 1_000, 90_000, 150_000, 30, 8, t * 600, t * 600, 20.0, 40.0)
+    for t in range(60)
+]
 
 
 @pytest.mark.timeout(180)
