@@ -42,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino bench deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,10 @@ static: setup ## The part of `check` that takes seconds: all but the tests.
 format: setup ## Format the sources and repair what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheel: setup ## Build wheel and sdist into dist/, byte for byte reproducible.
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} \
+	  $(BIN)/python -m hatchling build --target wheel --target sdist --directory dist
 
 deb: setup ## Build the Debian packages of amd64 and arm64 into dist/, byte for byte reproducible.
 	$(BIN)/python scripts/deb.py --arch amd64 $(ARGS)

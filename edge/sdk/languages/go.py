@@ -17,6 +17,7 @@ from edge.sdk.languages.language import (
     Language,
     Source,
     ToolchainMissingError,
+    beside_this_python,
     cache_folder,
     run_compiler,
 )
@@ -51,7 +52,9 @@ def find() -> str:
             return str(command)
     if command_on_path := shutil.which("go"):
         return command_on_path
-    raise ToolchainMissingError(f"Go is not installed: {INSTALL} (or Go 1.24 or later)")
+    raise ToolchainMissingError(
+        f"Go is not installed: {beside_this_python(INSTALL)} (or Go 1.24 or later)"
+    )
 
 
 def compile_source(source: Source, target: Path) -> None:

@@ -72,6 +72,23 @@ class Language(msgspec.Struct, frozen=True):
         return tuple(role for role in abi.ROLES if role in self.memory_mib)
 
 
+def beside_this_python(install: str) -> str:
+    """What to type for `pip install REQUIREMENT`, by how edge itself was installed.
+
+    The environments of pipx, of `uv tool` and of the Debian package have no pip, and one that is
+    found elsewhere installs elsewhere.
+    """
+    requirement = install.removeprefix("pip install ")
+    home = Path(sys.prefix)
+    if (home / "pipx_metadata.json").exists():
+        return f"pipx inject edge-verdict {requirement}"
+    if (home / "uv-receipt.toml").exists():
+        return f"uv tool install --with {requirement} WHEEL, as edge was installed"
+    if (home / "state-format").exists():
+        return f"not on a box; where edge was installed from its wheel: {install}"
+    return install
+
+
 def cache_folder(name: str) -> Path:
     """Where a toolchain keeps what every build needs again; made where it is missing.
 

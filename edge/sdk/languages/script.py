@@ -15,6 +15,7 @@ from edge.sdk.languages.language import (
     Language,
     Source,
     ToolchainMissingError,
+    beside_this_python,
     npm_command,
     run_compiler,
 )
@@ -35,7 +36,9 @@ def find_python() -> list[str]:
     beside = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", "")))
     found = shutil.which("componentize-py", path=beside)
     if found is None:
-        raise ToolchainMissingError(f"componentize-py is not installed: {_PYTHON}")
+        raise ToolchainMissingError(
+            f"componentize-py is not installed: {beside_this_python(_PYTHON)}"
+        )
     return [found]
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from typing import Final
 
-from edge.sdk.languages.language import ToolchainMissingError
+from edge.sdk.languages.language import ToolchainMissingError, beside_this_python
 
 REQUIREMENT: Final = "ziglang==0.17.1"
 """What pyproject.toml pins: another version may give other bytes."""
@@ -22,5 +22,5 @@ def find() -> list[str]:
         ToolchainMissingError: The wheel is not installed beside this Python.
     """
     if importlib.util.find_spec("ziglang") is None:
-        raise ToolchainMissingError(f"the compiler is not installed: {INSTALL}")
+        raise ToolchainMissingError(f"the compiler is not installed: {beside_this_python(INSTALL)}")
     return [sys.executable, "-m", "ziglang"]
