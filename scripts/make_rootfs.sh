@@ -11,7 +11,7 @@ set -eu
 out=$1
 arch=${2:-amd64}
 form=$(cksum <"$0")
-[ "$(cat "$out.form" 2>/dev/null)" = "$form" ] && [ -x "$out/bin/sh" ] && exit 0
+[ "$(cat "$out.form" 2>/dev/null)" = "$form" ] && [ -d "$out/usr" ] && exit 0
 command -v mmdebstrap >/dev/null || { echo "make_rootfs: mmdebstrap is not installed (Debian: apt-get install mmdebstrap)" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "make_rootfs: needs root" >&2; exit 1; }
 rm -rf "$out" "$out.form" "$out.part"

@@ -380,6 +380,17 @@ def a_password_comes_as_a_credential_and_shows_nowhere() -> str:
 
 
 @long_step
+def a_backup_is_made_while_it_runs_and_can_be_verified() -> str:
+    held = records()
+    copied, verified = page("Backup")
+    sh(copied)
+    said = sh(verified)
+    assert "sound; ledger" in said, said
+    assert f"{held} records" in said, said
+    return f"{held} records"
+
+
+@long_step
 def an_upgrade_keeps_configuration_state_and_deployment() -> str:
     CONFIG.write_text(CONFIG.read_text() + "\n# mine\n")
     held, before = records(), main_pid()
@@ -415,6 +426,21 @@ def going_back_over_a_newer_format_is_refused_and_changes_nothing() -> str:
         == "install ok installed"
     )
     return "refused in preinst"
+
+
+@long_step
+def the_way_back_over_a_newer_format_is_as_the_page_says() -> str:
+    held = records()
+    sh("systemctl stop edge")
+    sh("mv /var/lib/private/edge /var/lib/edge-evidence")
+    sh("apt-get remove edge-verdict")
+    sh("apt-get install ./edge-verdict_*.deb")
+    until(stands, "the old one is READY, on a state of its own")
+    assert replay(5)["answered"] == 5
+    assert records() == 5
+    said = sh("edge ledger verify /var/lib/edge-evidence/ledger")
+    assert f"{held} records" in said, said
+    return f"5 new records; {held} in what was moved aside, sound"
 
 
 @step

@@ -47,8 +47,10 @@ LONG_STEPS: Final = (
     "a_worker_out_of_memory_dies_alone",
     "guests_are_interpreted_where_no_machine_code_may_be_made",
     "a_password_comes_as_a_credential_and_shows_nowhere",
+    "a_backup_is_made_while_it_runs_and_can_be_verified",
     "an_upgrade_keeps_configuration_state_and_deployment",
     "going_back_is_allowed_within_one_format_of_the_state",
+    "the_way_back_over_a_newer_format_is_as_the_page_says",
     "what_was_disabled_stays_so_over_a_removal",
 )
 FIRST_BOOT: Final = f"""[Service]
