@@ -14,11 +14,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import drain, frame_path, guests, ledger, metrics, model, whole_line
+from edge.bench import drain, frame_path, guests, isolation, ledger, metrics, model, whole_line
 from edge.config import LogSection
 from edge.observability import log
 
-_PARTS: Final = ("path", "line", "drain", "ledger", "guests", "metrics", "model")
+_PARTS: Final = (
+    "path", "line", "drain", "ledger", "guests", "metrics", "model", "isolation",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         choices=_PARTS,
         help="the frame path alone, the whole line alone, how an outage drains, the ledger, "
-        "what guests cost, what metrics and traces do, or what the reference model costs",
+        "what guests cost, what metrics and traces do, what the reference model costs, or what "
+        "one camera's garbage costs another's good frames",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
@@ -59,16 +62,16 @@ def run(arguments: argparse.Namespace) -> int:
     clean = True
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as temporary:
         folder = Path(temporary)
-        if arguments.only == "drain":
-            return _drain(arguments, console, folder, found)
-        if arguments.only == "ledger":
-            return _ledger(arguments, console, folder, found)
-        if arguments.only == "metrics":
-            return _metrics(arguments, console, folder, found)
-        if arguments.only == "guests":
-            return _guests(arguments, console, folder, found)
-        if arguments.only == "model":
-            return _model(arguments, console, found)
+        alone = {
+            "drain": _drain,
+            "ledger": _ledger,
+            "guests": _guests,
+            "metrics": _metrics,
+            "model": _model,
+            "isolation": _isolation,
+        }
+        if arguments.only in alone:
+            return alone[arguments.only](arguments, console, folder, found)
         if arguments.only != "line":
             with console.status("frame path: ours, bare script, floor, in turn"):
                 paths = frame_path.measure(folder, 20 if arguments.quick else 200)
@@ -149,7 +152,28 @@ def _metrics(
     return 1 if any(line.unanswered for line in of.lines) else 0
 
 
-def _model(arguments: argparse.Namespace, console: Console, found: dict[str, Any]) -> int:
+def _isolation(
+    arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
+) -> int:
+    """Measure what a camera's garbage costs its neighbour; a tenth of the frames for each kind."""
+    frames, turns = (60, 2) if arguments.quick else (max(100, arguments.frames // 10), 5)
+    with console.status(f"two cameras, {frames} good frames beside each of 7 kinds, in turn"):
+        of = asyncio.run(isolation.measure(folder, frames, turns))
+    console.print(_line_table(of.lines, isolation.RATE_HZ))
+    for variant, ratio in of.p99_ratios.items():
+        answers = (
+            ", ".join(f"{n} {reason}" for reason, n in of.beside[variant].items()) or "nothing"
+        )
+        console.print(f"[bold]{variant}[/]: p99 {ratio} of that beside a quiet one ({answers})")
+    found["isolation"] = msgspec.to_builtins(of)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 1 if any(line.unanswered for line in of.lines) else 0
+
+
+def _model(
+    arguments: argparse.Namespace, console: Console, _folder: Path, found: dict[str, Any]
+) -> int:
     """Measure the reference model's variants, the frame around it, and memory."""
     with console.status("model: int8 and fp32 in turn, the frame beside ONNX Runtime, memory"):
         figures = model.measure(20 if arguments.quick else 200)

@@ -174,6 +174,7 @@ async def time_to_ready(
     folder: Path,
     stack: contextlib.AsyncExitStack | None = None,
     settings: tuple[str, ...] = (),
+    deployment: Path | None = None,
 ) -> tuple[float, LocalDaemon]:
     """Start the daemon and wait for READY; without a stack it is stopped again."""
     async with contextlib.AsyncExitStack() as own:
@@ -189,7 +190,8 @@ async def time_to_ready(
         running = asyncio.create_task(session.run())
         own.callback(running.cancel)
         began = time.perf_counter()
-        daemon = await (stack or own).enter_async_context(LocalDaemon(port, folder, settings))
+        local = LocalDaemon(port, folder, settings, deployment)
+        daemon = await (stack or own).enter_async_context(local)
         async with asyncio.timeout(_READY_S):
             await ready.get()
         took_s = time.perf_counter() - began

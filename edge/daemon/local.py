@@ -30,11 +30,19 @@ class LocalDaemon:
         port: The broker's port on 127.0.0.1.
         folder: Takes its state and its log; kept by the caller.
         overrides: Further `key=value` settings.
+        deployment: Its folder; None: the reference deployment.
     """
 
-    def __init__(self, port: int, folder: Path, overrides: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        port: int,
+        folder: Path,
+        overrides: tuple[str, ...] = (),
+        deployment: Path | None = None,
+    ) -> None:
         self._log = folder / "daemon.log"
         self._overrides = (f"broker.port={port}", f"storage.path={folder / 'state'}", *overrides)
+        self._deployment = deployment or shipped(DEPLOYMENT)
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -49,7 +57,7 @@ class LocalDaemon:
                 *(sys.executable, "-m", "edge.mqtt.leash", str(os.getpid())),
                 *(sys.executable, "-m", "edge.cli.main", "run"),
                 f"--config={shipped(CONFIG)}",
-                f"--deployment={shipped(DEPLOYMENT)}",
+                f"--deployment={self._deployment}",
                 "--allow-unsigned",
                 *settings,
                 stdin=subprocess.DEVNULL,
