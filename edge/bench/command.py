@@ -156,7 +156,7 @@ def _isolation(
     arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
 ) -> int:
     """Measure what a camera's garbage costs its neighbour; a tenth of the frames for each kind."""
-    frames, turns = (60, 2) if arguments.quick else (max(100, arguments.frames // 10), 5)
+    frames, turns = (60, 2) if arguments.quick else (max(200, arguments.frames // 10), 10)
     with console.status(f"two cameras, {frames} good frames beside each of 7 kinds, in turn"):
         of = asyncio.run(isolation.measure(folder, frames, turns))
     console.print(_line_table(of.lines, isolation.RATE_HZ))

@@ -12,6 +12,7 @@ import itertools
 import json
 import random
 import shutil
+import statistics
 import struct
 import time
 import zlib
@@ -58,7 +59,8 @@ class IsolationFigures(msgspec.Struct, frozen=True):
 
     Attributes:
         lines: Verdicts of the good camera, by what the other one did.
-        p99_ratios: Beside each, over that beside a quiet one.
+        p99_ratios: Beside each, over that beside a quiet one in the same turn; the median of the
+            turns, since whatever else the machine does falls on one turn or two.
         beside: What the other camera's frames got: how many of each reason.
     """
 
@@ -81,6 +83,7 @@ async def measure(folder: Path, frames: int, turns: int) -> IsolationFigures:
     write_parts(pictures)
     sent = _variants(pictures)
     taken: dict[str, list[float | None]] = {name: [] for name in sent}
+    p99_ms: dict[str, list[float]] = {name: [] for name in sent}
     overruns = dict.fromkeys(sent, 0)
     beside: dict[str, Counter[str]] = {name: Counter() for name in sent}
     async with contextlib.AsyncExitStack() as stack:
@@ -97,12 +100,17 @@ async def measure(folder: Path, frames: int, turns: int) -> IsolationFigures:
                     count = max(2, frames // turns)
                     result = await camera(broker.port, pictures, count, RATE_HZ, name, turn)
                 taken[name] += result["latency_ms"]
+                p99_ms[name].append(line_figures(name, result["latency_ms"], 0).p99_ms)
                 overruns[name] += result["overruns"]
                 beside[name] += await other.answers()
     _hold_to_kind(beside)
     lines = [line_figures(name, taken[name], overruns[name]) for name in taken]
-    quiet_ms = next(each.p99_ms for each in lines if each.variant == QUIET)
-    ratios = {each.variant: round(each.p99_ms / quiet_ms, 2) for each in lines}
+    ratios = {
+        name: round(
+            statistics.median(ms / quiet for ms, quiet in zip(each, p99_ms[QUIET], strict=True)), 2
+        )
+        for name, each in p99_ms.items()
+    }
     return IsolationFigures(lines, ratios, {name: dict(found) for name, found in beside.items()})
 
 

@@ -11,6 +11,7 @@ from brokers import until
 from daemons import DEPLOYMENT, TIMED_LAMP, Daemon, Line, line_to
 from deployments import with_policy
 from evil_guests import EVIL_LAMP, GOOD_LAMP, growing_policy
+from memory_limits import MemoryLimit, memory_limit
 
 from edge.daemon.worker_memory import MemoryWatch, resident_mib
 from edge.mqtt.brokers import LocalBroker
@@ -77,6 +78,41 @@ def test_a_worker_that_grows_is_lost_and_the_next_judges(
 
     with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=OVERRIDES) as daemon:
         asyncio.run(scenario(daemon.ready()))
+
+
+def test_where_memory_runs_out_the_kernel_ends_the_worker_and_not_the_daemon(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    policy = growing_policy(GRANT_MIB, STEP_MIB)
+    deployment = with_policy(
+        DEPLOYMENT, tmp_path / "deployment", policy, call_ms=100, memory_mib=GRANT_MIB
+    )
+    # Ours is out of reach: what ends the worker is the kernel's own limit.
+    overrides = ("status.interval_s=0.5", TIMED_LAMP, "limits.worker_memory_mib=4096")
+
+    async def scenario(daemon: Daemon, limit: MemoryLimit) -> None:
+        supervisor = daemon.pid
+        async with line_to(mosquitto) as line:
+            line.lamp(GOOD_LAMP)
+            await judged(line)
+            line.lamp(EVIL_LAMP)
+            names: list[str] = []
+            while not limit.kills:
+                names += await line.play(10)
+                assert len(names) <= 2 * FRAMES, "the kernel ends nothing"
+            line.lamp(GOOD_LAMP)
+            await line.all_verdicts(names)
+            assert {line.judgements(name) for name in names} == {1}
+            lost = await asyncio.to_thread(daemon.logged, "worker_lost")
+            assert "SIGKILL" in lost["detail"]
+            await judged(line)
+            assert (daemon.alive, daemon.pid) == (True, supervisor)
+
+    with memory_limit(LIMIT_MIB) as limit:
+        daemon = Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides)
+        daemon._command = [*limit.words, *daemon._command]
+        with daemon:
+            asyncio.run(scenario(daemon.ready(), limit))
 
 
 def test_the_watch_tells_once_and_only_what_is_over_its_limit() -> None:
