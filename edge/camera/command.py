@@ -1,7 +1,8 @@
 """`edge camera`: a folder, a V4L2 device, an RTSP or MJPEG stream becomes frames on a topic.
 
 Exit status 0 at the end of the source or when it was told to stop, 1 where the broker or the
-source was lost for too long or the broker took not one frame, 78 where the source does not exist.
+source was lost for too long or the broker took none of the first frames, 78 where the source does
+not exist.
 """
 
 import argparse
@@ -96,6 +97,7 @@ class _Camera:
             options.qos,
             run_id,
             options.reference_id,
+            lambda said: self._note_end(TransportError(said)),
         )
         self._reader = Reader(
             options.source, options.rate_hz, self._keep, self._end, options.give_up_s
@@ -245,7 +247,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{counts.published} frames published, {counts.dropped} dropped for newer ones, "
             f"{counts.refused} refused; the source was lost {counts.losses} times"
         )
-    return 1 if counts.refused and not counts.published else 0
+    return 0
 
 
 async def _until_signalled(options: CameraOptions) -> CameraCounts:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from edge.camera.sources import Picture
@@ -10,6 +11,9 @@ from edge.mqtt.topics import TopicTemplate, unfit_for_a_level
 
 MAX_IN_FLIGHT: Final = 4
 MAX_WAITING: Final = 8
+HOPELESS: Final = 3
+"""Frames that the broker refused before it took one: it takes none. To MQTT 3.1.1 it may refuse by
+ending the connection, and each further frame would end it again."""
 
 
 class FramePublisher:
@@ -24,6 +28,7 @@ class FramePublisher:
         qos: 0 or 1.
         run_id: Begins every frame id.
         reference_id: Of the reference that the frames are compared with; empty: none.
+        on_hopeless: Called, with a sentence, when the broker took none of the first frames.
 
     Attributes:
         idle: Set while no frame waits or is under way.
@@ -33,13 +38,20 @@ class FramePublisher:
     """
 
     def __init__(
-        self, session: Session, topic: TopicTemplate, qos: int, run_id: str, reference_id: str = ""
+        self,
+        session: Session,
+        topic: TopicTemplate,
+        qos: int,
+        run_id: str,
+        reference_id: str = "",
+        on_hopeless: Callable[[str], None] = lambda _said: None,
     ) -> None:
         self._session = session
         self._topic = topic
         self._qos = qos
         self._run_id = run_id
         self._reference_id = reference_id
+        self._on_hopeless = on_hopeless
         self._waiting: deque[tuple[int, Picture]] = deque()
         self._in_flight = 0
         self._number = 0
@@ -96,5 +108,10 @@ class FramePublisher:
         self._in_flight -= 1
         self.published += accepted
         self.refused += not accepted
+        if not accepted and self.refused == HOPELESS and not self.published:
+            self._on_hopeless(
+                f"the broker took none of the first {HOPELESS} frames (raise its limit on the size "
+                "of messages, or grant the topic in its access list; the log says which)"
+            )
         if not self._waiting and not self._in_flight:
             self.idle.set()
