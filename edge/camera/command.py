@@ -1,8 +1,8 @@
-"""`edge camera`: a folder, a V4L2 device, an RTSP or MJPEG stream becomes frames on a topic.
+"""`edge camera`: a folder, a V4L2 device, a stream or a pipe becomes frames on a topic.
 
 Exit status 0 at the end of the source or when it was told to stop, 1 where the broker or the
-source was lost for too long or the broker took none of the first frames, 78 where the source does
-not exist.
+source was lost for too long, a pipe brought what is no picture, or the broker took none of the
+first frames, 78 where the source does not exist.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from typing import Final
 from rich.console import Console
 
 from edge import config
+from edge.camera.picture import Picture, Source
 from edge.camera.publisher import FramePublisher
 from edge.camera.reader import Reader
-from edge.camera.sources import Picture, Source, source_of
+from edge.camera.sources import PIPE, source_of
 from edge.config import BrokerSection
 from edge.errors import ConfigError, TransportError
 from edge.mqtt.session import Session
@@ -30,6 +31,7 @@ from edge.mqtt.topics import TopicTemplate
 from edge.observability import log
 
 _FLUSH_S: Final = 5.0
+_RATE_HZ: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class CameraOptions:
 
     Attributes:
         topic: Where frames go; placeholders are filled.
-        rate_hz: Frames a second at most.
+        rate_hz: Frames a second at most; infinite: each picture is a frame.
         frames: Stop after so many; 0: at the end of the source.
         connect_within_s: For the broker's first answer.
         give_up_s: How long a lost source is tried.
-        run_id: Begins every frame id; default: a new one.
+        run_id: Begins the frame ids; default: a new one.
     """
 
     source: Source
@@ -186,7 +188,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "source", metavar="SOURCE",
-        help="folder of JPEG and PNG files, /dev/video0 or 0, rtsp://..., http://... (MJPEG)",
+        help="folder of JPEG and PNG files; /dev/video0 or 0; rtsp://...; http://... (MJPEG); "
+        "- for a pipe of JPEGs, PNGs or multipart parts (docs/connecting.md)",
     )  # fmt: skip
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="the daemon's device config: broker, topics"
@@ -202,8 +205,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", default="", help="instead of the binding's")
     parser.add_argument("--qos", type=int, choices=(0, 1), default=1)
     parser.add_argument(
-        "--rate", type=_positive, default=10.0, metavar="HZ", help="frames a second (default: 10)"
-    )
+        "--rate", type=_positive, metavar="HZ",
+        help="frames a second at most (default: 10; of a pipe: each picture)",
+    )  # fmt: skip
     parser.add_argument(
         "--frames", type=int, default=0, metavar="N", help="stop after so many (default: never)"
     )
@@ -212,6 +216,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", type=int, choices=range(1, 101), default=90, metavar="1..100",
         help="of the JPEGs made of video (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lag-ms", type=_positive, default=0.0, metavar="MS",
+        help="how old a video's picture is when it is read here, taken off its capture time: "
+        "measure it (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--give-up", type=_positive, default=60.0, metavar="S",
@@ -230,10 +239,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     log.configure(settings.log, tty=sys.stderr.isatty(), journal=False)
     options = CameraOptions(
-        source_of(arguments.source, loop=arguments.loop, quality=arguments.quality),
+        source_of(
+            arguments.source,
+            loop=arguments.loop,
+            quality=arguments.quality,
+            lag_ms=arguments.lag_ms,
+            max_bytes=settings.limits.max_payload_bytes,
+        ),
         settings.broker.model_copy(update={"client_id": "", "session_expiry_s": 0}),
         arguments.topic or _bound_topic(settings, arguments.camera),
-        arguments.rate,
+        arguments.rate or (math.inf if arguments.source == PIPE else _RATE_HZ),
         arguments.qos,
         arguments.reference_id,
         max(arguments.frames, 0),

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from edge.camera.sources import Picture
+from edge.camera.picture import Picture
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate, unfit_for_a_level
 
@@ -26,8 +26,9 @@ class FramePublisher:
         session: The connection.
         topic: Where frames go; placeholders are filled.
         qos: 0 or 1.
-        run_id: Begins every frame id.
-        reference_id: Of the reference that the frames are compared with; empty: none.
+        run_id: Begins the id of every frame that brings none.
+        reference_id: Of the reference that the frames are compared with, where they do not say;
+            empty: none.
         on_hopeless: Called, with a sentence, when the broker took none of the first frames.
 
     Attributes:
@@ -78,20 +79,21 @@ class FramePublisher:
                 self._done(accepted=False)
 
     def _publish(self, number: int, picture: Picture) -> bool:
-        frame_id = f"{self._run_id}-{number:06d}"
-        part_id = picture.name or frame_id
+        frame_id = picture.frame_id or f"{self._run_id}-{number:06d}"
+        part_id = picture.part_id or frame_id
+        reference_id = picture.reference_id or self._reference_id
         properties = {
             "frame-id": frame_id,
             "part-id": part_id,
             "captured-at": str(picture.captured_at_ns),
         }
-        if self._reference_id:
-            properties["reference-id"] = self._reference_id
+        if reference_id:
+            properties["reference-id"] = reference_id
         return self._session.publish(
             self._topic.fill(
                 frame_id=frame_id,
                 part_id=frame_id if unfit_for_a_level(part_id) else part_id,
-                reference_id=self._reference_id or "none",
+                reference_id=reference_id or "none",
             ),
             picture.image,
             qos=self._qos,

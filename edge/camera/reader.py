@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from edge.camera.sources import Picture, Source
+from edge.camera.picture import Picture, Source
 from edge.errors import TransportError
 
 FIRST_PAUSE_S: Final = 0.25
@@ -28,7 +28,7 @@ class Reader:
 
     Args:
         source: Owned by the thread from start to end.
-        rate_hz: Pictures a second at most.
+        rate_hz: Pictures a second at most; infinite: each one.
         keep: Called on the thread with each picture.
         end: Called on the thread once, with None at the end of the source, or with why it was
             given up.
@@ -62,6 +62,7 @@ class Reader:
     def stop(self) -> None:
         """Stop reading; waits for a read that is under way, as long as it may take."""
         self._stop.set()
+        self._source.interrupt()
         self._thread.join(STOP_S)
 
     def _run(self) -> None:
@@ -83,6 +84,8 @@ class Reader:
                 if self._read_on():
                     return
             except TransportError as lost:
+                if not self._source.can_reopen:
+                    raise
                 if time.monotonic() - self._alive_at > self._give_up_s:
                     raise TransportError(
                         f"{lost} (no picture for {self._give_up_s:g} s: given up)"

@@ -1,76 +1,32 @@
-"""Where pictures come from: a folder, a V4L2 device, an RTSP or HTTP stream.
+"""Where pictures come from: a folder, a V4L2 device, an RTSP or HTTP stream, a pipe.
 
 Sources block, and live on one thread, which opens, reads and closes them. Each picture is stamped
-with the UTC time at which it was read; that is as near to its capture as these interfaces tell.
+with the UTC time at which it was read, as none of these interfaces tells its capture; what is known
+of the way before that (`lag_ms`) is taken off.
 """
 
+import os
 import re
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import cv2
 
+from edge.camera.picture import Picture, Source
+from edge.camera.piped import PipedSource
 from edge.errors import ConfigError, TransportError
 
 CONTENT_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 STREAMS: Final = ("rtsp://", "rtsps://", "http://", "https://")
+YOUNG_PICTURES: Final = "rtsp_flags;prefer_tcp|fflags;nobuffer"
+"""For FFmpeg: do not play back first what came while the stream was examined, a second or more."""
+PIPE: Final = "-"
 _PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*@")
 _DEVICE: Final = re.compile(r"[0-9]{1,3}|/dev/\S+")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One encoded picture.
-
-    Attributes:
-        captured_at_ns: UTC, when it was read.
-        name: Of its file, without suffix; empty for cameras.
-    """
-
-    image: bytes
-    content_type: str
-    captured_at_ns: int
-    name: str = ""
-
-
-class Source(Protocol):
-    """Something that yields pictures, opened before the first and again after each failure.
-
-    Attributes:
-        title: For people; without passwords.
-        is_live: Whether it runs on while nobody reads, so that only its newest picture counts.
-    """
-
-    title: str
-    is_live: bool
-
-    def open(self) -> None:
-        """Make it ready to read.
-
-        Raises:
-            TransportError: It is not there, now; it may be later.
-        """
-
-    def skip(self) -> bool:
-        """Take a picture from a live source without looking at it; False at the end.
-
-        Raises:
-            TransportError: It does not answer any more.
-        """
-
-    def read(self) -> Picture | None:
-        """Read the next picture; None at the end.
-
-        Raises:
-            TransportError: It does not answer any more.
-        """
-
-    def close(self) -> None:
-        """Let go of it; may be called twice."""
 
 
 class FolderSource:
@@ -86,6 +42,7 @@ class FolderSource:
     """
 
     is_live = False
+    can_reopen = True
 
     def __init__(
         self, folder: Path, *, loop: bool = False, now_ns: Callable[[], int] = time.time_ns
@@ -117,6 +74,9 @@ class FolderSource:
             raise TransportError(f"{file}: cannot be read: {failed.strerror}") from failed
         return Picture(image, CONTENT_TYPES[file.suffix.lower()], self._now_ns(), file.stem)
 
+    def interrupt(self) -> None:
+        """Nothing to end: a file is read at once."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -129,10 +89,12 @@ class VideoSource:
         quality: Of the JPEGs, 1..100.
         open_s: How long a stream may take to open.
         read_s: How long a stream may take for a picture. V4L2 has its own limit of 10 s.
+        lag_ms: How old a picture is when it is read, as far as that was measured.
         now_ns: UTC clock.
     """
 
     is_live = True
+    can_reopen = True
 
     def __init__(
         self,
@@ -141,6 +103,7 @@ class VideoSource:
         quality: int = 90,
         open_s: float = 10.0,
         read_s: float = 5.0,
+        lag_ms: float = 0.0,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.title = _PASSWORD.sub(r"\1:***@", where)
@@ -148,6 +111,7 @@ class VideoSource:
         self._is_stream = where.startswith(STREAMS)
         self._quality = quality
         self._open_ms, self._read_ms = int(open_s * 1_000), int(read_s * 1_000)
+        self._lag_ns = int(lag_ms * 1e6)
         self._now_ns = now_ns
         self._capture: cv2.VideoCapture | None = None
         self._grabbed_at_ns = 0
@@ -156,9 +120,11 @@ class VideoSource:
         """Open the device or connect to the stream."""
         self.close()
         if self._is_stream:
+            os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", YOUNG_PICTURES)
             limits = [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, self._open_ms,
                 cv2.CAP_PROP_READ_TIMEOUT_MSEC, self._read_ms,
+                cv2.CAP_PROP_N_THREADS, 1,  # a decoder of N threads keeps N-1 pictures back
             ]  # fmt: skip
             capture = cv2.VideoCapture(self._where, cv2.CAP_FFMPEG, limits)
         else:
@@ -176,7 +142,7 @@ class VideoSource:
         """Take the next picture from the device, undecoded."""
         if self._capture is None or not self._capture.grab():
             raise TransportError(f"{self.title}: no picture comes any more")
-        self._grabbed_at_ns = self._now_ns()
+        self._grabbed_at_ns = self._now_ns() - self._lag_ns
         return True
 
     def read(self) -> Picture | None:
@@ -191,6 +157,9 @@ class VideoSource:
             raise TransportError(f"{self.title}: a picture of {pixels.shape} cannot become a JPEG")
         return Picture(image.tobytes(), "image/jpeg", self._grabbed_at_ns)
 
+    def interrupt(self) -> None:
+        """Nothing to end: a read has its own limit."""
+
     def close(self) -> None:
         """Let go of the device or the connection."""
         if self._capture is not None:
@@ -198,20 +167,29 @@ class VideoSource:
             self._capture = None
 
 
-def source_of(where: str, *, loop: bool = False, quality: int = 90) -> FolderSource | VideoSource:
+def source_of(
+    where: str,
+    *,
+    loop: bool = False,
+    quality: int = 90,
+    lag_ms: float = 0.0,
+    max_bytes: int = 8 << 20,
+) -> Source:
     """Tell from its name what a source is.
 
     Raises:
         ConfigError: It is none of those known, or is not there, with what is there instead.
     """
+    if where == PIPE:
+        return PipedSource(sys.stdin.buffer, max_bytes)
     if where.startswith(STREAMS):
-        return VideoSource(where, quality=quality)
+        return VideoSource(where, quality=quality, lag_ms=lag_ms)
     if _DEVICE.fullmatch(where):
         device = _device_path(where)
         if not device.exists():
             found = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*")))
             raise ConfigError(where, f"there is no device {device}", f"found: {found or 'none'}")
-        return VideoSource(where, quality=quality)
+        return VideoSource(where, quality=quality, lag_ms=lag_ms)
     if "://" in where:
         known = ", ".join(STREAMS)
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`edge camera` for real: a folder and an MJPEG stream over HTTP, through a real broker."""
+"""`edge camera` for real: a folder, an MJPEG stream over HTTP, a pipe, through a real broker."""
 
 import asyncio
 import json
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from edge.camera import reader as reader_module
 from edge.camera.command import CameraCounts, CameraOptions, run_camera
+from edge.camera.picture import Picture, Source
 from edge.camera.publisher import MAX_IN_FLIGHT, MAX_WAITING
-from edge.camera.sources import FolderSource, Picture, Source, VideoSource
+from edge.camera.sources import FolderSource, VideoSource
 from edge.cli.main import main
 from edge.errors import TransportError
 from edge.linesim import Board, encode_jpeg, render_part
@@ -164,11 +165,61 @@ def test_a_broker_that_takes_no_such_large_frame_is_told_and_ends_the_command(
         assert (counts["published"], counts["refused"]) == (1, 6)
 
 
+def test_what_a_bridge_writes_into_a_pipe_arrives_as_it_says(
+    mosquitto: LocalBroker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = b"Frame-Id: gige-7\r\nPart-Id: B 1\r\nReference-Id: golden\r\nCaptured-At: 99\r\n"
+    stream = PICTURES[0] + part_of_stream(PICTURES[1], told) + PICTURES[2]
+    status, frames = piped(mosquitto, stream, expect=3)
+    assert status == 0
+    assert [frame.payload for frame in frames] == PICTURES[:3]
+    shown = ("frame-id", "part-id", "reference-id", "captured-at")
+    assert [frames[1].properties[name] for name in shown] == ["gige-7", "B 1", "golden", "99"]
+    assert [frame_number(frame) for frame in (frames[0], frames[2])] == [0, 2]
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["published"] == 3
+
+
+def test_a_bridge_that_dies_in_a_picture_fails_the_command_after_the_whole_ones(
+    mosquitto: LocalBroker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, frames = piped(mosquitto, PICTURES[0] + PICTURES[1][:99], expect=1)
+    assert (status, [frame.payload for frame in frames]) == (1, PICTURES[:1])
+    assert "edge: standard input ended in the midst of a picture" in capfd.readouterr().err
+
+
+def test_a_pipe_that_waits_is_left_when_the_command_is_told_to_stop(mosquitto: LocalBroker) -> None:
+    status, frames = piped(mosquitto, PICTURES[0], expect=1, end=False)
+    assert (status, len(frames)) == (0, 1)
+
+
 def test_a_folder_that_is_not_there_ends_the_command_with_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["camera", "/nonexistent/folder"]) == 78
     assert "/nonexistent/folder: there is no such folder" in capsys.readouterr().err
+
+
+def piped(
+    broker: LocalBroker, stream: bytes, *, expect: int, end: bool = True
+) -> tuple[int, list[Incoming]]:
+    """Write a stream to the command, close its pipe or stop it; return its status, and frames."""
+    words = ["camera", "-", "--set", f"broker.port={broker.port}", "--json"]
+
+    async def scene() -> tuple[int, list[Incoming]]:
+        async with connected(broker, "watcher", TOPIC) as peer:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edge.cli.main", *words, stdin=asyncio.subprocess.PIPE
+            )
+            assert process.stdin is not None
+            process.stdin.write(stream)
+            if end:
+                process.stdin.close()
+            frames = [await peer.next() for _ in range(expect)]
+            if not end:
+                process.terminate()
+            return await process.wait(), frames
+
+    return asyncio.run(scene())
 
 
 class Counting:
@@ -177,6 +228,7 @@ class Counting:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.title, self.is_live = source.title, source.is_live
+        self.can_reopen, self.interrupt = source.can_reopen, source.interrupt
         self.open, self.skip, self.close = source.open, source.skip, source.close
         self.reads = 0
 
@@ -269,9 +321,9 @@ def mjpeg_camera(pictures: int) -> Iterator[tuple[str, list[int]]]:
         server.server_close()
 
 
-def part_of_stream(picture: bytes) -> bytes:
-    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-    return head.encode() + picture + b"\r\n"
+def part_of_stream(picture: bytes, more: bytes = b"") -> bytes:
+    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n"
+    return head.encode() + more + b"\r\n" + picture + b"\r\n"
 
 
 def difference(one: bytes, other: bytes) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edge.camera import reader as reader_module
+from edge.camera.picture import Picture
 from edge.camera.reader import Reader
-from edge.camera.sources import Picture
 from edge.errors import TransportError
 
 DEADLINE_S = 20.0
@@ -18,6 +18,7 @@ class Scripted:
     """A source that plays a script: a number is a picture, an error is raised, the end is None."""
 
     title = "script"
+    can_reopen = True
 
     def __init__(self, script: Iterator[int | Exception], *, is_live: bool = False) -> None:
         self.is_live = is_live
@@ -37,6 +38,9 @@ class Scripted:
             raise step
         return None if step is None else Picture(b"x", "image/jpeg", step, f"n{step}")
 
+    def interrupt(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed += 1
 
@@ -49,7 +53,7 @@ class Listener:
         self.ended: queue.Queue[Exception | None] = queue.Queue()
 
     def keep(self, picture: Picture) -> None:
-        self.names.put(picture.name)
+        self.names.put(picture.part_id)
 
     def all_names(self) -> list[str]:
         return [self.names.get_nowait() for _ in range(self.names.qsize())]

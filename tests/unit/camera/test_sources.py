@@ -22,7 +22,7 @@ def test_a_folder_is_read_by_name_with_its_bytes_untouched(folder: Path) -> None
     pictures = [source.read() for _ in range(4)]
     assert pictures[3] is None
     assert [
-        (p.name, p.image, p.content_type, p.captured_at_ns) for p in pictures if p is not None
+        (p.part_id, p.image, p.content_type, p.captured_at_ns) for p in pictures if p is not None
     ] == [
         ("a", b"bytes of a.png", "image/png", 0),
         ("b", b"bytes of b.JPG", "image/jpeg", 1),
@@ -32,7 +32,7 @@ def test_a_folder_is_read_by_name_with_its_bytes_untouched(folder: Path) -> None
 
 def test_a_looped_folder_begins_again(folder: Path) -> None:
     source = FolderSource(folder, loop=True)
-    names = [picture.name for _ in range(7) if (picture := source.read())]
+    names = [picture.part_id for _ in range(7) if (picture := source.read())]
     assert names == ["a", "b", "c", "a", "b", "c", "a"]
 
 
@@ -43,7 +43,7 @@ def test_a_file_that_vanished_is_named_and_the_next_is_read(folder: Path) -> Non
         source.read()
     following = source.read()
     assert following is not None
-    assert following.name == "b"
+    assert following.part_id == "b"
 
 
 @pytest.mark.parametrize(
