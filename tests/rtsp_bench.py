@@ -1,0 +1,203 @@
+"""What a video stream costs: how old its pictures are at the broker, and what verdicts it gets.
+
+`make cameras` runs this. A real RTSP server (tests/rtsp_camera.py) plays simulated boards to
+`edge camera`, which publishes to a real Mosquitto and a real daemon. Ages are read from the pictures
+themselves, into which the server draws its clock. Verdicts are scored frame by frame against
+what was shown. Results: .out/cameras.json.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from brokers import connected, until
+from daemons import Daemon, line_to
+from numpy.typing import NDArray
+
+from edge.linesim import KINDS, Board, render_part
+from edge.mqtt.brokers import LocalBroker
+
+SERVER: Final = Path(__file__).with_name("rtsp_camera.py")
+SYSTEM_PYTHON: Final = "/usr/bin/python3"
+STAMP_ROWS: Final = 16
+BOARD: Final = Board(3)
+TOPIC: Final = "line/top/frame"
+STREAMS: Final = {
+    "mjpeg, quality 90": ("--codec", "mjpeg", "--quality", "90"),
+    "mjpeg, quality 50": ("--codec", "mjpeg", "--quality", "50"),
+    "h264, 8 Mbit/s": ("--codec", "h264", "--kbit", "8000"),
+    "h264, 2 Mbit/s": ("--codec", "h264", "--kbit", "2000"),
+    "h264, 0.5 Mbit/s": ("--codec", "h264", "--kbit", "500"),
+    "h264, 8 Mbit/s, B-frames": ("--codec", "h264-bframes", "--kbit", "8000"),
+}
+
+
+@dataclass
+class RtspCamera:
+    """A running server: its URL, and what it said on its output."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"rtsp://127.0.0.1:{self.port}/line"
+
+    def shown(self) -> Iterator[tuple[int, int]]:
+        """End it, and yield the number of each picture and when it was first shown."""
+        self.process.terminate()
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            number, at_ns = line.split()
+            yield int(number), int(at_ns)
+
+
+@contextlib.contextmanager
+def rtsp_camera(
+    pictures: NDArray[np.uint8], folder: Path, *words: str, port: int = 0
+) -> Iterator[RtspCamera]:
+    """Serve pictures, uint8 [n, height, width]; with `--stamp` rows for it are added."""
+    if "--stamp" in words:
+        pictures = np.pad(pictures, ((0, 0), (0, STAMP_ROWS), (0, 0)))
+    np.save(folder / "frames.npy", pictures)
+    process = subprocess.Popen(
+        [SYSTEM_PYTHON, SERVER, folder / "frames.npy", "--port", str(port), *words],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline().split()
+        assert first[:1] == ["ready"], "the RTSP server has not started"
+        yield RtspCamera(process, int(first[1]))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def stamp_ns(image: bytes) -> int:
+    """Read the server's clock from a picture."""
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
+    rows = pixels[-STAMP_ROWS + 4 : -4].mean(axis=0)
+    fields = rows.reshape(64, -1)[:, 2:-2].mean(axis=1) > 128  # noqa: PLR2004 - half of white
+    return int.from_bytes(np.packbits(fields).tobytes())
+
+
+@contextlib.asynccontextmanager
+async def filming(source: str, broker: LocalBroker, *words: str) -> Any:
+    """`edge camera` as a process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge.cli.main", "camera", source,
+        "--set", f"broker.port={broker.port}", *words,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def ages_ms(words: Sequence[str], frames: int, fps: int, folder: Path) -> list[float]:
+    """Say how old each frame is when a subscriber has it."""
+    pictures = np.stack([render_part(BOARD, n).image for n in range(8)])
+    async with LocalBroker(kind="mosquitto") as broker:
+        with rtsp_camera(pictures, folder, *words, "--stamp", "--fps", str(fps)) as camera:
+            async with (
+                connected(broker, "watcher", TOPIC) as peer,
+                filming(camera.url, broker, "--rate", "100"),
+            ):
+                messages = [await peer.next(60) for _ in range(frames)]
+    return [(message.arrived_at_ns - stamp_ns(message.payload)) / 1e6 for message in messages]
+
+
+async def verdicts(
+    words: Sequence[str], parts: int, fps: int, hold: int, lag_ms: float, folder: Path
+) -> dict[str, Any]:
+    """Show parts, every other one of them bad, and score each frame's verdict."""
+    kinds = [(KINDS[n // 2 % len(KINDS)],) if n % 2 else () for n in range(parts)]
+    pictures = np.stack([render_part(BOARD, n, kind).image for n, kind in enumerate(kinds)])
+    async with LocalBroker(kind="mosquitto") as broker:
+        with Daemon(broker, folder) as daemon:
+            daemon.ready()
+            async with line_to(broker) as line:
+                with rtsp_camera(
+                    pictures, folder, *words, "--fps", str(fps), "--hold", str(hold)
+                ) as camera:
+                    flags = ("--rate", "100", "--reference-id", BOARD.reference_id)
+                    async with filming(camera.url, broker, *flags, "--lag-ms", str(lag_ms)):
+                        enough = parts * hold
+                        await until(
+                            lambda: len(line.verdicts) > enough, "verdicts", 30 + 2 * enough / fps
+                        )
+                    shown = list(camera.shown())
+            heard = [json.loads(found[0][0]) for found in line.verdicts.values()]
+    began_ns = shown[0][1]
+    bad: Counter[str] = Counter()
+    good: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for verdict in heard:
+        number = round((verdict["captured_at_ns"] - began_ns) * fps / 1e9)
+        reasons[verdict["reason"]] += 1
+        (bad if kinds[number // hold % parts] else good)[verdict["verdict"]] += 1
+    return {
+        "bad": dict(bad),
+        "good": dict(good),
+        "reasons": dict(reasons),
+        "latency_ms": percentiles([verdict["latency_ms"]["total"] for verdict in heard]),
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Median, 99th percentile."""
+    return {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 99)}
+
+
+async def measure(words: argparse.Namespace) -> dict[str, Any]:
+    """Measure each stream in turn."""
+    found: dict[str, Any] = {}
+    for name, stream in STREAMS.items():
+        if words.only and words.only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            ages = await ages_ms(stream, words.frames, words.fps, Path(folder))
+        settled = ages[len(ages) // 4 :]
+        with tempfile.TemporaryDirectory() as folder:
+            lag_ms = percentiles(settled)["p50"]
+            scored = await verdicts(
+                stream, words.parts, words.fps, words.hold, lag_ms, Path(folder)
+            )
+        found[name] = {"first_age_ms": round(ages[0], 1), "age_ms": percentiles(settled), **scored}
+        print(name, json.dumps(found[name]), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--frames", type=int, default=200, help="whose ages are measured")
+    parser.add_argument("--fps", type=int, default=10)
+    parser.add_argument("--parts", type=int, default=48, help="that are shown and scored")
+    parser.add_argument("--hold", type=int, default=5, help="frames for which a part is shown")
+    parser.add_argument("--only", default="", help="streams whose name has this")
+    words = parser.parse_args()
+    out = Path(".out")
+    out.mkdir(exist_ok=True)
+    found = asyncio.run(measure(words))
+    (out / "cameras.json").write_text(json.dumps({"options": vars(words), "streams": found}))
+
+
+if __name__ == "__main__":
+    main()
