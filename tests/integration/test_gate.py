@@ -124,7 +124,7 @@ def test_a_gate_opens_for_a_pass_and_never_on_silence(tmp_path: Path) -> None:
                         await gate.sees(lambda b: b.state == 0, "the box has gone")
                         daemon.start()
                         await gate.sees(lambda b: b.state == 1, "the box is back")
-                        await broker.stop()
+                        await broker.kill()
                         await gate.sees(lambda b: b.state == 0, "the broker has gone")
                         await broker.start()
                         await gate.sees(lambda b: b.state == 1, "the broker is back")
