@@ -1,9 +1,9 @@
 """What a video stream costs: how old its pictures are at the broker, and what verdicts it gets.
 
 `make cameras` runs this. A real RTSP server (tests/rtsp_camera.py) plays simulated boards to
-`edge camera`, which publishes to a real Mosquitto and a real daemon. Ages are read from the pictures
-themselves, into which the server draws its clock. Verdicts are scored frame by frame against
-what was shown. Results: .out/cameras.json.
+`edge camera`, which publishes to a real Mosquitto and a real daemon. Ages are read from the
+pictures themselves, into which the server draws its clock. Verdicts are scored frame by frame
+against what was shown. Results: .out/cameras.json.
 """
 
 import argparse
@@ -39,13 +39,14 @@ STREAMS: Final = {
     "h264, 8 Mbit/s": ("--codec", "h264", "--kbit", "8000"),
     "h264, 2 Mbit/s": ("--codec", "h264", "--kbit", "2000"),
     "h264, 0.5 Mbit/s": ("--codec", "h264", "--kbit", "500"),
+    "h264, 0.1 Mbit/s": ("--codec", "h264", "--kbit", "100"),
     "h264, 8 Mbit/s, B-frames": ("--codec", "h264-bframes", "--kbit", "8000"),
 }
 
 
 @dataclass
 class RtspCamera:
-    """A running server: its URL, and what it said on its output."""
+    """A running server."""
 
     process: subprocess.Popen[str]
     port: int
@@ -53,14 +54,6 @@ class RtspCamera:
     @property
     def url(self) -> str:
         return f"rtsp://127.0.0.1:{self.port}/line"
-
-    def shown(self) -> Iterator[tuple[int, int]]:
-        """End it, and yield the number of each picture and when it was first shown."""
-        self.process.terminate()
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            number, at_ns = line.split()
-            yield int(number), int(at_ns)
 
 
 @contextlib.contextmanager
@@ -83,7 +76,7 @@ def rtsp_camera(
         yield RtspCamera(process, int(first[1]))
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def stamp_ns(image: bytes) -> int:
@@ -91,7 +84,7 @@ def stamp_ns(image: bytes) -> int:
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert pixels is not None
     rows = pixels[-STAMP_ROWS + 4 : -4].mean(axis=0)
-    fields = rows.reshape(64, -1)[:, 2:-2].mean(axis=1) > 128  # noqa: PLR2004 - half of white
+    fields = rows.reshape(64, -1)[:, 2:-2].mean(axis=1) > 128
     return int.from_bytes(np.packbits(fields).tobytes())
 
 
@@ -132,32 +125,39 @@ async def verdicts(
     async with LocalBroker(kind="mosquitto") as broker:
         with Daemon(broker, folder) as daemon:
             daemon.ready()
-            async with line_to(broker) as line:
+            async with line_to(broker) as line, connected(broker, "watcher", TOPIC) as watcher:
                 with rtsp_camera(
                     pictures, folder, *words, "--fps", str(fps), "--hold", str(hold)
                 ) as camera:
                     flags = ("--rate", "100", "--reference-id", BOARD.reference_id)
                     async with filming(camera.url, broker, *flags, "--lag-ms", str(lag_ms)):
-                        enough = parts * hold
-                        await until(
-                            lambda: len(line.verdicts) > enough, "verdicts", 30 + 2 * enough / fps
-                        )
-                    shown = list(camera.shown())
+                        enough, limit_s = parts * hold, 30 + 2 * parts * hold / fps
+                        await until(lambda: len(line.verdicts) > enough, "verdicts", limit_s)
             heard = [json.loads(found[0][0]) for found in line.verdicts.values()]
-    began_ns = shown[0][1]
-    bad: Counter[str] = Counter()
-    good: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+            images = {}
+            while not watcher.messages.empty():
+                message = await watcher.next()
+                images[message.properties["frame-id"]] = message.payload
+    greys_off: list[float] = []
+    counts = {"bad": Counter[str](), "good": Counter[str]()}
     for verdict in heard:
-        number = round((verdict["captured_at_ns"] - began_ns) * fps / 1e9)
-        reasons[verdict["reason"]] += 1
-        (bad if kinds[number // hold % parts] else good)[verdict["verdict"]] += 1
+        off, number = likest(images[verdict["frame_id"]], pictures)
+        greys_off.append(off)
+        counts["bad" if kinds[number] else "good"][verdict["verdict"]] += 1
     return {
-        "bad": dict(bad),
-        "good": dict(good),
-        "reasons": dict(reasons),
+        **counts,
+        "greys_off": round(float(np.mean(greys_off)), 2),
+        "reasons": Counter(verdict["reason"] for verdict in heard),
         "latency_ms": percentiles([verdict["latency_ms"]["total"] for verdict in heard]),
     }
+
+
+def likest(image: bytes, pictures: NDArray[np.uint8]) -> tuple[float, int]:
+    """Say which picture a frame shows, and how far off its pixels are on average."""
+    shown = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert shown is not None
+    norms = (cv2.norm(shown, picture, cv2.NORM_L1) for picture in pictures)
+    return min((norm / shown.size, number) for number, norm in enumerate(norms))
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -180,17 +180,18 @@ async def measure(words: argparse.Namespace) -> dict[str, Any]:
                 stream, words.parts, words.fps, words.hold, lag_ms, Path(folder)
             )
         found[name] = {"first_age_ms": round(ages[0], 1), "age_ms": percentiles(settled), **scored}
-        print(name, json.dumps(found[name]), flush=True)
+        sys.stdout.write(f"{name}: {json.dumps(found[name])}\n")
+        sys.stdout.flush()
     return found
 
 
 def main() -> None:
     """Measure, print, and keep."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--frames", type=int, default=200, help="whose ages are measured")
+    parser.add_argument("--frames", type=int, default=100, help="whose ages are measured")
     parser.add_argument("--fps", type=int, default=10)
-    parser.add_argument("--parts", type=int, default=48, help="that are shown and scored")
-    parser.add_argument("--hold", type=int, default=5, help="frames for which a part is shown")
+    parser.add_argument("--parts", type=int, default=240, help="that are shown and scored")
+    parser.add_argument("--hold", type=int, default=1, help="frames for which a part is shown")
     parser.add_argument("--only", default="", help="streams whose name has this")
     words = parser.parse_args()
     out = Path(".out")

@@ -1,9 +1,8 @@
 """An RTSP camera for tests, by GStreamer's own server: Debian's python3, not ours, runs this.
 
-It plays the grey pictures of FRAMES (.npy, uint8 [n, height, width]), each for `--hold` frames, and
-writes to standard output what it shows: first `ready PORT`, then for each new picture its number
-and the UTC time in nanoseconds. With `--stamp` the last 16 rows of each frame are that frame's own
-time, as 64 fields of black and white, so that whoever receives it can tell its age.
+It plays the grey pictures of FRAMES (.npy, uint8 [n, height, width]), each for `--hold` frames,
+and says `ready PORT` when it can be reached. With `--stamp` the last 16 rows of each frame are its
+own time, UTC in nanoseconds, as 64 fields of black and white: whoever receives it can tell its age.
 
 Needs gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-{base,good,bad,ugly}.
 """
@@ -11,6 +10,7 @@ Needs gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-{base,good,bad,ugly}.
 import argparse
 import sys
 import time
+from typing import Any
 
 import gi
 import numpy as np
@@ -26,7 +26,7 @@ ENCODERS = {
     "! rtph264pay name=pay0 pt=96 config-interval=1",
     "h264-bframes": "x264enc speed-preset=veryfast key-int-max={fps} bframes=3 bitrate={kbit} "
     "! rtph264pay name=pay0 pt=96 config-interval=1",
-    "mjpeg": "jpegenc quality={quality} ! rtpjpegpay name=pay0 pt=26",
+    "mjpeg": "video/x-raw,colorimetry=1:4:0:0 ! jpegenc quality={quality} ! rtpjpegpay name=pay0 pt=26",
 }
 
 
@@ -37,10 +37,10 @@ class Playing:
         self.frames = np.load(words.frames)
         self.period_ns = Gst.SECOND // words.fps
         self.hold, self.stamp = words.hold, words.stamp
-        self.source = None
+        self.source: Any = None
         self.number = 0
 
-    def configured(self, _factory, media) -> None:
+    def configured(self, _factory: object, media: Any) -> None:
         self.source = media.get_element().get_child_by_name("pictures")
         self.number = 0
         self.began = time.monotonic_ns()
@@ -51,19 +51,15 @@ class Playing:
         due = self.began + self.number * self.period_ns
         if time.monotonic_ns() < due:
             return True
-        index = self.number // self.hold % len(self.frames)
-        now = time.time_ns()
-        if self.number % self.hold == 0:
-            print(index, now, flush=True)
-        frame = self.frames[index]
+        frame = self.frames[self.number // self.hold % len(self.frames)]
         if self.stamp:
             frame = frame.copy()
-            bits = np.unpackbits(np.array([now], ">u8").view(np.uint8)) * np.uint8(255)
+            bits = np.unpackbits(np.array([time.time_ns()], ">u8").view(np.uint8)) * np.uint8(255)
             frame[-STAMP_ROWS:] = np.repeat(bits, frame.shape[1] // STAMP_BITS)
         buffer = Gst.Buffer.new_wrapped(frame.tobytes())
         buffer.duration = self.period_ns
         self.number += 1
-        return self.source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
+        return bool(self.source.emit("push-buffer", buffer) == Gst.FlowReturn.OK)
 
 
 def main() -> None:
@@ -96,7 +92,8 @@ def main() -> None:
     server.get_mount_points().add_factory("/line", factory)
     if server.attach(None) == 0:
         sys.exit("the port is taken")
-    print("ready", server.get_bound_port(), flush=True)
+    sys.stdout.write(f"ready {server.get_bound_port()}\n")
+    sys.stdout.flush()
     GLib.MainLoop().run()
 
 
