@@ -42,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -134,6 +134,14 @@ fuzz: setup ## A million hostile cases, then the parsers guided by coverage: abo
 openvino: setup ## Try the reference models on OpenVINO's plug-in, on this processor (x86-64).
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group openvino
 	$(BIN)/pytest tests/integration/test_openvino.py $(ARGS)
+
+# GStreamer's RTSP server and Aravis come for Debian's own Python: they are no part of .venv.
+cameras: setup-tests ## Try RTSP and GigE Vision cameras, and measure what a stream costs. Results: .out/cameras.json
+	@/usr/bin/python3 -c "import gi, numpy; [gi.require_version(*n) for n in (('GstRtspServer', '1.0'), ('Aravis', '0.8'))]" || \
+	  apt-get -qq install -y --no-install-recommends python3-gi python3-numpy gir1.2-gst-rtsp-server-1.0 \
+	  gir1.2-aravis-0.8 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+	$(BIN)/pytest tests/integration/test_real_cameras.py
+	PYTHONPATH=tests $(BIN)/python tests/rtsp_bench.py $(ARGS)
 
 bench: setup ## Measure the frame path on this machine.
 	$(BIN)/edge bench $(ARGS)

@@ -10,11 +10,13 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,11 +34,19 @@ SERVER: Final = Path(__file__).with_name("rtsp_camera.py")
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 STAMP_ROWS: Final = 16
 BOARD: Final = Board(3)
+EACH: Final = ("--rate", "100")
 TOPIC: Final = "line/top/frame"
+GSTREAMER: Final = (
+    "gst-launch-1.0 -q rtspsrc location={url} latency=0 protocols=tcp ! rtph264depay ! h264parse "
+    "! openh264dec ! videoconvert ! video/x-raw,format=I420,colorimetry=1:4:0:0 "
+    "! jpegenc quality=90 ! fdsink | {edge} camera - {words}"
+)
+BY_GSTREAMER: Final = "by GStreamer"
 STREAMS: Final = {
     "mjpeg, quality 90": ("--codec", "mjpeg", "--quality", "90"),
     "mjpeg, quality 50": ("--codec", "mjpeg", "--quality", "50"),
     "h264, 8 Mbit/s": ("--codec", "h264", "--kbit", "8000"),
+    f"h264, 8 Mbit/s, {BY_GSTREAMER}": ("--codec", "h264", "--kbit", "8000"),
     "h264, 2 Mbit/s": ("--codec", "h264", "--kbit", "2000"),
     "h264, 0.5 Mbit/s": ("--codec", "h264", "--kbit", "500"),
     "h264, 0.1 Mbit/s": ("--codec", "h264", "--kbit", "100"),
@@ -89,35 +99,50 @@ def stamp_ns(image: bytes) -> int:
 
 
 @contextlib.asynccontextmanager
-async def filming(source: str, broker: LocalBroker, *words: str) -> Any:
-    """`edge camera` as a process."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "edge.cli.main", "camera", source,
-        "--set", f"broker.port={broker.port}", *words,
-    )  # fmt: skip
+async def filming(
+    source: str, broker: LocalBroker, *words: str, by_gstreamer: bool = False
+) -> AsyncIterator[None]:
+    """`edge camera` as a process, or behind a pipe from GStreamer."""
+    edge = [sys.executable, "-m", "edge.cli.main"]
+    words = ("--set", f"broker.port={broker.port}", *words)
+    if by_gstreamer:
+        line = GSTREAMER.format(url=source, edge=" ".join(edge), words=" ".join(words))
+        command = ["/bin/bash", "-c", line]
+    else:
+        command = [*edge, "camera", source, *words]
+    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
     try:
-        yield process
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
         await process.wait()
 
 
-async def ages_ms(words: Sequence[str], frames: int, fps: int, folder: Path) -> list[float]:
+async def ages_ms(
+    words: Sequence[str], frames: int, fps: int, folder: Path, *, by_gstreamer: bool
+) -> list[float]:
     """Say how old each frame is when a subscriber has it."""
     pictures = np.stack([render_part(BOARD, n).image for n in range(8)])
     async with LocalBroker(kind="mosquitto") as broker:
         with rtsp_camera(pictures, folder, *words, "--stamp", "--fps", str(fps)) as camera:
             async with (
                 connected(broker, "watcher", TOPIC) as peer,
-                filming(camera.url, broker, "--rate", "100"),
+                filming(camera.url, broker, *EACH, by_gstreamer=by_gstreamer),
             ):
                 messages = [await peer.next(60) for _ in range(frames)]
     return [(message.arrived_at_ns - stamp_ns(message.payload)) / 1e6 for message in messages]
 
 
 async def verdicts(
-    words: Sequence[str], parts: int, fps: int, hold: int, lag_ms: float, folder: Path
+    words: Sequence[str],
+    parts: int,
+    fps: int,
+    hold: int,
+    lag_ms: float,
+    folder: Path,
+    *,
+    by_gstreamer: bool,
 ) -> dict[str, Any]:
     """Show parts, every other one of them bad, and score each frame's verdict."""
     kinds = [(KINDS[n // 2 % len(KINDS)],) if n % 2 else () for n in range(parts)]
@@ -129,8 +154,8 @@ async def verdicts(
                 with rtsp_camera(
                     pictures, folder, *words, "--fps", str(fps), "--hold", str(hold)
                 ) as camera:
-                    flags = ("--rate", "100", "--reference-id", BOARD.reference_id)
-                    async with filming(camera.url, broker, *flags, "--lag-ms", str(lag_ms)):
+                    flags = (*EACH, "--reference-id", BOARD.reference_id, "--lag-ms", str(lag_ms))
+                    async with filming(camera.url, broker, *flags, by_gstreamer=by_gstreamer):
                         enough, limit_s = parts * hold, 30 + 2 * parts * hold / fps
                         await until(lambda: len(line.verdicts) > enough, "verdicts", limit_s)
             heard = [json.loads(found[0][0]) for found in line.verdicts.values()]
@@ -171,13 +196,21 @@ async def measure(words: argparse.Namespace) -> dict[str, Any]:
     for name, stream in STREAMS.items():
         if words.only and words.only not in name:
             continue
+        by_gstreamer = BY_GSTREAMER in name
         with tempfile.TemporaryDirectory() as folder:
-            ages = await ages_ms(stream, words.frames, words.fps, Path(folder))
+            ages = await ages_ms(
+                stream, words.frames, words.fps, Path(folder), by_gstreamer=by_gstreamer
+            )
         settled = ages[len(ages) // 4 :]
         with tempfile.TemporaryDirectory() as folder:
-            lag_ms = percentiles(settled)["p50"]
             scored = await verdicts(
-                stream, words.parts, words.fps, words.hold, lag_ms, Path(folder)
+                stream,
+                words.parts,
+                words.fps,
+                words.hold,
+                percentiles(settled)["p50"],
+                Path(folder),
+                by_gstreamer=by_gstreamer,
             )
         found[name] = {"first_age_ms": round(ages[0], 1), "age_ms": percentiles(settled), **scored}
         sys.stdout.write(f"{name}: {json.dumps(found[name])}\n")

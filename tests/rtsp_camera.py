@@ -26,8 +26,11 @@ ENCODERS = {
     "! rtph264pay name=pay0 pt=96 config-interval=1",
     "h264-bframes": "x264enc speed-preset=veryfast key-int-max={fps} bframes=3 bitrate={kbit} "
     "! rtph264pay name=pay0 pt=96 config-interval=1",
-    "mjpeg": "video/x-raw,colorimetry=1:4:0:0 ! jpegenc quality={quality} ! rtpjpegpay name=pay0 pt=26",
+    "mjpeg": "jpegenc quality={quality} ! rtpjpegpay name=pay0 pt=26",
 }
+
+
+FULL_RANGE = ",colorimetry=1:4:0:0"  # 0..255, as JPEG has it; video has 16..235
 
 
 class Playing:
@@ -77,13 +80,14 @@ def main() -> None:
     playing = Playing(words)
     _, height, width = playing.frames.shape
     encoder = ENCODERS[words.codec].format(fps=words.fps, kbit=words.kbit, quality=words.quality)
+    colours = FULL_RANGE if words.codec == "mjpeg" else ""
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_shared(True)
     factory.set_latency(0)
     factory.set_launch(
         "( appsrc name=pictures is-live=true do-timestamp=true format=time "
         f"caps=video/x-raw,format=GRAY8,width={width},height={height},framerate={words.fps}/1 "
-        f"! videoconvert ! video/x-raw,format=I420 ! {encoder} )"
+        f"! videoconvert ! video/x-raw,format=I420{colours} ! {encoder} )"
     )
     factory.connect("media-configure", playing.configured)
     server = GstRtspServer.RTSPServer()

@@ -32,6 +32,14 @@ from edge.observability import log
 
 _FLUSH_S: Final = 5.0
 _RATE_HZ: Final = 10.0
+_GIVE_UP_S: Final = 60.0
+_EXAMPLES: Final = """\
+examples:
+  edge camera rtsp://10.0.0.7/live --config /etc/edge/edge.toml --rate 20
+  edge camera /dev/video0 --topic line/top/frame --set broker.host=10.0.0.2
+  edge camera boards/ --loop --reference-id board-0003
+  rpicam-vid --codec mjpeg -n -t 0 -o - | edge camera -
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class CameraOptions:
     reference_id: str = ""
     frames: int = 0
     connect_within_s: float = 15.0
-    give_up_s: float = 60.0
+    give_up_s: float = _GIVE_UP_S
     run_id: str = ""
 
 
@@ -186,13 +194,19 @@ class _Camera:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
     parser.add_argument(
         "source", metavar="SOURCE",
         help="folder of JPEG and PNG files; /dev/video0 or 0; rtsp://...; http://... (MJPEG); "
-        "- for a pipe of JPEGs, PNGs or multipart parts (docs/connecting.md)",
+        "- for a pipe of JPEGs, PNGs or multipart parts (docs/connecting.md); @FILE where one of "
+        "these stands in a file, since all users of a machine see a command's arguments",
     )  # fmt: skip
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the daemon's device config: broker, topics"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the daemon's device config, for its broker and topics",
     )
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -202,8 +216,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera", default="top", metavar="NAME",
         help="the camera binding of the config to publish to (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--topic", default="", help="instead of the binding's")
-    parser.add_argument("--qos", type=int, choices=(0, 1), default=1)
+    parser.add_argument(
+        "--topic",
+        default="",
+        help="publish there instead; without --config the broker's address "
+        "is given by --set broker.host=...",
+    )
+    parser.add_argument(
+        "--qos", type=int, choices=(0, 1), default=1,
+        help="1: a frame whose answer is lost is sent again (default); 0: it is sent once",
+    )  # fmt: skip
     parser.add_argument(
         "--rate", type=_positive, metavar="HZ",
         help="frames a second at most (default: 10; of a pipe: each picture)",
@@ -223,8 +245,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "measure it (default: 0)",
     )  # fmt: skip
     parser.add_argument(
-        "--give-up", type=_positive, default=60.0, metavar="S",
-        help="seconds that a lost camera or stream is tried (default: 60)",
+        "--give-up", type=_positive, metavar="S",
+        help="seconds that a lost camera or stream is tried (default: 60); that a pipe may be "
+        "silent (default: for ever, as a camera waits for its trigger)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
 
@@ -245,6 +268,7 @@ def run(arguments: argparse.Namespace) -> int:
             quality=arguments.quality,
             lag_ms=arguments.lag_ms,
             max_bytes=settings.limits.max_payload_bytes,
+            silence_s=arguments.give_up or math.inf,
         ),
         settings.broker.model_copy(update={"client_id": "", "session_expiry_s": 0}),
         arguments.topic or _bound_topic(settings, arguments.camera),
@@ -252,7 +276,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.qos,
         arguments.reference_id,
         max(arguments.frames, 0),
-        give_up_s=arguments.give_up,
+        give_up_s=arguments.give_up or _GIVE_UP_S,
     )
     counts = asyncio.run(_until_signalled(options))
     if arguments.json:

@@ -12,6 +12,7 @@ here: their bytes go on untouched. A pipe loses nothing, so what is no picture i
 program at its other end and ends the command; whoever started both starts both again.
 """
 
+import math
 import os
 import re
 import select
@@ -40,7 +41,7 @@ _END_OF_IMAGE: Final = 0xD9
 _WITHOUT_LENGTH: Final = (0x01, *range(0xD0, 0xD8))
 _HEADER: Final = re.compile(r"([!-9;-~]+):[ \t]*([ -~]*?)[ \t]*")
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}")
-_CLOSING: Final = re.compile(rb"--[ -~]*--[\r\n]*")
+_CLOSING: Final = re.compile(rb"--[ -~]*[\r\n]*")  # FFmpeg ends without the last two dashes
 _MAX_ID_CHARS: Final = 128
 
 
@@ -211,6 +212,7 @@ class PipedSource:
     Args:
         stream: Its file descriptor is read; the stream itself is not.
         max_bytes: The largest picture.
+        silence_s: How long nothing may come; infinite: a camera waits for its trigger.
         now_ns: UTC clock.
 
     Raises:
@@ -222,12 +224,18 @@ class PipedSource:
     title = "standard input"
 
     def __init__(
-        self, stream: IO[bytes], max_bytes: int, *, now_ns: Callable[[], int] = time.time_ns
+        self,
+        stream: IO[bytes],
+        max_bytes: int,
+        silence_s: float = math.inf,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         if stream.isatty():
             raise ConfigError("-", "standard input is a terminal", "BRIDGE | edge camera -")
         self._fd = stream.fileno()
         self._splitter = PictureSplitter(max_bytes)
+        self._silence_s = silence_s
         self._now_ns = now_ns
         self._began_ns = self._read_ns = now_ns()
         self._interrupted = threading.Event()
@@ -242,12 +250,16 @@ class PipedSource:
         return self.read() is not None
 
     def read(self) -> Picture | None:
-        """Wait for the next picture, however long; None at the end, and once interrupted."""
+        """Wait for the next picture; None at the end, and once interrupted."""
+        heard_at = time.monotonic()
         while (picture := self._splitter.next_picture(self._began_ns)) is None:
             while not self._poll.poll(_LOOK_MS):
                 if self._interrupted.is_set():
                     return None
+                if time.monotonic() - heard_at > self._silence_s:
+                    raise TransportError(f"{self.title}: nothing came for {self._silence_s:g} s")
             data = os.read(self._fd, _CHUNK_BYTES)
+            heard_at = time.monotonic()
             self._read_ns = self._now_ns()
             if self._splitter.is_empty:
                 self._began_ns = self._read_ns

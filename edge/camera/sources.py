@@ -5,6 +5,7 @@ with the UTC time at which it was read, as none of these interfaces tells its ca
 of the way before that (`lag_ms`) is taken off.
 """
 
+import math
 import os
 import re
 import sys
@@ -174,14 +175,17 @@ def source_of(
     quality: int = 90,
     lag_ms: float = 0.0,
     max_bytes: int = 8 << 20,
+    silence_s: float = math.inf,
 ) -> Source:
     """Tell from its name what a source is.
 
     Raises:
         ConfigError: It is none of those known, or is not there, with what is there instead.
     """
+    if where.startswith("@"):
+        where = _within(Path(where[1:]))
     if where == PIPE:
-        return PipedSource(sys.stdin.buffer, max_bytes)
+        return PipedSource(sys.stdin.buffer, max_bytes, silence_s)
     if where.startswith(STREAMS):
         return VideoSource(where, quality=quality, lag_ms=lag_ms)
     if _DEVICE.fullmatch(where):
@@ -200,3 +204,14 @@ def source_of(
 
 def _device_path(where: str) -> Path:
     return Path(f"/dev/video{where}" if where.isdecimal() else where)
+
+
+def _within(file: Path) -> str:
+    """Read a source's name, and the password in it, from a file of one line."""
+    try:
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as failed:
+        raise ConfigError(file, f"the source's name cannot be read from it: {failed}") from failed
+    if not text or len(text.splitlines()) > 1:
+        raise ConfigError(file, "expected one line, the source's name")
+    return text

@@ -86,7 +86,7 @@ async def bridge(broker: LocalBroker, port: int) -> AsyncIterator[asyncio.subpro
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, EXAMPLE, "--broker-port", str(broker.port), "--plc", "127.0.0.1"),
         *("--plc-port", str(port), "--address", str(ADDRESS), "--beat-ms", "20"),
-        *("--hold-ms", "3000", "--max-age-ms", "5000", "--status-within-s", "3600"),
+        *("--hold-ms", "2000", "--max-age-ms", "5000", "--status-within-s", "3600"),
     )
     try:
         yield process

@@ -165,3 +165,36 @@ def test_a_gige_vision_camera_is_judged_by_one_pipe_that_ends_with_it(tmp_path: 
     # The capture time was believed: the way from the camera's stamp to the box is told.
     assert all(verdict["latency_ms"]["transport"] >= 0 for verdict in judged)
     assert status["counters"].get("frames_odd", 0) == 0
+
+
+CLOCK: Final = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("bridge", sys.argv[1])
+bridge = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bridge)
+clock = bridge.Clock(lag_ns=int(sys.argv[2]))
+print(json.dumps([clock.captured_ns(*frame) for frame in json.loads(sys.argv[3])]))
+"""
+
+
+@needs_aravis
+def test_a_cameras_own_clock_is_mapped_by_the_shortest_way_of_late() -> None:
+    """Frames each 0.1 s by a camera's clock that began at 7, on their way for 5 ms and more."""
+    second = 10**9
+    frames = []
+    for number, way_ms in enumerate([9, 5, 80, 6, 7] + [8] * 700):
+        taken = 1_000 * second + number * second // 10
+        frames.append((taken - 993 * second, taken + way_ms * 1_000_000))
+    lag_ns = 2_000_000
+    told = subprocess.run(
+        [SYSTEM_PYTHON, "-c", CLOCK, BRIDGE, str(lag_ns), json.dumps(frames)],
+        capture_output=True,
+        check=True,
+    )
+    off_ms = [
+        round((captured - (stamp + 993 * second)) / 1e6)
+        for captured, (stamp, _) in zip(json.loads(told.stdout), frames, strict=True)
+    ]
+    # The shortest way so far is taken for none, and for 60 s; the lag that was given comes off it.
+    assert off_ms[:5] == [7, 3, 3, 3, 3]
+    assert (off_ms[600], off_ms[601], off_ms[-1]) == (3, 4, 6)

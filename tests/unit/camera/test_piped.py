@@ -159,8 +159,9 @@ def test_the_end_of_a_pipe_is_the_end_and_half_a_picture_is_a_loss(pipe: Pipe) -
         pipe.source.read()
 
 
-def test_a_whole_pipe_ends_with_none(pipe: Pipe) -> None:
-    os.write(pipe.write, part(PNG) + b"--frame--\r\n")
+@pytest.mark.parametrize("closing", [b"", b"\r\n", b"--frame--", b"--frame--\r\n", b"--frame\r\n"])
+def test_a_whole_pipe_ends_with_none(pipe: Pipe, closing: bytes) -> None:
+    os.write(pipe.write, part(PNG) + closing)
     pipe.close()
     assert pipe.source.skip()
     assert pipe.source.read() is None
@@ -173,6 +174,14 @@ def test_a_read_that_waits_ends_when_it_is_interrupted(pipe: Pipe) -> None:
     pipe.source.interrupt()
     reading.join(20)
     assert taken == [None]
+
+
+def test_a_pipe_that_falls_silent_is_given_up_where_that_was_asked_for(pipe: Pipe) -> None:
+    os.write(pipe.write, PNG)
+    source = PipedSource(pipe.stream, MAX_BYTES, silence_s=0.01)
+    assert source.skip()
+    with pytest.raises(TransportError, match=r"standard input: nothing came for 0\.01 s"):
+        source.read()
 
 
 def test_a_terminal_is_not_waited_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,17 @@ def test_a_password_does_not_stand_in_a_title() -> None:
     assert source_of("rtsp://me:s3cret@cam/live").title == "rtsp://me:***@cam/live"
 
 
+def test_a_source_with_its_password_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("rtsp://me:s3cret@cam/live\n")
+    assert source_of(f"@{tmp_path / 'url'}").title == "rtsp://me:***@cam/live"
+    with pytest.raises(ConfigError, match="cannot be read from it"):
+        source_of(f"@{tmp_path / 'none'}")
+    for text in ("", "\n", "rtsp://a/\nrtsp://b/"):
+        (tmp_path / "url").write_text(text)
+        with pytest.raises(ConfigError, match="expected one line"):
+            source_of(f"@{tmp_path / 'url'}")
+
+
 def test_a_stream_that_refuses_is_a_transport_error() -> None:
     with pytest.raises(TransportError, match=r"http://127\.0\.0\.1:9/: cannot be opened"):
         VideoSource("http://127.0.0.1:9/").open()
