@@ -38,6 +38,11 @@ GOODBYE_S: Final = 1.0
 """How long `close` waits for the broker to end the connection."""
 REPEATS_UNLOGGED: Final = 40
 """The same failure again is logged once in so many attempts: about every eight minutes."""
+ENDS_LOGGED: Final = 10
+"""Ends of connections that are logged each, with the connections that follow; then one in
+`REPEATS_UNLOGGED`: two clients of one id take turns every ten seconds, for ever."""
+STEADY_S: Final = 600.0
+"""A connection that lasted so long, and its end is logged again."""
 KINDS_OF_FAILURE: Final = 16
 """More different ones than that, and all are told anew."""
 
@@ -101,6 +106,8 @@ class Session:
         self._running = False
         self._came_round_at = time.monotonic()
         self._failures: dict[str, int] = {}  # since the last connection
+        self._ends = 0  # since a steady connection
+        self._reported_at = 0.0
         self.refused_filters: dict[str, str] = {}
         self.last_error = ""
 
@@ -311,13 +318,15 @@ class Session:
         self._up = self._reported = True
         self.last_error = ""
         self._failures.clear()
-        _log.info(
-            "mqtt-connected",
-            **self._who(),
-            protocol=self.protocol,
-            session_present=opened.session_present,
-            filters=len(self._inbox.routes),
-        )
+        self._reported_at = time.monotonic()
+        if self._ends_are_told:
+            _log.info(
+                "mqtt-connected",
+                **self._who(),
+                protocol=self.protocol,
+                session_present=opened.session_present,
+                filters=len(self._inbox.routes),
+            )
         call(self.counters, "on_connected", self._on_connected)
 
     def _end(self, reason: str) -> None:
@@ -335,9 +344,20 @@ class Session:
             self.counters["disconnects"] += 1
             if not self._stopping:
                 self.last_error = f"broker {self._at}: {reason}"
-                _log.warning("mqtt-disconnected", **self._who(), reason=reason)
+                self._note_end(reason)
             call(self.counters, "on_disconnected", self._on_disconnected, reason)
         self._notify()
+
+    @property
+    def _ends_are_told(self) -> bool:
+        return self._ends <= ENDS_LOGGED or self._ends % REPEATS_UNLOGGED == 0
+
+    def _note_end(self, reason: str) -> None:
+        if time.monotonic() - self._reported_at > STEADY_S:
+            self._ends = 0
+        before, self._ends = self._ends, self._ends + 1
+        if self._ends_are_told:
+            _log.warning("mqtt-disconnected", **self._who(), reason=reason, before=before)
 
     def _note_failure(self, failed: TransportError) -> None:
         if self._stopping:

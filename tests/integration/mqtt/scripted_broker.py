@@ -41,6 +41,7 @@ class ScriptedBroker:
         self.connects: list[int] = []  # the protocol level of each CONNECT
         self.packets: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
@@ -53,6 +54,11 @@ class ScriptedBroker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def cut(self) -> None:
+        """End all connections; the next ones are taken."""
+        for writer in self._writers:
+            writer.close()
+
     def section(self, **changes: object) -> BrokerSection:
         fields = {"port": self.port, "connect_timeout_s": 0.3, **changes}
         return BrokerSection.model_validate(fields)
@@ -61,6 +67,7 @@ class ScriptedBroker:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.add(writer)
         try:
             connect = await self._packet(reader)
             self.connects.append(connect[connect.index(b"MQTT") + 4])
@@ -81,6 +88,7 @@ class ScriptedBroker:
             pass
         finally:
             self._tasks.discard(task)
+            self._writers.discard(writer)
             writer.close()
 
     @staticmethod

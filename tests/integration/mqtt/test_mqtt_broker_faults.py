@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import Counter
 
 import pytest
 from brokers import Peer, running, until
 from scripted_broker import CONNACK_3, CONNACK_5, ScriptedBroker
+from structlog.testing import capture_logs
 
 from edge.config import BrokerSection
+from edge.mqtt.session import ENDS_LOGGED, REPEATS_UNLOGGED, STEADY_S
 
 
 def test_silence_is_answered_by_the_other_version_and_the_loop_is_never_blocked() -> None:
@@ -152,6 +155,36 @@ def test_a_session_that_was_taken_over_says_what_to_look_for() -> None:
             async with running(peer, wait=False):
                 await until(lambda: "Session taken over" in peer.session.last_error)
                 await until(lambda: "same client id" in peer.session.last_error)
+
+    asyncio.run(scenario())
+
+
+def test_connections_that_end_all_the_time_fill_no_log_until_one_was_steady() -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker() as broker:
+            peer = Peer(broker.section(protocol="5"), "a", {"t": 1})
+            session = peer.session
+            session._backoff.next_s = lambda: 0.0  # type: ignore[method-assign] # hours in a second
+
+            async def ended() -> None:
+                ends = session.counters["disconnects"]
+                broker.cut()
+                await until(lambda: session.counters["disconnects"] > ends and session.connected)
+
+            with capture_logs() as lines:
+                async with running(peer):
+                    for _ in range(3 * REPEATS_UNLOGGED):
+                        await ended()
+                    told = Counter(line["event"] for line in lines)
+                    assert told["mqtt-disconnected"] == ENDS_LOGGED + 3
+                    assert told["mqtt-connected"] == 1 + ENDS_LOGGED + 3
+                    assert lines[-2]["before"] == 3 * REPEATS_UNLOGGED - 1
+                    await ended()
+                    assert len(lines) == sum(told.values()), "control: this one is not told"
+                    session._reported_at -= STEADY_S + 1
+                    await ended()
+                    ends = [line["event"] for line in lines[-2:]]
+                    assert ends == ["mqtt-disconnected", "mqtt-connected"]
 
     asyncio.run(scenario())
 
