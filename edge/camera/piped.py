@@ -27,7 +27,7 @@ from edge.mqtt.topics import unfit_for_a_level
 
 MAX_HEAD_BYTES: Final = 8 << 10
 _CHUNK_BYTES: Final = 256 << 10
-_BETWEEN: Final = b"\r\n\0"
+_BETWEEN: Final = re.compile(rb"[\r\n\0]*")
 """Line ends of parts; zeros, because V4L2 devices may pad their JPEGs."""
 _LOOK_MS: Final = 100
 _JPEG: Final = b"\xff\xd8"
@@ -81,7 +81,8 @@ class PictureSplitter:
             TransportError: What comes is no stream of pictures.
         """
         held = self._held
-        self._drop(len(held) - len(held.lstrip(_BETWEEN)))
+        if (between := _BETWEEN.match(held)) is not None:
+            self._drop(between.end())
         if held.startswith(_JPEG):
             return self._whole(self._jpeg_bytes(), 0, {}, began_ns, "image/jpeg")
         if held.startswith(_PNG):
@@ -233,6 +234,7 @@ class PipedSource:
     ) -> None:
         if stream.isatty():
             raise ConfigError("-", "standard input is a terminal", "BRIDGE | edge camera -")
+        self._stream = stream  # held: its descriptor closes with it
         self._fd = stream.fileno()
         self._splitter = PictureSplitter(max_bytes)
         self._silence_s = silence_s
