@@ -42,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino opcua cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -134,6 +134,10 @@ fuzz: setup ## A million hostile cases, then the parsers guided by coverage: abo
 openvino: setup ## Try the reference models on OpenVINO's plug-in, on this processor (x86-64).
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group openvino
 	$(BIN)/pytest tests/integration/test_openvino.py $(ARGS)
+
+opcua: setup-tests ## Try the OPC UA example between a daemon and a client.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group opcua
+	$(BIN)/pytest tests/integration/test_opcua_gate.py $(ARGS)
 
 # GStreamer's RTSP server and Aravis come for Debian's own Python: they are no part of .venv.
 cameras: setup-tests ## Try RTSP and GigE Vision cameras, and measure what a stream costs. Results: .out/cameras.json

@@ -45,7 +45,7 @@ from pymodbus.client import ModbusTcpClient
 VERDICTS = {"pass": 1, "reject": 2, "review": 3}
 PART_REGISTERS = 16
 WRITE_S = 0.25  # for one answer of the PLC; it must not stop us from hearing
-log = logging.getLogger("modbus-gate")
+log = logging.getLogger("gate")
 
 
 class Gate:
@@ -180,23 +180,33 @@ def take(gate: Gate, message: Any, now: float) -> None:
             gate.silence()
 
 
+def take_next(gate: Gate, inbox: "queue.SimpleQueue[Any]", beat_s: float) -> None:
+    """Wait for a message, or for a beat, and take whatever has come."""
+    try:
+        take(gate, inbox.get(timeout=beat_s), time.monotonic())
+        while not inbox.empty():
+            take(gate, inbox.get(), time.monotonic())
+    except queue.Empty:
+        pass
+
+
+def gate_of(words: argparse.Namespace) -> Gate:
+    """Make the gate that the command line asks for."""
+    return Gate(words.hold_ms / 1e3, words.max_age_ms / 1e3, words.status_within_s)
+
+
 def run(words: argparse.Namespace) -> None:
     """Write to the PLC at each verdict and each beat, until a signal; then leave it in stop."""
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stopped.append(received))
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    gate = Gate(words.hold_ms / 1e3, words.max_age_ms / 1e3, words.status_within_s)
+    gate = gate_of(words)
     plc = Plc(words.plc, words.plc_port, words.unit, words.address)
     client = heard(words, inbox)
     try:
         while not stopped:
-            try:
-                take(gate, inbox.get(timeout=words.beat_ms / 1e3), time.monotonic())
-                while not inbox.empty():
-                    take(gate, inbox.get(), time.monotonic())
-            except queue.Empty:
-                pass
+            take_next(gate, inbox, words.beat_ms / 1e3)
             plc.write(gate.registers(time.monotonic()))
     finally:
         gate.silence()
@@ -205,11 +215,8 @@ def run(words: argparse.Namespace) -> None:
         client.loop_stop()
 
 
-def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the box's side, and of time."""
     parser.add_argument("--broker", default="127.0.0.1")
     parser.add_argument("--broker-port", type=int, default=1883)
     parser.add_argument("--username", default="")
@@ -217,19 +224,25 @@ def main() -> None:
     parser.add_argument("--ca", default="", help="certificate authority: then TLS is spoken")
     parser.add_argument("--device", default="box1", help="device.id of the box")
     parser.add_argument("--pipeline", default="pcb")
-    parser.add_argument("--plc", required=True, help="its address")
-    parser.add_argument("--plc-port", type=int, default=502)
-    parser.add_argument("--unit", type=int, default=1, help="Modbus unit id")
-    parser.add_argument("--address", type=int, default=0, help="of the block's first register")
     parser.add_argument("--beat-ms", type=float, default=100.0)
     parser.add_argument("--hold-ms", type=float, default=500.0)
     parser.add_argument("--max-age-ms", type=float, default=500.0)
     parser.add_argument(
-        "--status-within-s",
-        type=float,
-        default=15.0,
+        "--status-within-s", type=float, default=15.0,
         help="three times the box's status.interval_s",
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_arguments(parser)
+    parser.add_argument("--plc", required=True, help="its address")
+    parser.add_argument("--plc-port", type=int, default=502)
+    parser.add_argument("--unit", type=int, default=1, help="Modbus unit id")
+    parser.add_argument("--address", type=int, default=0, help="of the block's first register")
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # we say it once, not at each beat
     run(parser.parse_args())
