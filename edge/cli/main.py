@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("edge.cli.run", "run the daemon"),
     "check": ("edge.cli.check", "check a device config, and a deployment against it"),
     "status": ("edge.cli.status", "show what the daemon says of itself, once or live"),
+    "console": ("edge.cli.console", "serve the operator's page of this box"),
     "doctor": ("edge.cli.doctor", "examine this box: broker, clock, disk, engines, cameras"),
     "model": ("edge.cli.model", "inspect a model file, or try it on this box"),
     "replay": ("edge.replay.command", "play parts with known truth through a broker, and score"),

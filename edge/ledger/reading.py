@@ -59,7 +59,8 @@ class Reading:
 
     def of_part(self, part_id: str) -> Iterator[Row]:
         """Yield the records of a part."""
-        return self._select("WHERE part_id=? ORDER BY seq", (part_id,))
+        # The second condition is the index's own: without it SQLite would read every record.
+        return self._select("WHERE part_id=? AND part_id <> '' ORDER BY seq", (part_id,))
 
     def of_frame(self, frame_id: str) -> Iterator[Row]:
         """Yield the records of a frame id, of any pipeline."""
@@ -73,9 +74,13 @@ class Reading:
         """Yield the records decided from one instant to another, UTC, by place."""
         return self._select("WHERE at_ns BETWEEN ? AND ? ORDER BY seq", (first_ns, last_ns))
 
-    def overrides(self) -> Iterator[Row]:
-        """Yield what people said of verdicts, by place."""
-        return self._select("WHERE frame = x'' ORDER BY seq", ())
+    def newest(self, before: int, limit: int) -> Iterator[Row]:
+        """Yield at most `limit` records whose place is below `before`, newest first."""
+        return self._select("WHERE seq < ? ORDER BY seq DESC LIMIT ?", (before, limit))
+
+    def overrides(self, after: int = 0) -> Iterator[Row]:
+        """Yield what people said of verdicts behind a place, by place."""
+        return self._select("WHERE frame = x'' AND seq > ? ORDER BY seq", (after,))
 
     def record(self, seq: int) -> Row | None:
         """Return the record at a place, or None."""
@@ -170,15 +175,20 @@ def find(folder: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Reading]:
+def opened(path: Path, *, asides: bool = False) -> Iterator[Reading]:
     """Open a ledger's database for reading.
+
+    Args:
+        path: The database.
+        asides: Copy it aside in any case, without looking for a writer: for whoever opens it again
+            and again, since the look is a lock that a starting daemon could meet.
 
     Raises:
         StorageError: It is damaged, is no ledger, or there is no room to copy it aside.
     """
     with contextlib.ExitStack() as stack:
         address = _unchanged(path)
-        if _is_written(path) or _size(_wal(path)) or _is_old(path):
+        if asides or _is_written(path) or _size(_wal(path)) or _is_old(path):
             aside = Path(stack.enter_context(_folder_aside()))
             address = f"{_copied(path, aside).as_uri()}?mode=rw"
         try:

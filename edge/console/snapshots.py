@@ -1,0 +1,151 @@
+"""Questions to the ledger of a daemon that runs, answered from a copy on a thread of its own.
+
+Rules:
+
+1. The daemon's database is never opened (`edge.ledger.reading`): a copy is, and it is renewed when
+   somebody asks, the ledger has changed, and the last copy is old enough: `REST` times as long as
+   copying took. So looking on costs a box a few per cent of a core, whatever the ledger's size.
+2. One question at a time, and few may wait: a page that asks too much is told so.
+3. What people said is kept in memory by the verdict that it is of, since a verdict does not know
+   of later words: read whole once, then only what is new.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from edge.errors import EdgeError, StorageError
+from edge.ledger import reading
+from edge.ledger import record as records
+from edge.ledger.reading import Reading
+from edge.ledger.record import Override
+
+REST: Final = 20.0
+MIN_REST_S: Final = 1.0
+MAX_WAITING: Final = 8
+MAX_WORDS: Final = 100_000
+"""Some 100 MB; of more, the newest."""
+_Found = TypeVar("_Found")
+
+
+class BusyError(EdgeError):
+    """Too many questions wait already; the asker may come again."""
+
+
+class View(NamedTuple):
+    """What a question sees.
+
+    Attributes:
+        ledger: The copy.
+        words: What people said, by the place of the verdict that it is of; oldest first.
+        copied_at_ns: UTC, when the copy was begun.
+    """
+
+    ledger: Reading
+    words: Mapping[int, list[Override]]
+    copied_at_ns: int
+
+
+class Snapshots:
+    """The ledger of a state directory, for questions. `close` ends the thread.
+
+    Args:
+        folder: The state directory. It may be made later: until then there is no ledger.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger copy")
+        self._waiting = 0
+        self._copy = contextlib.ExitStack()
+        self._view: View | None = None
+        self._signature: tuple[int, ...] = ()
+        self._renew_at = 0.0
+        self._forced = threading.Event()
+        self._words: dict[int, list[Override]] = {}
+        self._words_of = ""
+        self._words_up_to = 0
+
+    async def ask(self, question: Callable[[View], _Found]) -> _Found:
+        """Return what `question` finds; it is called on the thread.
+
+        Raises:
+            BusyError: Too many wait.
+            StorageError: There is no ledger, or it cannot be read.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise BusyError("too many questions at once: ask again in a moment")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._answer, question
+            )
+        finally:
+            self._waiting -= 1
+
+    def renew(self) -> None:
+        """Have the next question see all that is committed now."""
+        self._forced.set()
+
+    async def close(self) -> None:
+        """End the thread and remove the copy."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._copy.close)
+        self._thread.shutdown()
+
+    def _answer(self, question: Callable[[View], _Found]) -> _Found:
+        return question(self._current())
+
+    def _current(self) -> View:
+        path = reading.find(self._folder)
+        if path is None:
+            self._forget()
+            raise StorageError(f"{self._folder}: no ledger is there (has the daemon started once?)")
+        signature = _signature(path)
+        forced = self._forced.is_set()
+        due = forced or time.monotonic() >= self._renew_at
+        if self._view is not None and (signature == self._signature or not due):
+            return self._view
+        self._forced.clear()
+        begun = time.monotonic()
+        copied_at_ns = time.time_ns()
+        self._forget()
+        ledger = self._copy.enter_context(reading.opened(path, asides=True))
+        self._learn(ledger)
+        self._view = View(ledger, self._words, copied_at_ns)
+        self._signature = signature
+        now = time.monotonic()
+        self._renew_at = now + max(MIN_REST_S, REST * (now - begun))
+        return self._view
+
+    def _forget(self) -> None:
+        self._view = None
+        self._copy.close()  # an ExitStack may be filled again
+
+    def _learn(self, ledger: Reading) -> None:
+        """Read what people said since the last copy."""
+        if self._words_of != ledger.origin.ledger or ledger.size() < self._words_up_to:
+            self._words.clear()
+            self._words_of, self._words_up_to = ledger.origin.ledger, 0
+        for row in ledger.overrides(self._words_up_to):
+            with contextlib.suppress(StorageError):  # of a later version: it is not for us
+                word = records.decode(row.body)
+                if isinstance(word, Override):
+                    self._words.setdefault(word.of, []).append(word)
+        while len(self._words) > MAX_WORDS:
+            del self._words[next(iter(self._words))]
+        self._words_up_to = ledger.size()
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Change with the ledger: size and time of the database and of its WAL."""
+    found: list[int] = []
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        with contextlib.suppress(OSError):
+            at = file.stat()
+            found += (at.st_ino, at.st_size, at.st_mtime_ns)
+    return tuple(found)

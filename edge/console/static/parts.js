@@ -1,0 +1,145 @@
+// Search: the records of this box by part, frame, time, kind and reason; newest first, a page at a time.
+
+import { get } from "./api.js";
+import { el, fill } from "./dom.js";
+import { badge, count, counted, KINDS, ms, score, time, truthOf } from "./words.js";
+
+const PAGE = 50;
+const FIELDS = ["part", "frame", "pipeline", "kind", "reason", "from", "to", "worded"];
+
+export function parts(main, { query, now }) {
+  const asked = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) ?? ""]));
+  const status = el("p", { class: "quiet", role: "status" }, "Searching…");
+  const body = el("tbody");
+  const more = el("button", { type: "button", hidden: true }, "Older ones");
+  const table = el("table", { class: "records" },
+    el("caption", { class: "unseen" }, "Verdicts found"),
+    el("thead", null, el("tr", null, ["Verdict", "Part", "Reason", "Score", "Findings", "Latency", "Decided", "A person says", "Record"]
+      .map((name) => el("th", { scope: "col" }, name)))), body);
+  main.append(el("h1", null, "Parts"), form(asked, now), status, el("div", { class: "wide" }, table), more);
+
+  let before = 0;
+  let shown = 0;
+  let left = false;
+
+  async function look() {
+    more.disabled = true;
+    try {
+      const found = await get("/api/records", { ...question(asked), before, limit: PAGE });
+      if (left) return;
+      body.append(...found.lines.map(row));
+      shown += found.lines.length;
+      before = found.next;
+      more.hidden = !found.next;
+      more.textContent = found.lines.length < PAGE ? "Search further back" : "Older ones";
+      status.textContent = said(found, shown);
+    } catch (failed) {
+      status.textContent = `Nothing can be searched: ${failed.message}`;
+    }
+    more.disabled = false;
+  }
+
+  more.addEventListener("click", look);
+  look();
+  return { leave() { left = true; } };
+}
+
+function said(found, shown) {
+  const range = found.last < found.first ? "the ledger is empty" : `records ${count(found.first)} to ${count(found.last)} are here`;
+  if (!shown && found.next) return `None among the records looked at so far; ${range}.`;
+  return `${shown ? `${counted(shown, "verdict")} shown` : "No verdict was found"}${found.next ? ", there are older records" : ""}; ${range}.`;
+}
+
+function question(asked) {
+  return {
+    part: asked.part, frame: asked.frame, pipeline: asked.pipeline, kind: asked.kind, reason: asked.reason,
+    since_ms: instant(asked.from), until_ms: instant(asked.to), worded: asked.worded ? 1 : 0,
+  };
+}
+
+/** An instant as the fields say it, in the browser's own time. */
+export function instant(text) {
+  const at = text ? new Date(text).getTime() : 0;
+  return Number.isFinite(at) && at > 0 ? at : 0;
+}
+
+/** An instant as a datetime-local field takes it. */
+export function local(at) {
+  const shifted = new Date(at.getTime() - at.getTimezoneOffset() * 60_000);
+  return shifted.toISOString().slice(0, 16);
+}
+
+/** Ranges that people ask for, in the browser's own time. */
+export const RANGES = {
+  "last hour": () => [new Date(Date.now() - 3_600_000), null],
+  today: () => [midnight(0), null],
+  yesterday: () => [midnight(-1), midnight(0)],
+  "7 days": () => [midnight(-6), null],
+  all: () => [null, null],
+};
+
+function midnight(days) {
+  const at = new Date();
+  at.setHours(0, 0, 0, 0);
+  at.setDate(at.getDate() + days);
+  return at;
+}
+
+function row(line) {
+  return el("tr", null,
+    el("td", null, badge(line.verdict)),
+    el("th", { scope: "row" }, el("a", { href: `#/part/${line.seq}` }, line.part_id || line.frame_id)),
+    el("td", null, line.reason),
+    el("td", { class: "number" }, score(line.score)),
+    el("td", { class: "number" }, count(line.defects)),
+    el("td", { class: "number less" }, ms(line.latency_ms)),
+    el("td", null, time(line.decided_at_ns)),
+    el("td", null, line.word ? el("span", { class: `word-of ${line.word.verdict}` }, truthOf(line.word.verdict)) : ""),
+    el("td", { class: "number less" }, line.seq));
+}
+
+function form(asked, now) {
+  const reasons = new Set();
+  for (const key of Object.keys(now?.status?.counters ?? {})) {
+    const match = /^verdicts\{.*reason=([^,}]+)/.exec(key);
+    if (match) reasons.add(match[1]);
+  }
+  const pipelines = Object.keys(now?.status?.pipelines ?? {});
+  const field = (name, label, props = {}) => el("label", null, label, el("input", { name, value: asked[name], maxlength: 128, spellcheck: "false", autocomplete: "off", ...props }));
+  const from = el("input", { name: "from", type: "datetime-local", value: asked.from });
+  const to = el("input", { name: "to", type: "datetime-local", value: asked.to });
+  const made = el("form", { class: "panel search", role: "search" },
+    field("part", "Part", { placeholder: "id, or begin*", type: "search" }),
+    field("frame", "Frame", { placeholder: "id, or begin*", type: "search" }),
+    el("label", null, "Verdict", select("kind", ["", ...KINDS], asked.kind, "any")),
+    field("reason", "Reason", { list: "reasons", placeholder: "any" }),
+    el("datalist", { id: "reasons" }, [...reasons].sort().map((value) => el("option", { value }))),
+    pipelines.length > 1 || asked.pipeline ? el("label", null, "Pipeline", select("pipeline", ["", ...new Set([...pipelines, asked.pipeline].filter(Boolean))], asked.pipeline, "any")) : null,
+    el("label", null, "From", from),
+    el("label", null, "To", to),
+    el("label", { class: "check" }, el("input", { type: "checkbox", name: "worded", value: "1", ...(asked.worded ? { checked: true } : {}) }), "only where a person spoke"),
+    el("div", { class: "buttons" },
+      el("button", { class: "primary" }, "Search"),
+      el("a", { class: "button", href: "#/parts" }, "Clear"),
+      Object.entries(RANGES).filter(([name]) => name !== "all").map(([name, range]) => el("button", {
+        type: "button", class: "range", onclick: () => {
+          const [begin, end] = range();
+          from.value = begin ? local(begin) : "";
+          to.value = end ? local(end) : "";
+          made.requestSubmit();
+        },
+      }, name))));
+  made.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const words = new URLSearchParams();
+    for (const [name, value] of new FormData(made)) if (value.trim()) words.set(name, value.trim());
+    const target = `#/parts${words.size ? `?${words}` : ""}`;
+    if (target === location.hash) window.dispatchEvent(new HashChangeEvent("hashchange"));
+    else location.hash = target;
+  });
+  return made;
+}
+
+export function select(name, values, chosen, empty = "") {
+  return el("select", { name }, values.map((value) => el("option", { value, ...(value === chosen ? { selected: true } : {}) }, value || empty)));
+}

@@ -1,0 +1,84 @@
+"""The page beside a real daemon: what it hears, shows and says, and that it holds nobody up."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from brokers import until
+from consoles import Console
+from daemons import Daemon, line_to
+
+from edge.mqtt.brokers import LocalBroker
+
+
+def _now(console: Console) -> dict[str, Any]:
+    now: dict[str, Any] = console.visitor.get("/api/live")
+    return now
+
+
+def test_a_board_is_seen_live_found_shown_and_corrected(
+    broker: LocalBroker, daemon: Daemon
+) -> None:
+    folder = daemon.log_file.parent
+
+    async def scenario(console: Console) -> None:
+        async with line_to(broker, "page-line") as line:
+            await until(lambda: _now(console)["status"] is not None, "the page has the status")
+            name = line.inspect(1, defects=("open",), part_id="p-7")
+            verdict = await line.verdict(name)
+            await until(lambda: bool(_now(console)["verdicts"]), "the page has the verdict")
+            now = _now(console)
+            assert (now["broker"], now["outdated_s"]) == ("", 0.0)
+            assert now["status"]["pipelines"]["pcb"]["ready"] is True
+            heard = now["verdicts"][0]
+            assert (heard["frame_id"], heard["verdict"]) == (name, verdict["verdict"])
+
+            def found() -> list[dict[str, Any]]:
+                lines: list[dict[str, Any]] = console.visitor.get("/api/records?part=p-7")["lines"]
+                return lines
+
+            await until(lambda: bool(found()), "the page finds the part")
+            seq = found()[0]["seq"]
+            await until(
+                lambda: console.visitor.get(f"/api/records/{seq}")["images"]["frame"] == "",
+                "its frame is kept",
+            )
+            picture = console.visitor.ask(f"/api/records/{seq}/frame")
+            assert picture.body.startswith(b"\xff\xd8\xff")
+
+            word = {"seq": seq, "verdict": "pass", "by": "quality", "reason": "a reflex"}
+            answer = console.visitor.post("/api/override", word)
+            assert answer.status == 200, answer
+            about = console.visitor.get(f"/api/records/{seq}")
+            assert [said["verdict"] for said in about["words"]] == ["pass"]
+            assert about["words"][0]["via"].startswith("uid ")
+
+    with Console(broker.port, folder) as console:
+        asyncio.run(scenario(console))
+        assert console.end() == 0
+    assert daemon.alive
+
+
+def test_a_daemon_that_went_is_told_and_its_records_stay(
+    broker: LocalBroker, tmp_path: Path
+) -> None:
+    async def scenario(daemon: Daemon, console: Console) -> None:
+        async with line_to(broker, "other-line", "box2") as line:
+            await line.verdict(line.inspect(1, part_id="p-8"))
+            await until(lambda: _now(console)["status"] is not None, "the page has the status")
+            daemon.kill()
+            await until(
+                lambda: _now(console)["status"]["state"] == "offline", "the page says offline"
+            )
+            word = {"seq": 1, "verdict": "pass", "by": "quality", "reason": "a reflex"}
+            answer = console.visitor.post("/api/override", word)
+            assert (answer.status, "no daemon runs" in answer.json["error"]) == (409, True)
+            assert console.visitor.get("/api/records?part=p-8")["lines"]
+
+    box2 = ("device.id=box2", "status.interval_s=0.5")
+    words = tuple(word for override in box2 for word in ("--set", override))
+    with (
+        Daemon(broker, tmp_path, overrides=box2) as daemon,
+        Console(broker.port, tmp_path, *words) as console,
+    ):
+        asyncio.run(scenario(daemon.ready(), console))

@@ -1,0 +1,292 @@
+"""What the page shows of a ledger that is being written: search, parts, pictures, words, scores."""
+
+import asyncio
+import shutil
+import struct
+import threading
+import zlib
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from consoles import BEGIN_NS, HOUR_NS, RECORDS, Serve, Stand, Visitor, judged
+from ledgers import frame
+
+from edge.console import questions
+from edge.console.pictures import picture
+from edge.console.snapshots import MAX_WAITING, BusyError, Snapshots
+from edge.contracts.verdict import Kind
+from edge.errors import StorageError
+from edge.ledger import kept
+
+
+def _ms(number: int) -> int:
+    return (BEGIN_NS + number * HOUR_NS) // 1_000_000
+
+
+def _expected(kind: Kind) -> list[int]:
+    numbers = range(RECORDS, 0, -1)
+    return [number for number in numbers if judged(number).verdict.verdict is kind]
+
+
+def _seqs(page: Visitor, query: str) -> list[int]:
+    return [line["seq"] for line in page.get(f"/api/records?{query}")["lines"]]
+
+
+def _verdicts_of(page: Visitor, query: str) -> list[int]:
+    """All pages of a search."""
+    found: list[int] = []
+    before = 0
+    while True:
+        answer = page.get(f"/api/records?{query}&before={before}")
+        found += [line["seq"] for line in answer["lines"]]
+        before = answer["next"]
+        if not before:
+            return found
+
+
+def test_a_search_finds_all_of_a_kind_page_by_page_and_each_once(page: Visitor) -> None:
+    for kind in Kind:
+        assert _verdicts_of(page, f"kind={kind}&limit=7") == _expected(kind)
+    assert len(_verdicts_of(page, "limit=7")) == RECORDS
+
+
+def test_a_part_and_a_frame_are_found_by_id_and_by_how_it_begins(page: Visitor) -> None:
+    assert _seqs(page, "part=part-013") == [13]
+    assert _seqs(page, "frame=frame-13") == [13]
+    assert _seqs(page, "part=part-01*") == list(range(19, 9, -1))
+    assert _seqs(page, "part=part-01") == []
+    assert _seqs(page, f"part={quote('part-013 OR 1=1')}") == []
+
+
+def test_a_time_a_reason_and_a_pipeline_narrow_it(page: Visitor) -> None:
+    assert _seqs(page, f"since_ms={_ms(10)}&until_ms={_ms(12)}") == [12, 11, 10]
+    assert _seqs(page, f"until_ms={_ms(2)}") == [2, 1]
+    assert _seqs(page, f"since_ms={_ms(RECORDS - 1)}") == [RECORDS, RECORDS - 1]
+    assert _verdicts_of(page, "reason=ok") == _expected(Kind.PASS)
+    assert _seqs(page, "pipeline=other") == []
+
+
+def test_a_search_says_where_it_stopped_and_goes_on_there(
+    page: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "MAX_LOOKED_AT", 10)
+    first = page.get("/api/records?part=part-00*")
+    assert (first["lines"], first["looked_at"]) == ([], 10)
+    assert first["next"] == RECORDS - 9
+    assert _verdicts_of(page, "part=part-00*") == list(range(9, 0, -1))
+
+
+def test_times_are_found_though_the_clock_was_set_back(
+    page: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "SLACK", 0)
+    assert _seqs(page, f"since_ms={_ms(10)}&until_ms={_ms(12)}") == [12, 11, 10]
+
+
+def test_a_part_has_its_record_its_pictures_and_the_command_that_proves_it(page: Visitor) -> None:
+    seq = _expected(Kind.REJECT)[0]
+    about = page.get(f"/api/records/{seq}")
+    assert about["record"]["seq"] == seq
+    assert about["record"]["frame_id"] == f"frame-{seq}"
+    assert about["images"] == {"frame": "", "reference": ""}
+    assert f"prove --seq {seq} " in about["commands"]["prove"]
+    assert len(about["head"]) == 64
+    picture = page.ask(f"/api/records/{seq}/frame")
+    assert (picture.status, picture.body) == (200, frame(seq))
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert page.ask(f"/api/records/{seq}/reference").body == b"a golden board"
+    body = page.ask(f"/api/records/{seq}/body").body
+    assert body.startswith(b'{"budget_ms"')
+
+
+def test_a_frame_that_is_not_there_says_why(page: Visitor, stand: Stand) -> None:
+    passed, rejected = _expected(Kind.PASS)[0], _expected(Kind.REJECT)[1]
+    assert "not kept" in page.get(f"/api/records/{passed}")["images"]["frame"]
+    assert page.ask(f"/api/records/{passed}/frame").status == 404
+    digest = page.get(f"/api/records/{rejected}")["record"]["digests"]["frame"]
+    kept.place(stand.folder / "ledger" / "frames", digest).unlink()
+    assert "gone" in page.get(f"/api/records/{rejected}")["images"]["frame"]
+    assert page.ask(f"/api/records/{rejected}/frame").status == 404
+
+
+def test_the_newest_kept_frame_is_found(page: Visitor) -> None:
+    kinds = {*_expected(Kind.REJECT), *_expected(Kind.REVIEW)}
+    assert page.get("/api/newest")["seq"] == max(kinds)
+    assert page.get("/api/newest?pipeline=other")["seq"] == 0
+
+
+def test_a_word_is_recorded_and_shown_at_once(served: Serve, page: Visitor, stand: Stand) -> None:
+    good, bad = _expected(Kind.REJECT)[2], _expected(Kind.PASS)[1]
+    for seq, verdict in ((good, "pass"), (bad, "reject")):
+        document = {"seq": seq, "verdict": verdict, "by": "quality", "reason": "looked at it"}
+        answer = page.post("/api/override", document)
+        assert answer.status == 200, answer
+        said = page.get(f"/api/records/{seq}")["words"][-1]
+        assert (said["verdict"], said["by"], said["seq"]) == (
+            verdict,
+            "quality",
+            answer.json["seq"],
+        )
+    assert _seqs(page, "worded=1") == sorted([good, bad], reverse=True)
+    word = page.get(f"/api/records/{answer.json['seq']}")
+    assert (word["record"]["type"], word["record"]["of"]) == ("override", bad)
+    assert page.ask(f"/api/records/{answer.json['seq']}/frame").status == 404
+
+    tried = page.get("/api/tried")["groups"][0]
+    truths = {(cell[2], cell[1]): cell[3] for cell in tried["cells"] if cell[2]}
+    assert truths == {("good", "reject"): 1, ("bad", "pass"): 1}
+
+
+def test_a_word_that_is_refused_says_why(page: Visitor) -> None:
+    document = {"seq": 9_999, "verdict": "pass", "by": "quality", "reason": "looked at it"}
+    answer = page.post("/api/override", document)
+    assert (answer.status, "not there" in answer.json["error"]) == (409, True)
+    for changed in ({"by": ""}, {"reason": "x\ny"}, {"seq": 0}, {"by": "x" * 65}):
+        assert page.post("/api/override", document | changed).status == 400
+    assert page.post("/api/override", document | {"verdict": "maybe"}).status == 400
+
+
+def test_a_page_that_only_shows_takes_no_word(served: Serve) -> None:
+    page = served(say=None)
+    assert page.get("/api/live")["may_say"] is False
+    document = {"seq": 1, "verdict": "pass", "by": "quality", "reason": "looked at it"}
+    assert page.post("/api/override", document).status == 403
+
+
+def test_scores_are_counted_by_deployment_with_the_parameters_that_judged(page: Visitor) -> None:
+    answer = page.get("/api/tried")
+    assert answer["cut"] is False
+    (group,) = answer["groups"]
+    assert group["settings"]["decide"] == {"reject": 0.6, "review": 0.4}
+    assert group["settings"]["postprocess"] == {"score": 0.25}
+    assert sum(cell[3] for cell in group["cells"]) == RECORDS
+    # At the parameters' thresholds each verdict is as it was recorded.
+    for place, kind, _, _ in group["cells"]:
+        assert kind == ("reject" if place >= 600 else "review" if place >= 400 else "pass"), place
+    narrow = page.get(f"/api/tried?since_ms={_ms(3)}&until_ms={_ms(7)}")["groups"][0]
+    assert sum(cell[3] for cell in narrow["cells"]) == 5
+    assert page.get("/api/tried?pipeline=other")["groups"] == []
+
+
+def test_too_many_scores_are_cut_and_it_is_said(
+    page: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "MAX_TRIED", 10)
+    answer = page.get("/api/tried")
+    assert (answer["cut"], answer["looked_at"]) == (True, 10)
+
+
+def test_without_a_broker_it_says_so_and_shows_the_records(page: Visitor) -> None:
+    now = page.get("/api/live")
+    assert now["broker"]
+    assert (now["status"], now["verdicts"], now["device"]) == (None, [], "box1")
+
+
+def test_looking_takes_no_lock_that_a_starting_daemon_could_meet(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a kill: the lock's file lies there, and nobody holds it.
+    shutil.copytree(stand.folder / "ledger", tmp_path / "ledger")
+    locked: list[object] = []
+    monkeypatch.setattr("edge.ledger.reading.fcntl.flock", lambda *call: locked.append(call))
+
+    async def ask() -> int:
+        snapshots = Snapshots(tmp_path)
+        try:
+            return await snapshots.ask(lambda view: view.ledger.size())
+        finally:
+            await snapshots.close()
+
+    assert asyncio.run(ask()) >= RECORDS
+    assert not locked
+
+
+def test_a_copy_is_renewed_when_it_is_old_enough_and_the_ledger_grew(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sizes() -> list[int]:
+        snapshots = Snapshots(stand.folder)
+        try:
+            found = [await snapshots.ask(lambda view: view.ledger.size())]
+            stand.record(judged(1_000 + found[0]), b"more pixels")
+            found.append(await snapshots.ask(lambda view: view.ledger.size()))
+            snapshots.renew()
+            found.append(await snapshots.ask(lambda view: view.ledger.size()))
+            return found
+        finally:
+            await snapshots.close()
+
+    monkeypatch.setattr("edge.console.snapshots.MIN_REST_S", 3_600.0)
+    first, rested, renewed = asyncio.run(sizes())
+    assert (rested, renewed) == (first, first + 1)
+
+
+def test_few_questions_wait(stand: Stand) -> None:
+    async def ask() -> None:
+        snapshots = Snapshots(stand.folder)
+        held = threading.Event()
+        waiting = [
+            asyncio.create_task(snapshots.ask(lambda _: held.wait(20))) for _ in range(MAX_WAITING)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await snapshots.ask(lambda view: view.ledger.size())
+        held.set()
+        assert all(await asyncio.gather(*waiting))
+        await snapshots.close()
+
+    asyncio.run(ask())
+
+
+def test_where_there_is_no_ledger_it_says_so(tmp_path: Path) -> None:
+    async def ask() -> None:
+        snapshots = Snapshots(tmp_path)
+        with pytest.raises(StorageError, match="no ledger"):
+            await snapshots.ask(lambda view: view.ledger.size())
+        await snapshots.close()
+
+    asyncio.run(ask())
+
+
+# Pictures
+
+
+def _pixels(png: bytes) -> bytes:
+    at, data = 8, b""
+    while at < len(png):
+        (size,) = struct.unpack(">I", png[at : at + 4])
+        name, chunk = png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
+        assert struct.unpack(">I", png[at + 8 + size : at + 12 + size])[0] == zlib.crc32(
+            name + chunk
+        )
+        data += chunk if name == b"IDAT" else b""
+        at += size + 12
+    return zlib.decompress(data)
+
+
+def test_raw_pixels_become_a_png_that_holds_them() -> None:
+    grey = picture(bytes(range(6)), "image/x-raw;format=GRAY8;width=3;height=2")
+    assert grey is not None
+    assert grey.media_type == "image/png"
+    assert _pixels(grey.content) == b"\0\0\1\2\0\3\4\5"
+    turned = picture(b"BGRbgr", "image/x-raw;format=BGR;width=2;height=1")
+    assert turned is not None
+    assert _pixels(turned.content) == b"\0RGBrgb"
+    straight = picture(b"RGBrgb", "image/x-raw;format=RGB;width=2;height=1")
+    assert straight is not None
+    assert _pixels(straight.content) == b"\0RGBrgb"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["image/x-raw;format=GRAY8;width=3;height=3", "text/html", "image/svg+xml", "image/x-raw"],
+)
+def test_what_is_no_picture_is_not_served(content_type: str) -> None:
+    assert picture(b"<script>", content_type) is None
+
+
+def test_a_content_type_from_the_line_is_never_handed_on() -> None:
+    shown = picture(b"x", "image/png;charset=<script>")
+    assert shown is not None
+    assert shown.media_type == "image/png"
