@@ -31,6 +31,7 @@ MIN_TOKEN_CHARS: Final = 16
 MAX_TOKEN_CHARS: Final = 256
 _GOODBYE_S: Final = 2
 _OTHERS_MAY: Final = 0o007
+_MAKING: Final = "head -c 24 /dev/urandom | base64"
 
 log = structlog.get_logger("edge.console")
 
@@ -126,7 +127,7 @@ def read_token(path: Path) -> str:
             token = file.readline(MAX_TOKEN_CHARS + 2).strip()
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as failed:
-        remedy = "make one: openssl rand -hex 24 >FILE; chmod 600 FILE"
+        remedy = f"make one: (umask 077; {_MAKING} >FILE)"
         raise ConfigError("--token-file", f"{path} cannot be read: {failed}", remedy) from failed
     if mode & _OTHERS_MAY:
         raise ConfigError("--token-file", f"{path} may be read by everybody", "chmod 600 it")
@@ -134,7 +135,7 @@ def read_token(path: Path) -> str:
         raise ConfigError(
             "--token-file",
             f"the first line of {path} has {len(token)} characters",
-            f"expected {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS}: openssl rand -hex 24",
+            f"expected {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS}: {_MAKING}",
         )
     return token
 

@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,54 @@ def the_journal_has_fields_to_search_by() -> str:
     assert ready[-1]["_SYSTEMD_UNIT"] == "edge.service"
     sh("journalctl -u edge --no-pager -n 3 -o cat EDGE_EVENT=ready")
     return f"{len(ready)} entries by EDGE_EVENT=ready"
+
+
+def ask(path: str, token: str = "", document: object = None) -> tuple[int, Any]:
+    """Ask the operator's page."""
+    headers = {"x-edge-console": "1", "content-type": "application/json"}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    body = None if document is None else json.dumps(document).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:8680{path}", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, None
+    except OSError:
+        return 0, None
+
+
+@step
+def the_page_looks_on_as_the_daemons_user_and_can_alter_nothing() -> str:
+    assert show("ActiveState", "edge-console") == "inactive", "off until it is enabled"
+    sh("systemctl start edge-console", may_fail=True)
+    until(lambda: show("ActiveState", "edge-console") == "failed", "it wants a token")
+    assert show("ExecMainStatus", "edge-console") == "78"
+    token = "a secret of this gateway"
+    Path("/etc/credstore/edge.console-token").write_text(token)
+    Path("/etc/credstore/edge.console-token").chmod(0o600)
+    sh("systemctl enable --now edge-console")
+    until(lambda: ask("/api/live")[0] == 401, "it asks who comes")
+    until(lambda: (ask("/api/live", token)[1] or {}).get("status"), "it hears the daemon")
+    lines = ask("/api/records?kind=reject", token)[1]["lines"]
+    assert lines, "boards were played"
+    seq = lines[0]["seq"]
+    pid = int(show("MainPID", "edge-console"))
+    assert Path(f"/proc/{pid}").stat().st_uid == Path(f"/proc/{main_pid()}").stat().st_uid
+    word = {"seq": seq, "verdict": "pass", "by": "quality", "reason": "a reflex"}
+    assert ask("/api/override", token, word)[0] == 200
+    (said,) = ask(f"/api/records/{seq}", token)[1]["words"]
+    assert "(edge)" in said["via"], said
+    inside = f"nsenter -t {pid} -m --"
+    wrote = sh(f"{inside} touch /run/edge-console/ledger/x", may_fail=True)
+    assert "Read-only file system" in wrote, wrote
+    assert (STATE / "ledger.key").stat().st_size > 0
+    assert not sh(f"{inside} cat /run/edge-console/ledger.key")
+    assert not sh(f"{inside} ls -A /run/credentials/edge.service", may_fail=True).strip()
+    assert token not in sh("journalctl -b --no-pager", quiet=True)
+    assert token.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return sh("systemd-analyze security --no-pager edge-console | tail -1", quiet=True).strip()
 
 
 @step
@@ -447,6 +497,7 @@ def the_way_back_over_a_newer_format_is_as_the_page_says() -> str:
 def removal_stops_and_keeps_what_is_yours() -> str:
     sh("apt-get remove edge-verdict")
     assert show("ActiveState") == "inactive", show("ActiveState")
+    assert ask("/login")[0] == 0, "the page stopped, too"
     assert not Path("/usr/bin/edge").exists()
     assert not Path("/opt/edge").exists(), sh("find /opt/edge | head", quiet=True)
     assert CONFIG.exists()
@@ -458,6 +509,7 @@ def removal_stops_and_keeps_what_is_yours() -> str:
 def an_installation_after_a_removal_starts_again_what_was_stopped() -> str:
     sh("apt-get install ./edge-verdict_*.deb")
     took_s = until(stands, "READY with the configuration and the ledger of before")
+    until(lambda: ask("/api/live")[0] == 401, "the page, too")
     held = records()
     assert held > 0
     return f"READY after {took_s:.1f} s, {held} records"
@@ -476,8 +528,9 @@ def what_was_disabled_stays_so_over_a_removal() -> str:
 @step
 def purging_leaves_nothing() -> str:
     sh("apt-get purge edge-verdict")
-    wants = "/etc/systemd/system/multi-user.target.wants/edge.service"
-    paths = ("/etc/edge", "/etc/credstore", "/opt/edge", STATE, "/var/lib/edge", wants)
+    wants = Path("/etc/systemd/system/multi-user.target.wants")
+    units = (wants / "edge.service", wants / "edge-console.service")
+    paths = ("/etc/edge", "/etc/credstore", "/opt/edge", STATE, "/var/lib/edge", *units)
     left = [p for p in paths if os.path.lexists(p)]
     assert not left, left
     return "nothing left"

@@ -17,6 +17,7 @@ from edge.mqtt.brokers import LocalBroker
 ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "systemd" / "edge.service"
 COLLECT_UNIT = ROOT / "systemd" / "edge-collect.service"
+CONSOLE_UNIT = ROOT / "systemd" / "edge-console.service"
 WORST_EXPOSURE = 1.3
 DROP_INS = {"plain": 1.3, "interpreted": 1.2, "cuda": 1.5, "jetson": 1.5}
 """The worst exposure by systemd's own reckoning: a GPU's device nodes cost 0.2."""
@@ -66,14 +67,27 @@ def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path, drop_in: str) -
     assert done.returncode == 0, done.stderr
 
 
-def test_the_collectors_unit_is_sound_and_confined_more_tightly(tmp_path: Path) -> None:
-    unit = _copy(tmp_path, of=COLLECT_UNIT)
+@pytest.mark.parametrize("of", [COLLECT_UNIT, CONSOLE_UNIT], ids=["collect", "console"])
+def test_the_other_units_are_sound_and_confined_more_tightly(tmp_path: Path, of: Path) -> None:
+    unit = _copy(tmp_path, of=of)
     command = [_tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", str(unit)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert [line for line in done.stderr.splitlines() if unit.name in line] == []
     assert done.returncode == 0, done.stderr
     assert _exposure(unit) <= _exposure(_copy(tmp_path))
     assert "MemoryDenyWriteExecute=yes" in unit.read_text()
+
+
+def test_the_console_is_the_daemons_user_and_can_neither_write_nor_sign_nor_signal() -> None:
+    text = CONSOLE_UNIT.read_text()
+    assert "User=edge" in text.splitlines()
+    assert "BindReadOnlyPaths=/var/lib/private/edge:/run/edge-console" in text
+    assert "InaccessiblePaths=-/run/edge-console/ledger.key -/run/credentials/edge.service" in text
+    assert "SystemCallFilter=~kill tkill tgkill pidfd_send_signal" in text
+    for granted in ("StateDirectory", "ReadWritePaths", "BindPaths"):
+        assert not re.search(f"^{granted}=", text, re.MULTILINE)
+    assert "--token-file" in text
+    assert "--listen 127.0.0.1:" in text
 
 
 def test_systemd_complains_about_an_unknown_key(tmp_path: Path) -> None:
