@@ -42,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres check static format openvino opcua cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres console-test check static format openvino opcua cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +81,12 @@ swaps: setup-tests ## Exchange deployments under a camera: 1,000 exchanges, then
 test-postgres: setup ## Test the collector's store on PostgreSQL too, installing Debian's where it is missing.
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt-get -qq install -y --no-install-recommends postgresql
 	$(BIN)/pytest tests/unit/fleet tests/integration/fleet $(ARGS)
+
+console-test: setup-tests ## Use the operator's page in Debian's Chromium, beside a real daemon. Pictures: .out/console/
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	  apt-get -qq install -y --no-install-recommends chromium chromium-driver fonts-dejavu-core
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group browser
+	EDGE_TEST_BROWSER=1 $(BIN)/pytest tests/browser $(ARGS)
 
 # Format, lint, types, import rules, generated files, then the tests.
 check: static test ## Everything that CI holds a change to, tests included.

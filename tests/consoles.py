@@ -221,7 +221,7 @@ class Console:
     """
 
     def __init__(self, port: int, folder: Path, *words: str) -> None:
-        self._log = folder / "console.jsonl"
+        self._log = folder / f"console-{time.monotonic_ns()}.jsonl"
         self._command = [
             *(sys.executable, "-m", "edge.cli.main", "console", "--listen", "127.0.0.1:0"),
             *("--config", str(ROOT / "device_configs" / "x86-cpu.toml")),

@@ -5,6 +5,7 @@ served by the place of a record that names them: no path and no digest comes fro
 """
 
 import asyncio
+import io
 import shlex
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge.config import DeviceConfig
-from edge.console import questions
+from edge.console import dataset, questions
 from edge.console.guard import COOKIE, MAX_BODY_BYTES, SESSION_S, Sessions
 from edge.console.live import Live
 from edge.console.pictures import picture
@@ -92,6 +93,7 @@ def application(page: Page) -> Starlette:
         Route("/api/records/{seq:int}/body", answers.body),
         Route("/api/records/{seq:int}/{which}", answers.frame),
         Route("/api/tried", answers.tried),
+        Route("/api/dataset", answers.dataset),
         Route("/api/override", answers.override, methods=["POST"]),
     ]
     return Starlette(
@@ -249,6 +251,26 @@ class _Answers:
             return about | _span(view)
 
         return _json(await self._ask(look))
+
+    async def dataset(self, request: Request) -> Response:
+        """What people said in a range, as a zip file of frames with their truth."""
+        since_ns = _number(request, "since_ms") * 1_000_000
+        until_ns = _number(request, "until_ms") * 1_000_000
+
+        def look(view: View) -> Response:
+            file = io.BytesIO()
+            made = dataset.write(file, view, self._frames, since_ns, until_ns)
+            if not made.parts:
+                raise HTTPException(404, "no word of that time has its frame kept")
+            headers = {
+                "content-disposition": f'attachment; filename="said-{view.ledger.size()}.zip"',
+                "x-parts": str(made.parts),
+                "x-without-frame": str(made.without_frame),
+                "x-cut": str(int(made.cut)),
+            }
+            return Response(file.getvalue(), media_type="application/zip", headers=headers)
+
+        return await self._ask(look)
 
     async def override(self, request: Request) -> Response:
         """Have the daemon record what a person says."""

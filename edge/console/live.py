@@ -110,7 +110,7 @@ class Live:
         """Hear until cancelled."""
         running = asyncio.create_task(self._session.run(), name="broker")
         try:
-            await running
+            await asyncio.shield(running)  # so that it can say goodbye
         finally:
             await self._session.close(_GOODBYE_S)
             running.cancel()

@@ -266,7 +266,7 @@ def the_page_looks_on_as_the_daemons_user_and_can_alter_nothing() -> str:
     word = {"seq": seq, "verdict": "pass", "by": "quality", "reason": "a reflex"}
     assert ask("/api/override", token, word)[0] == 200
     (said,) = ask(f"/api/records/{seq}", token)[1]["words"]
-    assert "(edge)" in said["via"], said
+    assert said["via"].startswith(f"uid {Path(f'/proc/{pid}').stat().st_uid}"), said
     inside = f"nsenter -t {pid} -m --"
     wrote = sh(f"{inside} touch /run/edge-console/ledger/x", may_fail=True)
     assert "Read-only file system" in wrote, wrote

@@ -16,7 +16,7 @@ export function parts(main, { query, now }) {
     el("caption", { class: "unseen" }, "Verdicts found"),
     el("thead", null, el("tr", null, ["Verdict", "Part", "Reason", "Score", "Findings", "Latency", "Decided", "A person says", "Record"]
       .map((name) => el("th", { scope: "col" }, name)))), body);
-  main.append(el("h1", null, "Parts"), form(asked, now), status, el("div", { class: "wide" }, table), more);
+  main.append(el("h1", null, "Parts"), form(asked, now), status, el("div", { class: "wide" }, table), more, dataset(asked));
 
   let before = 0;
   let shown = 0;
@@ -42,6 +42,36 @@ export function parts(main, { query, now }) {
   more.addEventListener("click", look);
   look();
   return { leave() { left = true; } };
+}
+
+/** What people said in the time that is searched, as the folder that edge replay reads. */
+function dataset(asked) {
+  const words = new URLSearchParams();
+  const { since_ms: since, until_ms: until } = question(asked);
+  if (since) words.set("since_ms", since);
+  if (until) words.set("until_ms", until);
+  const problem = el("p", { class: "problem", role: "alert" });
+  const address = `/api/dataset${words.size ? `?${words}` : ""}`;
+  const link = el("a", { class: "button", href: address, download: "" }, "Save what people said as a data set");
+  link.addEventListener("click", async (event) => {
+    event.preventDefault();
+    problem.textContent = "";
+    const answer = await fetch(address).catch(() => null);
+    if (!answer?.ok) {
+      problem.textContent = (await answer?.json().catch(() => null))?.error ?? "The console does not answer.";
+      return;
+    }
+    const left = Number(answer.headers.get("x-without-frame"));
+    const saved = el("a", { href: URL.createObjectURL(await answer.blob()), download: "said.zip" });
+    saved.click();
+    URL.revokeObjectURL(saved.href);
+    made.textContent = `${counted(Number(answer.headers.get("x-parts")), "part")} saved${left ? `; ${count(left)} left out, whose frame is not kept` : ""}${answer.headers.get("x-cut") === "1" ? "; these are the newest, narrow the time for older ones" : ""}.`;
+  });
+  const made = el("p", { class: "quiet", role: "status" });
+  return el("section", { class: "panel dataset" },
+    el("h2", null, "Corrections for the next data set"),
+    el("p", null, "Every part of this time of which a person said good or bad, with its frame, its reference and that truth, as a zip file: unpacked, it is a folder for training, and ", el("code", null, "edge replay --variants as-is FOLDER"), " plays and scores it."),
+    link, made, problem);
 }
 
 function said(found, shown) {

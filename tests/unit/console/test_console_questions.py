@@ -1,9 +1,11 @@
 """What the page shows of a ledger that is being written: search, parts, pictures, words, scores."""
 
 import asyncio
+import io
 import shutil
 import struct
 import threading
+import zipfile
 import zlib
 from pathlib import Path
 from urllib.parse import quote
@@ -12,12 +14,13 @@ import pytest
 from consoles import BEGIN_NS, HOUR_NS, RECORDS, Serve, Stand, Visitor, judged
 from ledgers import frame
 
-from edge.console import questions
+from edge.console import dataset, questions
 from edge.console.pictures import picture
 from edge.console.snapshots import MAX_WAITING, BusyError, Snapshots
 from edge.contracts.verdict import Kind
 from edge.errors import StorageError
 from edge.ledger import kept
+from edge.replay.dataset import read_dataset
 
 
 def _ms(number: int) -> int:
@@ -136,6 +139,40 @@ def test_a_word_is_recorded_and_shown_at_once(served: Serve, page: Visitor, stan
     tried = page.get("/api/tried")["groups"][0]
     truths = {(cell[2], cell[1]): cell[3] for cell in tried["cells"] if cell[2]}
     assert truths == {("good", "reject"): 1, ("bad", "pass"): 1}
+
+
+def test_what_people_said_is_a_data_set_that_replay_reads(
+    page: Visitor, stand: Stand, tmp_path: Path
+) -> None:
+    assert page.ask("/api/dataset?until_ms=1").status == 404
+    kept_ones = _expected(Kind.REJECT)[4:7]
+    for seq, verdict in zip(kept_ones, ("pass", "reject", "review"), strict=True):
+        word = {"seq": seq, "verdict": verdict, "by": "=1+1", "reason": 'a "reflex", or dust'}
+        assert page.post("/api/override", word).status == 200
+    passed = {"seq": _expected(Kind.PASS)[5], "verdict": "reject", "by": "q", "reason": "a crack"}
+    assert page.post("/api/override", passed).status == 200
+    answer = page.ask("/api/dataset")
+    assert answer.status == 200
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        archive.extractall(tmp_path)
+    rows = {row.part_id.rsplit("-", 1)[1]: row for row in read_dataset(tmp_path)}
+    assert rows[str(kept_ones[0])].is_good
+    assert not rows[str(kept_ones[1])].is_good
+    # Who cannot tell has said no truth; and of a part whose frame is not kept there is no picture.
+    assert not {str(kept_ones[2]), str(passed["seq"])} & rows.keys()
+    assert int(answer.headers["x-without-frame"]) >= 1
+    assert "'=1+1" in (tmp_path / "parts.csv").read_text()
+    first = rows[str(kept_ones[0])]
+    assert first.image.read_bytes() == frame(kept_ones[0])
+    assert first.template is not None
+    assert first.template.read_bytes() == b"a golden board"
+    assert first.group == f"part-{kept_ones[0]:03d}"
+
+
+def test_a_data_set_has_a_bound_and_says_so(page: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "MAX_PARTS", 1)
+    headers = page.ask("/api/dataset").headers
+    assert (headers["x-parts"], headers["x-cut"]) == ("1", "1")
 
 
 def test_a_word_that_is_refused_says_why(page: Visitor) -> None:
