@@ -78,6 +78,8 @@ export function live(main) {
       }
       const known = Object.entries(now.status?.pipelines ?? {});
       fill(pipelines, known.map(([name, about]) => pipeline(name, about, now)));
+      // The last will of a daemon that went says that and nothing more.
+      counts.hidden = ledger.hidden = now.status?.state !== "online";
       showCounts(counts, now.status?.counters ?? {});
       showLedger(ledger, now);
     },
@@ -105,7 +107,7 @@ function showVerdict(panel, now) {
   const last = now.verdicts[0];
   if (state === "bad") {
     panel.className = "verdict-now down";
-    fill(panel, el("p", { class: "word" }, word), el("p", { class: "about" }, last ? `Last verdict heard: ${last.verdict}` : "No verdict was heard."));
+    fill(panel, el("p", { class: "word" }, word), el("p", { class: "about" }, last ? `Last verdict heard: ${last.verdict}, of ${last.part_id || last.frame_id}.` : "No verdict was heard.", " What was recorded is under Parts."));
     return;
   }
   if (!last) {
@@ -191,7 +193,7 @@ function showCounts(panel, counters) {
 function showLedger(panel, now) {
   const ledger = now.status?.ledger;
   if (!ledger) {
-    fill(panel, el("h2", null, "Ledger"), el("p", { class: "quiet" }, now.status ? "This device records nothing (ledger.enabled)." : "Nothing is known yet."));
+    fill(panel, el("h2", null, "Ledger"), el("p", { class: "quiet" }, "This device records nothing (ledger.enabled)."));
     return;
   }
   const frames = ledger.frames;
