@@ -16,6 +16,12 @@ def _now(console: Console) -> dict[str, Any]:
     return now
 
 
+def _lines(console: Console, part: str) -> list[dict[str, Any]]:
+    answer = console.visitor.ask(f"/api/records?part={part}")
+    # Before its first record a box has no ledger, and the page says so.
+    return answer.json["lines"] if answer.status == 200 else []
+
+
 def test_a_board_is_seen_live_found_shown_and_corrected(
     broker: LocalBroker, daemon: Daemon
 ) -> None:
@@ -32,13 +38,8 @@ def test_a_board_is_seen_live_found_shown_and_corrected(
             assert now["status"]["pipelines"]["pcb"]["ready"] is True
             heard = now["verdicts"][0]
             assert (heard["frame_id"], heard["verdict"]) == (name, verdict["verdict"])
-
-            def found() -> list[dict[str, Any]]:
-                lines: list[dict[str, Any]] = console.visitor.get("/api/records?part=p-7")["lines"]
-                return lines
-
-            await until(lambda: bool(found()), "the page finds the part")
-            seq = found()[0]["seq"]
+            await until(lambda: bool(_lines(console, "p-7")), "the page finds the part")
+            seq = _lines(console, "p-7")[0]["seq"]
             await until(
                 lambda: console.visitor.get(f"/api/records/{seq}")["images"]["frame"] == "",
                 "its frame is kept",
@@ -66,6 +67,8 @@ def test_a_daemon_that_went_is_told_and_its_records_stay(
         async with line_to(broker, "other-line", "box2") as line:
             await line.verdict(line.inspect(1, part_id="p-8"))
             await until(lambda: _now(console)["status"] is not None, "the page has the status")
+            # The verdict goes out at once; its record is committed a moment later.
+            await until(lambda: bool(_lines(console, "p-8")), "its record is there")
             daemon.kill()
             await until(
                 lambda: _now(console)["status"]["state"] == "offline", "the page says offline"
@@ -73,7 +76,7 @@ def test_a_daemon_that_went_is_told_and_its_records_stay(
             word = {"seq": 1, "verdict": "pass", "by": "quality", "reason": "a reflex"}
             answer = console.visitor.post("/api/override", word)
             assert (answer.status, "no daemon runs" in answer.json["error"]) == (409, True)
-            assert console.visitor.get("/api/records?part=p-8")["lines"]
+            assert _lines(console, "p-8")
 
     box2 = ("device.id=box2", "status.interval_s=0.5")
     words = tuple(word for override in box2 for word in ("--set", override))
