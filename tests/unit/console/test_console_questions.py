@@ -83,8 +83,12 @@ def test_a_search_says_where_it_stopped_and_goes_on_there(
 def test_times_are_found_though_the_clock_was_set_back(
     page: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(questions, "SLACK", 0)
-    assert _seqs(page, f"since_ms={_ms(10)}&until_ms={_ms(12)}") == [12, 11, 10]
+    # So many records beyond both ends are looked at, and no more.
+    for slack in (0, 5):
+        monkeypatch.setattr(questions, "SLACK", slack)
+        found = page.get(f"/api/records?since_ms={_ms(10)}&until_ms={_ms(12)}")
+        assert [line["seq"] for line in found["lines"]] == [12, 11, 10]
+        assert found["looked_at"] == 3 + 2 * slack + 1
 
 
 def test_a_part_has_its_record_its_pictures_and_the_command_that_proves_it(page: Visitor) -> None:
