@@ -38,6 +38,12 @@ def test_a_sound_run_has_no_finding() -> None:
     assert judge(GOOD, 300, [])["findings"] == []
 
 
+def test_latency_is_not_judged_beside_other_work() -> None:
+    slower = [replace(sample, p50_ms=sample.p50_ms + sample.at_s / 30) for sample in GOOD]
+    assert "drifts" in judge(slower, 300, [])["findings"][0]
+    assert judge(slower, 300, [], busy=True)["findings"] == []
+
+
 def test_memory_that_stays_after_a_lost_worker_is_found_in_half_a_minute() -> None:
     short = [replace(sample, at_s=sample.at_s / 15) for sample in GOOD[:18]]
     stepped = [replace(s, supervisor_kib=s.supervisor_kib + 4_096 * (s.at_s > 20)) for s in short]
