@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "systemd" / "edge.service"
 COLLECT_UNIT = ROOT / "systemd" / "edge-collect.service"
 CONSOLE_UNIT = ROOT / "systemd" / "edge-console.service"
+CAMERA_UNIT = ROOT / "docs" / "examples" / "edge-camera@.service"
 WORST_EXPOSURE = 1.3
 DROP_INS = {"plain": 1.3, "interpreted": 1.2, "cuda": 1.5, "jetson": 1.5}
 """The worst exposure by systemd's own reckoning: a GPU's device nodes cost 0.2."""
@@ -88,6 +89,15 @@ def test_the_console_is_the_daemons_user_and_can_neither_write_nor_sign_nor_sign
         assert not re.search(f"^{granted}=", text, re.MULTILINE)
     assert "--token-file" in text
     assert "--listen 127.0.0.1:" in text
+
+
+def test_the_example_of_a_cameras_unit_is_sound(tmp_path: Path) -> None:
+    unit = _copy(tmp_path, of=CAMERA_UNIT).rename(tmp_path / "edge-camera@top.service")
+    command = [_tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert [line for line in done.stderr.splitlines() if unit.name in line] == []
+    assert done.returncode == 0, done.stderr
+    assert _exposure(unit) <= WORST_EXPOSURE
 
 
 def test_systemd_complains_about_an_unknown_key(tmp_path: Path) -> None:
