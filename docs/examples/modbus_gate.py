@@ -14,7 +14,7 @@ sees the verdict of one part beside the id of another:
     1       state       1: the box is online and ready; 0: stop
     2       sequence    counts verdicts, modulo 65536; a gap: a part was missed, and is rejected
     3       verdict     0 none, 1 pass, 2 reject, 3 review
-    4..19   part id     its first 32 characters, ASCII, two in each register, the first one high
+    4..19   part id     up to 32 ASCII characters, two in each register, the first one high
 
 The PLC opens the gate for a part while, and only while, state is 1, the verdict is 1, the part id
 (or the sequence) is that part's, and the heartbeat has changed within, say, five --beat-ms. So it
@@ -23,7 +23,8 @@ rejects by itself when this program, its machine or the network has died.
 The bridge writes verdict 0 again --hold-ms after a verdict. It writes state 0 and verdict 0 when
 the box says that it is offline or not ready, when nothing was heard of it for --status-within-s,
 when the broker is gone, and when it is stopped. A verdict whose capture is more than --max-age-ms
-ago is never shown: let the clocks of box and bridge follow one source.
+ago is never shown: let the clocks of box and bridge follow one source. Nor is one whose part id is
+longer than 32 characters or not ASCII.
 """
 
 import argparse
@@ -85,6 +86,11 @@ class Gate:
         age_s = (utc_ns - int(said["captured_at_ns"])) / 1e9
         if abs(age_s) > self._max_age_s:
             log.warning("%s: its verdict is %.3f s old: not shown", self._part, age_s)
+            return
+        if len(self._part) > 2 * PART_REGISTERS or not self._part.isascii():
+            log.warning(
+                "%s: an id that does not fit could be taken for another: not shown", self._part
+            )
             return
         self._verdict = VERDICTS.get(said["verdict"], 0)
         self._shown_until = now + self._hold_s

@@ -222,6 +222,11 @@ def test_a_box_that_says_nothing_of_itself_stops_the_gate(gate: Any) -> None:
     assert gate.registers(10.2)[1] == 1
 
 
-def test_long_and_strange_part_ids_stay_within_their_registers(gate: Any) -> None:
-    gate.verdict(verdict(part_id="é" * 99), 5.0, SECOND_NS)
-    assert gate.registers(5.1)[4:] == [0x3F3F] * 16
+@pytest.mark.parametrize("part", ["x" * 33, "é"])
+def test_a_part_whose_id_could_be_taken_for_another_does_not_pass(gate: Any, part: str) -> None:
+    gate.verdict(verdict(part_id=part), 5.0, SECOND_NS)
+    shown = gate.registers(5.1)
+    assert shown[1:4] == [1, 1, 0]
+    assert len(shown) == 20
+    gate.verdict(verdict(part_id="x" * 32), 5.0, SECOND_NS)
+    assert gate.registers(5.1)[3:] == [1, *[0x7878] * 16]
