@@ -6,18 +6,25 @@ Rules:
    somebody asks, the ledger has changed, and the last copy is old enough: `REST` times as long as
    copying took. So looking on costs a box a few per cent of a core, whatever the ledger's size.
 2. One question at a time, and few may wait: a page that asks too much is told so.
-3. What people said is kept in memory by the verdict that it is of, since a verdict does not know
+3. A copy goes with its process: what one that was killed left behind, the next one removes.
+4. What people said is kept in memory by the verdict that it is of, since a verdict does not know
    of later words: read whole once, then only what is new.
 """
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
+
+import structlog
 
 from edge.errors import EdgeError, StorageError
 from edge.ledger import reading
@@ -30,7 +37,11 @@ MIN_REST_S: Final = 1.0
 MAX_WAITING: Final = 8
 MAX_WORDS: Final = 100_000
 """Some 100 MB; of more, the newest."""
+_COPIES: Final = "edge-console-"
+_LOCK: Final = "lock"
 _Found = TypeVar("_Found")
+
+log = structlog.get_logger("edge.console")
 
 
 class BusyError(EdgeError):
@@ -62,6 +73,8 @@ class Snapshots:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger copy")
         self._waiting = 0
+        self._place = contextlib.ExitStack()
+        self._copies: Path | None = None
         self._copy = contextlib.ExitStack()
         self._view: View | None = None
         self._signature: tuple[int, ...] = ()
@@ -94,8 +107,12 @@ class Snapshots:
 
     async def close(self) -> None:
         """End the thread and remove the copy."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._copy.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._leave)
         self._thread.shutdown()
+
+    def _leave(self) -> None:
+        self._forget()
+        self._place.close()
 
     def _answer(self, question: Callable[[View], _Found]) -> _Found:
         return question(self._current())
@@ -114,7 +131,9 @@ class Snapshots:
         begun = time.monotonic()
         copied_at_ns = time.time_ns()
         self._forget()
-        ledger = self._copy.enter_context(reading.opened(path, asides=True))
+        if self._copies is None:
+            self._copies = self._place.enter_context(_folder_of_copies())
+        ledger = self._copy.enter_context(reading.opened(path, copies=self._copies))
         self._learn(ledger)
         self._view = View(ledger, self._words, copied_at_ns)
         self._signature = signature
@@ -139,6 +158,33 @@ class Snapshots:
         while len(self._words) > MAX_WORDS:
             del self._words[next(iter(self._words))]
         self._words_up_to = ledger.size()
+
+
+@contextlib.contextmanager
+def _folder_of_copies() -> Iterator[Path]:
+    """Yield a folder that is held by a lock, after removing those that nobody holds any more."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_COPIES}*"):
+        with contextlib.suppress(OSError):
+            # One without its lock's file is just being made.
+            with _held(left / _LOCK, os.O_RDWR):
+                shutil.rmtree(left)
+            log.info("console_copies_removed", folder=str(left))
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=_COPIES, ignore_cleanup_errors=True)
+    except OSError as failed:
+        raise StorageError(f"no folder for a copy: {failed} (set TMPDIR to one)") from failed
+    with folder as name, _held(Path(name) / _LOCK, os.O_RDWR | os.O_CREAT):
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _held(lock: Path, flags: int) -> Iterator[None]:
+    descriptor = os.open(lock, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -175,21 +175,22 @@ def find(folder: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def opened(path: Path, *, asides: bool = False) -> Iterator[Reading]:
+def opened(path: Path, *, copies: Path | None = None) -> Iterator[Reading]:
     """Open a ledger's database for reading.
 
     Args:
         path: The database.
-        asides: Copy it aside in any case, without looking for a writer: for whoever opens it again
-            and again, since the look is a lock that a starting daemon could meet.
+        copies: A folder for copies: it is copied there in any case, without looking for a writer.
+            For whoever opens it again and again: the look is a lock that a starting daemon could
+            meet.
 
     Raises:
         StorageError: It is damaged, is no ledger, or there is no room to copy it aside.
     """
     with contextlib.ExitStack() as stack:
         address = _unchanged(path)
-        if asides or _is_written(path) or _size(_wal(path)) or _is_old(path):
-            aside = Path(stack.enter_context(_folder_aside()))
+        if copies is not None or _is_written(path) or _size(_wal(path)) or _is_old(path):
+            aside = Path(stack.enter_context(_folder_aside(copies)))
             address = f"{_copied(path, aside).as_uri()}?mode=rw"
         try:
             database = sqlite3.connect(address, uri=True, isolation_level=None)
@@ -253,9 +254,9 @@ def _copied(path: Path, aside: Path) -> Path:
     raise StorageError(f"{path}: is written faster than it can be copied (verify a copy)")
 
 
-def _folder_aside() -> "tempfile.TemporaryDirectory[str]":
+def _folder_aside(within: Path | None) -> "tempfile.TemporaryDirectory[str]":
     try:
-        return tempfile.TemporaryDirectory(prefix="edge-ledger-")
+        return tempfile.TemporaryDirectory(prefix="edge-ledger-", dir=within)
     except OSError as failed:
         raise StorageError(f"no folder for a copy: {failed} (set TMPDIR to one)") from failed
 

@@ -4,10 +4,12 @@ import asyncio
 import io
 import shutil
 import struct
+import tempfile
 import threading
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -230,7 +232,8 @@ def test_looking_takes_no_lock_that_a_starting_daemon_could_meet(
     # As after a kill: the lock's file lies there, and nobody holds it.
     shutil.copytree(stand.folder / "ledger", tmp_path / "ledger")
     locked: list[object] = []
-    monkeypatch.setattr("edge.ledger.reading.fcntl.flock", lambda *call: locked.append(call))
+    watched = SimpleNamespace(flock=lambda *call: locked.append(call), LOCK_SH=1, LOCK_NB=4)
+    monkeypatch.setattr("edge.ledger.reading.fcntl", watched)
 
     async def ask() -> int:
         snapshots = Snapshots(tmp_path)
@@ -261,6 +264,31 @@ def test_a_copy_is_renewed_when_it_is_old_enough_and_the_ledger_grew(
     monkeypatch.setattr("edge.console.snapshots.MIN_REST_S", 3_600.0)
     first, rested, renewed = asyncio.run(sizes())
     assert (rested, renewed) == (first, first + 1)
+
+
+def test_a_copy_goes_with_its_process_or_with_the_next_one(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = tmp_path / "edge-console-killed"
+    (killed / "edge-ledger-x").mkdir(parents=True)
+    (killed / "lock").touch()
+    being_made = tmp_path / "edge-console-new"
+    being_made.mkdir()
+
+    def copies() -> list[Path]:
+        return [*tmp_path.glob("edge-console-*/edge-ledger-*/ledger.db")]
+
+    async def ask() -> None:
+        first, second = Snapshots(stand.folder), Snapshots(stand.folder)
+        for each in (first, second, first):
+            assert await each.ask(lambda view: view.ledger.size()) >= RECORDS
+        assert len(copies()) == 2  # the second one left the first one's alone
+        await first.close()
+        await second.close()
+
+    asyncio.run(ask())
+    assert [*tmp_path.iterdir()] == [being_made]
 
 
 def test_few_questions_wait(stand: Stand) -> None:
