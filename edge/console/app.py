@@ -171,10 +171,17 @@ class _Answers:
             before=_number(request, "before"),
             limit=min(max(_number(request, "limit") or 50, 1), questions.MAX_PAGE),
             worded=_number(request, "worded") > 0,
+            pictures=_number(request, "pictures") > 0,
         )
 
         def look(view: View) -> dict[str, Any]:
             found = questions.search(view, asked)
+            if asked.pictures:
+                lines = [
+                    msgspec.structs.replace(line, kept=self._is_kept(line.frame))
+                    for line in found.lines
+                ]
+                found = msgspec.structs.replace(found, lines=lines)
             return msgspec.structs.asdict(found) | _span(view)
 
         return _json(await self._ask(look))

@@ -74,7 +74,13 @@ class Word(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One row of a table."""
+    """One row of a table.
+
+    Attributes:
+        frame: Digest of its frame.
+        findings: Where pictures are asked for, what is drawn over its frame.
+        kept: Likewise, whether that frame is there.
+    """
 
     seq: int
     pipeline: str
@@ -88,6 +94,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     latency_ms: float | None
     frame: str
     word: Word | None = None
+    findings: tuple[Defect, ...] = ()
+    kept: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -100,6 +108,7 @@ class Asked(msgspec.Struct, frozen=True):
         until_ns: UTC; 0: to the end.
         before: Only places below this one; 0: from the newest.
         worded: Only verdicts of which a person said something.
+        pictures: With what is drawn over their frames.
     """
 
     part: str = ""
@@ -112,6 +121,7 @@ class Asked(msgspec.Struct, frozen=True):
     before: int = 0
     limit: int = 50
     worded: bool = False
+    pictures: bool = False
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -195,7 +205,7 @@ def search(view: View, asked: Asked) -> Found:
             return Found(lines, 0, looked_at)
         found = None if older or (asked.until_ns and row.at_ns > asked.until_ns) else brief(row)
         if found is not None and found.type == "verdict" and _matches(found, asked, view):
-            lines.append(line(found, view))
+            lines.append(line(found, view, pictures=asked.pictures))
             if len(lines) == asked.limit:
                 break
         if looked_at >= MAX_LOOKED_AT or (
@@ -214,7 +224,7 @@ def of_part(view: View, part_id: str) -> list[Line]:
     return [line(one, view) for one in reversed(kept) if one.type == "verdict"][:MAX_OF_PART]
 
 
-def line(found: Brief, view: View) -> Line:
+def line(found: Brief, view: View, *, pictures: bool = False) -> Line:
     """Return the row of a verdict."""
     words = view.words.get(found.seq)
     return Line(
@@ -230,6 +240,7 @@ def line(found: Brief, view: View) -> Line:
         latency_ms=found.latency_ms.get("total"),
         frame=found.digests.frame,
         word=_word(words[-1]) if words else None,
+        findings=found.defects if pictures else (),
     )
 
 

@@ -34,7 +34,8 @@ from edge.ledger.record import Override
 
 REST: Final = 20.0
 MIN_REST_S: Final = 1.0
-MAX_WAITING: Final = 8
+MAX_WAITING: Final = 32
+"""Five visitors, each with the six connections of a browser."""
 MAX_WORDS: Final = 100_000
 """Some 100 MB; of more, the newest."""
 _COPIES: Final = "edge-console-"

@@ -6,6 +6,7 @@ logs an error, breaks its own content policy, or can be scrolled sideways, the t
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -326,14 +327,16 @@ def test_every_view_fits_each_screen_and_can_be_read(
     ready = {
         "live": ".kept .findings",
         "parts": ".records tbody tr",
+        "parts?as=pictures": ".card .findings .box",
         f"part/{seq}": ".findings .box",
         "tune": ".outcome",
     }
+    names = {view: re.sub(r"/.*|\?as=", "", view) for view in ready}
     for view, selector in ready.items():
         browser.go(f"#/{view}")
         browser.one("#health", "ready")
         browser.one(selector)
-        browser.picture(f"{view.split('/')[0]}-{size}-{'dark' if dark else 'light'}")
+        browser.picture(f"{names[view]}-{size}-{'dark' if dark else 'light'}")
         wide = browser.run("return document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{view} can be scrolled sideways by {wide} pixels"
         assert browser.run(CONTRAST) == [], view

@@ -1,11 +1,13 @@
 // Search: the records of this box by part, frame, time, kind and reason; newest first, a page at a time.
 
 import { get } from "./api.js";
-import { el, fill } from "./dom.js";
+import { el } from "./dom.js";
+import { picture } from "./picture.js";
 import { badge, count, counted, KINDS, ms, score, time, truthOf } from "./words.js";
 
 const PAGE = 50;
-const FIELDS = ["part", "frame", "pipeline", "kind", "reason", "from", "to", "worded"];
+const CARDS = 24;
+const FIELDS = ["part", "frame", "pipeline", "kind", "reason", "from", "to", "worded", "as"];
 
 export function parts(main, { query, now }) {
   const asked = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) ?? ""]));
@@ -16,7 +18,11 @@ export function parts(main, { query, now }) {
     el("caption", { class: "unseen" }, "Verdicts found"),
     el("thead", null, el("tr", null, ["Verdict", "Part", "Reason", "Score", "Findings", "Latency", "Decided", "A person says", "Record"]
       .map((name) => el("th", { scope: "col" }, name)))), body);
-  main.append(el("h1", null, "Parts"), form(asked, now), status, el("div", { class: "wide" }, table), more, dataset(asked));
+  const inPictures = asked.as === "pictures";
+  const gallery = el("ol", { class: "gallery", "aria-label": "Verdicts found" });
+  main.append(el("h1", null, "Parts"), form(asked, now),
+    el("div", { class: "found" }, status, choice(asked, inPictures)),
+    inPictures ? gallery : el("div", { class: "wide" }, table), more, dataset(asked));
 
   let before = 0;
   let shown = 0;
@@ -25,13 +31,14 @@ export function parts(main, { query, now }) {
   async function look() {
     more.disabled = true;
     try {
-      const found = await get("/api/records", { ...question(asked), before, limit: PAGE });
+      const found = await get("/api/records", { ...question(asked), before, limit: inPictures ? CARDS : PAGE, pictures: inPictures ? 1 : 0 });
       if (left) return;
-      body.append(...found.lines.map(row));
+      if (inPictures) gallery.append(...found.lines.map(card));
+      else body.append(...found.lines.map(row));
       shown += found.lines.length;
       before = found.next;
       more.hidden = !found.next;
-      more.textContent = found.lines.length < PAGE ? "Search further back" : "Older ones";
+      more.textContent = found.lines.length < (inPictures ? CARDS : PAGE) ? "Search further back" : "Older ones";
       status.textContent = said(found, shown);
     } catch (failed) {
       status.textContent = `Nothing can be searched: ${failed.message}`;
@@ -72,6 +79,26 @@ function dataset(asked) {
     el("h2", null, "Corrections for the next data set"),
     el("p", null, "Every part of this time of which a person said good or bad, with its frame, its reference and that truth, as a zip file: unpacked, it is a folder for training, and ", el("code", null, "edge replay --variants as-is FOLDER"), " plays and scores it."),
     link, made, problem);
+}
+
+/** A link to the same search in the other form. */
+function choice(asked, inPictures) {
+  const words = new URLSearchParams(FIELDS.filter((name) => name !== "as" && asked[name]).map((name) => [name, asked[name]]));
+  const plain = words.toString();
+  words.set("as", "pictures");
+  const one = (name, address, current) => el("a", { class: "button", href: address, ...(current ? { "aria-current": "true" } : {}) }, name);
+  return el("div", { class: "choice" }, one("Table", `#/parts${plain ? `?${plain}` : ""}`, !inPictures), one("Pictures", `#/parts?${words}`, inPictures));
+}
+
+function card(line) {
+  const name = line.part_id || line.frame_id;
+  return el("li", { class: "panel card" },
+    line.kept
+      ? picture({ source: `/api/records/${line.seq}/frame`, alt: `Frame of ${name}`, defects: line.findings ?? [], lazy: true })
+      : el("p", { class: "picture missing quiet" }, "its frame is not kept"),
+    el("p", null, badge(line.verdict), " ", el("a", { href: `#/part/${line.seq}` }, name),
+      line.word ? el("span", { class: `word-of ${line.word.verdict}` }, truthOf(line.word.verdict)) : null),
+    el("p", { class: "quiet" }, `${line.reason} · ${score(line.score)} · `, time(line.decided_at_ns)));
 }
 
 function said(found, shown) {
@@ -163,6 +190,7 @@ function form(asked, now) {
     event.preventDefault();
     const words = new URLSearchParams();
     for (const [name, value] of new FormData(made)) if (value.trim()) words.set(name, value.trim());
+    if (asked.as) words.set("as", asked.as);
     const target = `#/parts${words.size ? `?${words}` : ""}`;
     if (target === location.hash) window.dispatchEvent(new HashChangeEvent("hashchange"));
     else location.hash = target;

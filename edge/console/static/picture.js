@@ -5,8 +5,8 @@ import { el, fill, svg } from "./dom.js";
 
 const LETTER_PX = 14;
 
-export function picture({ source, alt, defects = [], overlay = true }) {
-  const image = el("img", { alt, decoding: "async" });
+export function picture({ source, alt, defects = [], overlay = true, lazy = false }) {
+  const image = el("img", { alt, decoding: "async", loading: lazy ? "lazy" : "eager" });
   const drawing = svg("svg", { class: "findings", "aria-hidden": "true", preserveAspectRatio: "none" });
   const problem = el("p", { class: "quiet missing", hidden: true });
   const frame = el("div", { class: "picture" }, image, drawing, problem);

@@ -119,6 +119,17 @@ def test_a_frame_that_is_not_there_says_why(page: Visitor, stand: Stand) -> None
     assert page.ask(f"/api/records/{rejected}/frame").status == 404
 
 
+def test_pictures_come_with_what_is_drawn_over_them(page: Visitor) -> None:
+    lines = page.get("/api/records?pictures=1&limit=20")["lines"]
+    for line in lines:
+        assert line.get("kept", False) == (
+            page.ask(f"/api/records/{line['seq']}/frame").status == 200
+        )
+        assert len(line.get("findings", [])) == line["defects"]
+    assert {line.get("kept", False) for line in lines} == {True, False}
+    assert "findings" not in page.get("/api/records?limit=1")["lines"][0]
+
+
 def test_the_newest_kept_frame_is_found(page: Visitor) -> None:
     kinds = {*_expected(Kind.REJECT), *_expected(Kind.REVIEW)}
     assert page.get("/api/newest")["seq"] == max(kinds)
