@@ -60,20 +60,32 @@ function say([state, word, sentence]) {
 
 async function look() {
   if (!document.hidden) {
+    let said = null;
     try {
-      now = await get("/api/live");
-      reached = Date.now();
-      now.health = judged(now);
-      say(now.health);
-      document.getElementById("device").textContent = now.device;
-      shown?.update?.(now);
+      said = await get("/api/live");
     } catch (failed) {
       const age = span((Date.now() - reached) / 1000);
       say(["bad", "no console", `This page has lost the console (${failed.message}). What you see is ${age} old.`]);
       shown?.lost?.();
     }
+    if (said) update(said);
   }
   setTimeout(look, LOOK_MS);
+}
+
+function update(said) {
+  now = said;
+  reached = Date.now();
+  try {
+    now.health = judged(now);
+    say(now.health);
+    document.getElementById("device").textContent = now.device;
+    shown?.update?.(now);
+  } catch (fault) {
+    console.error(fault);
+    say(["bad", "fault", `This page does not understand what the daemon says (${fault.message}): are daemon and console of one version?`]);
+    shown?.lost?.();
+  }
 }
 
 window.addEventListener("hashchange", () => {

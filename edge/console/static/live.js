@@ -25,7 +25,7 @@ export function live(main) {
     el("div", { class: "cards" }, pipelines, counts, ledger));
 
   let stripped = -1;
-  let shownSeq = 0;
+  let shownSeq = -1;
   let left = false;
 
   async function lookForKept() {
@@ -35,7 +35,7 @@ export function live(main) {
         const { seq } = await get("/api/newest");
         if (!left && seq !== shownSeq) await showKept(seq);
       } catch (failed) {
-        if (!shownSeq) fill(kept, el("h2", null, "Newest kept frame"), el("p", { class: "quiet" }, failed.message));
+        if (shownSeq < 1) fill(kept, el("h2", null, "Newest kept frame"), el("p", { class: "quiet" }, failed.message));
       }
     }
     setTimeout(lookForKept, KEPT_EVERY_MS);

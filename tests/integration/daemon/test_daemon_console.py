@@ -1,13 +1,18 @@
 """The page beside a real daemon: what it hears, shows and says, and that it holds nobody up."""
 
 import asyncio
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from brokers import until
+from brokers import Peer, running, section, until
 from consoles import Console
 from daemons import Daemon, line_to
 
+from edge.console.live import MAX_STATUS_BYTES, MAX_VERDICT_BYTES
 from edge.mqtt.brokers import LocalBroker
 
 
@@ -85,3 +90,56 @@ def test_a_daemon_that_went_is_told_and_its_records_stay(
         Console(broker.port, tmp_path, *words) as console,
     ):
         asyncio.run(scenario(daemon.ready(), console))
+
+
+def test_what_is_no_verdict_or_no_status_is_counted_and_left(
+    broker: LocalBroker, tmp_path: Path
+) -> None:
+    sound = {
+        "pipeline": "pcb",
+        "frame_id": "f-1",
+        "part_id": "<img src=x>",
+        "verdict": "pass",
+        "reason": "ok",
+        "captured_at_ns": 1,
+        "of a newer daemon": [],
+    }
+    unfit = (
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps(sound | {"verdict": "maybe"}).encode(),
+        json.dumps(sound | {"reason": "x" * MAX_VERDICT_BYTES}).encode(),
+    )
+    statuses = (b"null", b"[]", json.dumps({"x": "y" * MAX_STATUS_BYTES}).encode())
+    late = {"state": "online", "ready": True, "time_ns": time.time_ns() - 3_600 * 10**9}
+
+    async def scenario(console: Console) -> None:
+        async with running(Peer(section(broker), "stranger", {})) as stranger:
+            await until(lambda: _now(console)["broker"] == "", "the page is connected")
+            for payload in statuses:
+                await stranger.publish("edge/box9/status", payload)
+            for payload in unfit:
+                await stranger.publish("edge/box9/pcb/verdict", payload)
+            await stranger.publish("edge/box9/pcb/verdict", json.dumps(sound).encode())
+            await stranger.publish("edge/box9/status", json.dumps(late).encode())
+            await until(lambda: _now(console)["status"] is not None, "the status is heard")
+            await until(lambda: bool(_now(console)["verdicts"]), "the verdict is heard")
+            now = _now(console)
+            assert now["unread"] == len(unfit) + len(statuses)
+            assert [each["part_id"] for each in now["verdicts"]] == ["<img src=x>"]
+            # A daemon that spoke an hour ago is not taken for one that runs.
+            assert 3_500 < now["outdated_s"] < 3_700
+
+    with Console(broker.port, tmp_path, "--set", "device.id=box9") as console:
+        asyncio.run(scenario(console))
+
+
+def test_the_daemon_carries_nothing_of_the_page() -> None:
+    code = (
+        "import sys, edge.cli.main, edge.cli.run; "
+        "print([m for m in sys.modules if m.split('.')[0] in ('starlette', 'uvicorn', 'h11')"
+        " or m.startswith('edge.console')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
