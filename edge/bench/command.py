@@ -160,11 +160,14 @@ def _isolation(
     with console.status(f"two cameras, {frames} good frames beside each of 7 kinds, in turn"):
         of = asyncio.run(isolation.measure(folder, frames, turns))
     console.print(_line_table(of.lines, isolation.RATE_HZ))
-    for variant, ratio in of.p99_ratios.items():
+    for variant, to_quiet in of.p99_to_quiet.items():
         answers = (
             ", ".join(f"{n} {reason}" for reason, n in of.beside[variant].items()) or "nothing"
         )
-        console.print(f"[bold]{variant}[/]: p99 {ratio} of that beside a quiet one ({answers})")
+        console.print(
+            f"[bold]{variant}[/]: p99 {to_quiet} of that beside a quiet camera, "
+            f"{of.p99_to_boards[variant]} beside one that sends boards ({answers})"
+        )
     found["isolation"] = msgspec.to_builtins(of)
     if arguments.json:
         sys.stdout.write(json.dumps(found) + "\n")

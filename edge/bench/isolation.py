@@ -12,7 +12,6 @@ import itertools
 import json
 import random
 import shutil
-import statistics
 import struct
 import time
 import zlib
@@ -59,13 +58,14 @@ class IsolationFigures(msgspec.Struct, frozen=True):
 
     Attributes:
         lines: Verdicts of the good camera, by what the other one did.
-        p99_ratios: Beside each, over that beside a quiet one in the same turn; the median of the
-            turns, since whatever else the machine does falls on one turn or two.
+        p99_to_quiet: Beside each, over that beside a quiet one.
+        p99_to_boards: Beside each, over that beside one that sends what it should.
         beside: What the other camera's frames got: how many of each reason.
     """
 
     lines: list[LineFigures]
-    p99_ratios: dict[str, float]
+    p99_to_quiet: dict[str, float]
+    p99_to_boards: dict[str, float]
     beside: dict[str, dict[str, int]]
 
 
@@ -83,7 +83,6 @@ async def measure(folder: Path, frames: int, turns: int) -> IsolationFigures:
     write_parts(pictures)
     sent = _variants(pictures)
     taken: dict[str, list[float | None]] = {name: [] for name in sent}
-    p99_ms: dict[str, list[float]] = {name: [] for name in sent}
     overruns = dict.fromkeys(sent, 0)
     beside: dict[str, Counter[str]] = {name: Counter() for name in sent}
     async with contextlib.AsyncExitStack() as stack:
@@ -100,18 +99,17 @@ async def measure(folder: Path, frames: int, turns: int) -> IsolationFigures:
                     count = max(2, frames // turns)
                     result = await camera(broker.port, pictures, count, RATE_HZ, name, turn)
                 taken[name] += result["latency_ms"]
-                p99_ms[name].append(line_figures(name, result["latency_ms"], 0).p99_ms)
                 overruns[name] += result["overruns"]
                 beside[name] += await other.answers()
     _hold_to_kind(beside)
     lines = [line_figures(name, taken[name], overruns[name]) for name in taken]
-    ratios = {
-        name: round(
-            statistics.median(ms / quiet for ms, quiet in zip(each, p99_ms[QUIET], strict=True)), 2
-        )
-        for name, each in p99_ms.items()
-    }
-    return IsolationFigures(lines, ratios, {name: dict(found) for name, found in beside.items()})
+    p99_ms = {each.variant: each.p99_ms for each in lines}
+    return IsolationFigures(
+        lines=lines,
+        p99_to_quiet={name: round(ms / p99_ms[QUIET], 2) for name, ms in p99_ms.items()},
+        p99_to_boards={name: round(ms / p99_ms[BOARDS], 2) for name, ms in p99_ms.items()},
+        beside={name: dict(found) for name, found in beside.items()},
+    )
 
 
 def _variants(pictures: Path) -> dict[str, list[_Frame]]:
