@@ -5,24 +5,26 @@ served by the place of a record that names them: no path and no digest comes fro
 """
 
 import asyncio
-import io
 import shlex
-from collections.abc import Callable
+import tempfile
+import weakref
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import IO, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from edge.config import DeviceConfig
 from edge.console import dataset, questions
-from edge.console.guard import COOKIE, MAX_BODY_BYTES, SESSION_S, Sessions
+from edge.console.dataset import Made
+from edge.console.guard import COOKIE, MAX_BODY_BYTES, SAVING, SESSION_S, Sessions
 from edge.console.live import Live
 from edge.console.pictures import picture
 from edge.console.questions import Asked
@@ -39,6 +41,8 @@ Say = Callable[[Correction], tuple[str, int]]
 """Tells the daemon what a person says; returns why it refused, or "", and the record's place."""
 
 _MAX_SAYING: Final = 4
+_MAX_SAVING: Final = 2
+_PIECE_BYTES: Final = 256 << 10
 _MAX_NS: Final = (1 << 63) - 1
 _NEWEST: Final = 300
 """Verdicts among which the newest kept frame is looked for."""
@@ -93,7 +97,7 @@ def application(page: Page) -> Starlette:
         Route("/api/records/{seq:int}/body", answers.body),
         Route("/api/records/{seq:int}/{which}", answers.frame),
         Route("/api/tried", answers.tried),
-        Route("/api/dataset", answers.dataset),
+        Route(SAVING, answers.dataset),
         Route("/api/override", answers.override, methods=["POST"]),
     ]
     return Starlette(
@@ -111,6 +115,8 @@ class _Answers:
         section = page.settings.ledger.frames
         self._keeping = Keeping(pass_share=section.pass_share) if section.enabled else None
         self._saying = 0
+        # One that nobody came for goes by itself, and out of here.
+        self._saving: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
         self._static = _static_files()
 
     async def static(self, request: Request, name: str = "") -> Response:
@@ -264,20 +270,35 @@ class _Answers:
         since_ns = _number(request, "since_ms") * 1_000_000
         until_ns = _number(request, "until_ms") * 1_000_000
 
-        def look(view: View) -> Response:
-            file = io.BytesIO()
-            made = dataset.write(file, view, self._frames, since_ns, until_ns)
+        if sum(not each.closed for each in self._saving) >= _MAX_SAVING:
+            raise HTTPException(503, "others save: try again in a moment")
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed when it has been sent
+        self._saving.add(file)
+
+        def look(view: View) -> tuple[int, Made]:
+            return view.ledger.size(), dataset.write(file, view, self._frames, since_ns, until_ns)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            with file:
+                file.seek(0)
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+
+        try:
+            size, made = await self._ask(look)
             if not made.parts:
                 raise HTTPException(404, "no word of that time has its frame kept")
-            headers = {
-                "content-disposition": f'attachment; filename="said-{view.ledger.size()}.zip"',
-                "x-parts": str(made.parts),
-                "x-without-frame": str(made.without_frame),
-                "x-cut": str(int(made.cut)),
-            }
-            return Response(file.getvalue(), media_type="application/zip", headers=headers)
-
-        return await self._ask(look)
+        except BaseException:
+            file.close()
+            raise
+        headers = {
+            "content-disposition": f'attachment; filename="said-{size}.zip"',
+            "content-length": str(file.tell()),
+            "x-parts": str(made.parts),
+            "x-without-frame": str(made.without_frame),
+            "x-cut": str(int(made.cut)),
+        }
+        return StreamingResponse(pieces(), media_type="application/zip", headers=headers)
 
     async def override(self, request: Request) -> Response:
         """Have the daemon record what a person says."""

@@ -21,7 +21,7 @@ from edge.ledger.record import Record
 
 MAX_PARTS: Final = 500
 MAX_BYTES: Final = 64 << 20
-"""Of pictures: half a minute at 20 Mbit/s, which is how long an answer may take."""
+"""Of pictures."""
 _COLUMNS: Final = (
     *("part_id", "image", "template", "verdict", "group"),
     *("record", "was", "score", "by", "why"),

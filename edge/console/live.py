@@ -17,7 +17,8 @@ from edge.contracts.verdict import Defect, Kind
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 
-MAX_VERDICTS: Final = 240
+MAX_VERDICTS: Final = 120
+"""Some 30 KB, each second, for each visitor."""
 MAX_VERDICT_BYTES: Final = 64 << 10
 MAX_STATUS_BYTES: Final = 256 << 10
 OUTDATED_INTERVALS: Final = 3

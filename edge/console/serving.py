@@ -24,8 +24,9 @@ from edge.errors import ConfigError
 MAX_CONNECTIONS: Final = 64
 HEAD_S: Final = 10.0
 """To say a request; a browser's idle connection is closed after it, too."""
-ANSWER_S: Final = 30.0
-"""For a request and its answer; who reads slower loses the connection."""
+ANSWER_S: Final = 150.0
+"""For a request and its answer, the longest that `edge.console.guard` allows among them; who reads
+slower loses the connection."""
 MAX_HEAD_BYTES: Final = 16 << 10
 MIN_TOKEN_CHARS: Final = 16
 MAX_TOKEN_CHARS: Final = 256
@@ -59,6 +60,7 @@ class BoundedProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     _was_busy: bool | None = None
+    _since = 0.0
 
     def connection_made(self, transport: Any) -> None:
         """Take it, unless there are too many."""
@@ -90,9 +92,20 @@ class BoundedProtocol(H11Protocol):
         if busy == self._was_busy:
             return  # what dribbles in does not move the end
         self._was_busy = busy
+        self._since = self.loop.time()
+        self._set_timer(transport, ANSWER_S if busy else HEAD_S)
+
+    def _set_timer(self, transport: asyncio.Transport, after_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(ANSWER_S if busy else HEAD_S, transport.abort)
+        self._timer = self.loop.call_later(after_s, self._expire, transport)
+
+    def _expire(self, transport: asyncio.Transport) -> None:
+        reads_on = not self._was_busy and transport.get_write_buffer_size()
+        if reads_on and self.loop.time() - self._since < ANSWER_S:
+            self._set_timer(transport, HEAD_S)  # the answer is given, and is still being read
+        else:
+            transport.abort()
 
 
 class _Server(uvicorn.Server):

@@ -1,18 +1,21 @@
 """Who may ask the page for what: each rule of `edge.console.guard`, and what is refused by it."""
 
 import contextlib
+import hashlib
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from consoles import TOKEN, Serve, Stand, Visitor
+from consoles import TOKEN, Serve, Stand, Visitor, judged
 
 from edge.console import guard, serving
 from edge.console.guard import MAX_TRIES, Sessions
 from edge.console.serving import Options, check, read_token
 from edge.errors import ConfigError
+from edge.ledger import kept
 
 WORD: dict[str, Any] = {"seq": 1, "verdict": "pass", "by": "quality", "reason": "a reflex"}
 
@@ -169,6 +172,32 @@ def test_a_slow_head_and_an_idle_connection_are_ended(
             connection.sendall(begun)
             assert connection.recv(1) == b""  # the other end hung up; a wait of 20 s is the bound
     assert page.ask("/api/live").status == 200
+
+
+def test_who_reads_an_answer_slowly_gets_all_of_it(
+    served: Serve, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = bytes(8 << 20)
+    seq = stand.record(judged(10_009), pixels)
+    wanted = kept.place(stand.folder / "ledger" / "frames", hashlib.sha256(pixels).hexdigest())
+    deadline = time.monotonic() + 20
+    while not wanted.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # between two looks, until the deadline
+    monkeypatch.setattr(serving, "HEAD_S", 0.2)
+    page = served()
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)  # or the kernel takes it all
+        slow.settimeout(20)
+        slow.connect(("127.0.0.1", page.port))
+        said = f"GET /api/records/{seq}/frame HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        slow.sendall(said.encode())
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        for _ in range(2):  # as long as two idle ones are borne, one after the other
+            with socket.create_connection(("127.0.0.1", page.port), timeout=20) as idle:
+                assert idle.recv(1) == b""
+        left = b"".join(iter(lambda: slow.recv(1 << 20), b""))
+    assert left.partition(b"\r\n\r\n")[2] == pixels
 
 
 def test_more_connections_than_the_bound_are_let_go(
