@@ -362,8 +362,8 @@ class Exchange(BaseHTTPRequestHandler):
 
     def send(self, content: bytes) -> None:
         """Send bytes, and count them."""
+        self.site.sent_bytes += len(content)  # first: who has got them may ask at once
         self.wfile.write(content)
-        self.site.sent_bytes += len(content)
 
     def reset(self) -> None:
         """Tear the connection down: RST."""

@@ -180,7 +180,7 @@ class Trust:
         try:
             durable.replace(path, msgspec.json.encode(mark))
         except OSError as failed:
-            raise StorageError(f"{path}: {failed.strerror}") from failed
+            raise durable.storage_error(str(path), failed) from failed
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -207,7 +207,7 @@ class Trust:
         except exceptions.DownloadError as failed:
             raise TransportError(_words(failed.__cause__ or failed)) from failed
         except OSError as failed:
-            raise StorageError(f"{self._folder}: {failed.strerror}") from failed
+            raise durable.storage_error(str(self._folder), failed) from failed
 
 
 class _Fetcher(FetcherInterface):

@@ -144,7 +144,7 @@ def test_a_disk_that_fails_is_told_in_one_sentence_and_gone_on_from(
     inject = f"inject={names}:error={error}:when=1+"
     outcome = device.look_by_process(publisher.web, *trace, "-e", inject)
     assert isinstance(outcome, Refused)
-    assert outcome.error == "StorageError", outcome
+    assert outcome.error == "MediumError", outcome
     assert str(device.folder) in outcome.detail
     _whole(device)
     if device.running and device.running.revision == 1:
