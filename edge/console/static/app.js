@@ -39,7 +39,7 @@ function route() {
 function judged(said) {
   const status = said.status;
   if (said.broker) return ["bad", "no broker", `Nothing is heard of the line: ${said.broker}. Verdicts go on where daemon and broker do; the records below stay readable.`];
-  if (!status) return ["bad", "no daemon", "The broker is there, but no daemon has said anything: has edge run been started, and is device.id the right one?"];
+  if (!status) return ["bad", "no daemon", "The broker is there, but no daemon has said anything: has edge run been started, is device.id the right one, and may the page's user read the status topic?"];
   if (status.state !== "online") return ["bad", "offline", `The daemon is ${status.state}${status.detail ? `: ${status.detail}` : "."}`];
   if (said.outdated_s) return ["bad", "outdated", `The daemon last spoke ${span(said.outdated_s)} ago: it or its network is gone, or the clocks differ.`];
   const lame = Object.entries(status.pipelines ?? {}).find(([, each]) => !each.ready);

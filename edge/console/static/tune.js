@@ -141,7 +141,7 @@ function counts(group, at) {
   return el("section", { class: "panel" },
     el("h2", null, "What would become of them"),
     el("table", { class: "outcome" },
-      el("thead", null, el("tr", null, ["", "as recorded", "at these thresholds", "change"].map((name) => el("th", { scope: "col" }, name)))),
+      el("thead", null, el("tr", null, ["verdict", "as recorded", "at these thresholds", "change"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", null, rows.map(([kind, was, is]) => el("tr", null,
         el("th", { scope: "row" }, badge(kind)),
         el("td", { class: "number" }, count(was)),

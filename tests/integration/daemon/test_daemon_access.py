@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from brokers import Peer, require_mosquitto, running, section, until
+from consoles import Console
 from daemons import ROOT, Daemon, part_jpeg, reference_jpeg, running_broker
 
 from edge.mqtt.brokers import LocalBroker
@@ -50,7 +51,12 @@ def test_a_line_works_under_the_access_list(
         f"broker.password_file={str(folder / 'box1')!r}",
     )
 
-    async def scenario(daemon: Daemon) -> None:
+    operator = (
+        *("--set", 'broker.username="operator"'),
+        *("--set", f"broker.password_file={str(folder / 'operator')!r}"),
+    )
+
+    async def scenario(daemon: Daemon, console: Console) -> None:
         async with (
             running(peer(guarded, "recipes")) as recipes,
             running(peer(guarded, "camera-top")) as camera,
@@ -62,6 +68,10 @@ def test_a_line_works_under_the_access_list(
             )
             assert taught
             await until(lambda: bool(daemon.events("ready")), "the daemon is ready")
+            await until(
+                lambda: console.visitor.get("/api/live")["status"] is not None,
+                "the page hears the status",
+            )
             assert await camera.publish(
                 "line/top/frame",
                 part_jpeg(3, 1, ("short",)),
@@ -72,11 +82,18 @@ def test_a_line_works_under_the_access_list(
             topics: set[str] = set()
             while not {"edge/box1/records", "edge/box1/status"} <= topics:
                 topics.add((await cloud.next()).topic)
+            await until(
+                lambda: bool(console.visitor.get("/api/live")["verdicts"]),
+                "the page hears the verdict",
+            )
         denied = [e for e in daemon.events() if e["event"] == "mqtt-publish-refused"]
         assert not denied
 
-    with Daemon(broker, tmp_path, overrides=overrides) as daemon:
-        asyncio.run(scenario(daemon))
+    with (
+        Daemon(broker, tmp_path, overrides=overrides) as daemon,
+        Console(broker.port, tmp_path, *operator) as console,
+    ):
+        asyncio.run(scenario(daemon, console))
         assert daemon.end() == 0
 
 
