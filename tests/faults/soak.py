@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -300,6 +301,7 @@ def main(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     plan = plan_of(parsed.minutes, parsed.flap_every, parsed.kill_every, busy=parsed.busy)
     parsed.out.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # broker and daemon end with us
     with tempfile.TemporaryDirectory(prefix="edge-soak-") as folder, parsed.out.open("a") as out:
         verdict = asyncio.run(soak(plan, out, Path(folder)))
     sys.stdout.write(json.dumps(verdict, indent=1) + "\n")
