@@ -165,6 +165,10 @@ def _lay_out_system(tree: Tree) -> None:
         shutil.copyfile(slice_, root / _UNITS / slice_.name)
     examples = root / "usr/share/doc" / PACKAGE / "examples"
     examples.mkdir(parents=True)
+    none_compiled = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "docs" / "examples", examples, dirs_exist_ok=True, ignore=none_compiled)
+    shutil.copytree(ROOT / "monitoring", examples / "monitoring")
+    shutil.copyfile(ROOT / "systemd" / "edge.acl", examples / "edge.acl")
     shutil.copytree(ROOT / "device_configs", examples / "device_configs")
     shutil.copytree(ROOT / "systemd" / "edge.service.d", examples / "edge.service.d")
     shutil.copyfile(ROOT / "LICENSE", examples.parent / "copyright")
