@@ -42,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres console-test check static format openvino opcua cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres console-test check static format openvino opcua sparkplug cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -144,6 +144,15 @@ openvino: setup ## Try the reference models on OpenVINO's plug-in, on this proce
 opcua: setup-tests ## Try the OPC UA example between a daemon and a client.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group opcua
 	$(BIN)/pytest tests/integration/test_opcua_gate.py $(ARGS)
+
+SPARKPLUG := .out/sparkplug
+sparkplug: setup-tests ## Compare the recorded Sparkplug payloads with what other encoders write now (needs Node.js).
+	mkdir -p $(SPARKPLUG)
+	$(BIN)/uv venv --quiet --allow-existing $(SPARKPLUG)/venv
+	$(BIN)/uv pip install --quiet --python $(SPARKPLUG)/venv/bin/python pysparkplug==0.6.1
+	npm install --silent --no-save --ignore-scripts --prefix $(SPARKPLUG) sparkplug-payload@1.0.3
+	cp tests/sparkplug/record.mjs $(SPARKPLUG)/
+	EDGE_SPARKPLUG_PEERS=$(CURDIR)/$(SPARKPLUG) $(BIN)/pytest tests/sparkplug $(ARGS)
 
 # GStreamer's RTSP server and Aravis come for Debian's own Python: they are no part of .venv.
 cameras: setup-tests ## Try RTSP and GigE Vision cameras, and measure what a stream costs. Results: .out/cameras.json

@@ -27,6 +27,9 @@ _IPV6: Final = 6
 _POINTER: Final = r"^(/.*)?$"
 """RFC 6901: empty, or parts that each begin with a slash."""
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
+_LEVEL: Final = r"[^/+#{}\x00-\x1f\x7f]+"
+_EDGE_NODE: Final = re.compile(rf"spBv1\.0/{_LEVEL}/\+/{_LEVEL}(/{_LEVEL})?")
+"""Sparkplug 3.0, 4.1: namespace, group, message type (each that is needed), node, device."""
 _PLACEHOLDERS: Final = ("part_id", "reference_id", "frame_id")
 
 
@@ -275,6 +278,12 @@ class LimitsSection(Section):
     signal_payload_bytes: int = Field(
         64 << 10, ge=16, le=1 << 20, description="Largest signal payload, bytes."
     )
+    sparkplug_payload_bytes: int = Field(
+        256 << 10,
+        ge=1 << 10,
+        le=1 << 20,
+        description="Largest Sparkplug payload, bytes; a birth holds all metrics of a node.",
+    )
     frames_per_s: float = Field(
         120.0,
         gt=0,
@@ -423,6 +432,16 @@ class Binding(Section):
         max_length=256,
         description="Signals: JSON pointer to the time, UTC ns or s; empty: arrival time.",
     )
+    metric: str = Field(
+        "",
+        max_length=512,
+        description="Signals: Sparkplug B metric of the edge node or device in `topic`, which is "
+        "`spBv1.0/GROUP/+/NODE` or `spBv1.0/GROUP/+/NODE/DEVICE`.",
+    )
+    rebirth: bool = Field(
+        False,
+        description="Signals by Sparkplug: ask the node for a birth (NCMD) where one was missed.",
+    )
     share: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_-]{0,64}$",
@@ -464,6 +483,23 @@ class Binding(Section):
             raise ValueError("the wildcard # must be the last topic level")
         return self
 
+    @model_validator(mode="after")
+    def _sparkplug(self) -> Self:
+        if not self.metric:
+            if _EDGE_NODE.fullmatch(self.topic):
+                raise ValueError(f"topic {self.topic!r} is Sparkplug's: name its `metric`")
+            if self.rebirth:
+                raise ValueError("rebirth is for Sparkplug: name a `metric`")
+            return self
+        if not _EDGE_NODE.fullmatch(self.topic):
+            raise ValueError(
+                f"topic {self.topic!r}: with a metric it is spBv1.0/GROUP/+/NODE or "
+                "spBv1.0/GROUP/+/NODE/DEVICE, all but the + named"
+            )
+        if self.pointer or self.time_pointer or self.share:
+            raise ValueError("a metric has no pointer, time_pointer or share: they are for JSON")
+        return self
+
 
 # The schema that pydantic makes of the pattern would let other names pass unchecked.
 Table = Annotated[
@@ -484,6 +520,15 @@ class BindingsSection(Section):
         for name, binding in self.action.items():
             if "+" in binding.topic or "#" in binding.topic:
                 raise ValueError(f"action.{name}: no wildcard in a topic that is published to")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_are_signals(self) -> Self:
+        for kind in ("camera", "reference", "action"):
+            table: dict[str, Binding] = getattr(self, kind)
+            for name, binding in table.items():
+                if binding.metric:
+                    raise ValueError(f"{kind}.{name}: a metric is for signals")
         return self
 
     def find(self, name: str) -> Binding | None:

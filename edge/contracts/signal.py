@@ -19,7 +19,7 @@ class SignalValue(msgspec.Struct, frozen=True):
     Attributes:
         value: The last value at or before capture; 0.0 where absent.
         age_ns: Capture time minus the value's time, never negative.
-        state: Fresh, older than the grant allows, or never seen.
+        state: Fresh, older than the grant allows, or absent: never seen, or its source is dead.
     """
 
     value: float = 0.0

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from edge.config import BindingsSection
 from edge.daemon.intake import Frame
+from edge.mqtt.bound import reserved
 from edge.mqtt.session import Session
-from edge.mqtt.topics import TopicTemplate, matches
+from edge.mqtt.topics import matches
 from edge.observability.counters import Counters
 from edge.observability.tracing import PROPERTY
 
@@ -37,7 +38,7 @@ class Answering:
         self._complain = complain
         self._on_the_way: dict[bytes, list[Callable[[], None]]] = {}
         self._bound = tuple(
-            TopicTemplate(binding.topic).filter
+            reserved(binding)
             for table in (bindings.camera, bindings.reference, bindings.signal, bindings.action)
             for binding in table.values()
         )

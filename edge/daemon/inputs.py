@@ -15,6 +15,7 @@ from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Reason
 from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
+from edge.daemon.edge_nodes import EdgeNodes
 from edge.daemon.intake import Fault
 from edge.daemon.rate import Bucket
 from edge.daemon.references import ReferenceShelf
@@ -61,6 +62,7 @@ class Inputs:
         self._throttle = throttle
         self._forget = forget
         self._cameras: dict[str, list[ActivePipeline]] = {}
+        self._edge_nodes = EdgeNodes(config, session, counters, self._complain)
         self._closed = False
 
     def want(self, plan: PipelinePlan) -> None:
@@ -73,7 +75,11 @@ class Inputs:
             if grant.name not in self.signals:
                 history = signals.SignalHistory(self._config.limits.signal_history)
                 self.signals[grant.name] = history
-                self._listen(grant.name, self._signals_to(grant.name, history))
+                binding = self._binding(grant.name)
+                if binding.metric:
+                    self._edge_nodes.want(grant.name, binding, history)
+                else:
+                    self._listen(grant.name, self._signals_to(grant.name, history))
 
     def connect(self, pipeline: ActivePipeline) -> None:
         """Send a pipeline the frames of its camera, and of no other."""
@@ -102,8 +108,7 @@ class Inputs:
         }
 
     def _listen(self, name: str, take: _Take) -> None:
-        binding = self._config.bindings.find(name)
-        assert binding is not None, "the plan was resolved against these bindings"
+        binding = self._binding(name)
         template = TopicTemplate(binding.topic, binding.share)
 
         def receive(message: Incoming) -> None:
@@ -111,9 +116,13 @@ class Inputs:
 
         self._session.subscribe(template.filter, binding.qos, receive)
 
-    def _frames_to(self, source: str, pipelines: list[ActivePipeline]) -> _Take:
-        binding = self._config.bindings.find(source)
+    def _binding(self, name: str) -> Binding:
+        binding = self._config.bindings.find(name)
         assert binding is not None, "the plan was resolved against these bindings"
+        return binding
+
+    def _frames_to(self, source: str, pipelines: list[ActivePipeline]) -> _Take:
+        binding = self._binding(source)
         per_s = binding.frames_per_s or self._config.limits.frames_per_s
         bucket = Bucket(per_s)
         too_many = Fault(Reason.OVERLOAD, f"{source} sends more than its {per_s:g} frames a second")

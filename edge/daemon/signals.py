@@ -6,7 +6,7 @@ sensor said when the frame was captured.
 
 import math
 import re
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +24,7 @@ _SECONDS_BELOW: Final = 1e11
 
 
 class MalformedSignalError(ValueError):
-    """A payload is not the number, or the JSON with a number, that its binding describes."""
+    """A payload is not what its binding describes: a number, JSON with one, or Sparkplug B."""
 
 
 class SignalHistory:
@@ -33,18 +33,37 @@ class SignalHistory:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._times: list[int] = []
-        self._values: dict[int, float] = {}
+        self._values: dict[int, float | None] = {}
+        self._measured: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._times)
 
-    def add(self, time_ns: int, value: float) -> None:
-        """Add a value; one of the same instant is replaced, the oldest goes when it is full."""
-        if time_ns not in self._values:
-            insort(self._times, time_ns)
-        self._values[time_ns] = value
+    def add(self, time_ns: int, value: float | None, since_ns: int = 0) -> None:
+        """Add a value; one of the same instant is replaced, the oldest goes when it is full.
+
+        Args:
+            time_ns: UTC, when it was measured: its age is reckoned from here.
+            value: None: from then on there is none.
+            since_ns: UTC; it counts for no instant before, though it was measured earlier.
+        """
+        at_ns = max(time_ns, since_ns)
+        if at_ns not in self._values:
+            insort(self._times, at_ns)
+        self._values[at_ns] = value
+        self._measured.pop(at_ns, None)
+        if at_ns != time_ns:
+            self._measured[at_ns] = time_ns
         if len(self._times) > self._capacity:
-            del self._values[self._times.pop(0)]
+            self._forget(self._times.pop(0))
+
+    def end(self, time_ns: int) -> None:
+        """Have no value from an instant on (UTC ns), also none that was said to be of later."""
+        at = bisect_left(self._times, time_ns)
+        for later in self._times[at:]:
+            self._forget(later)
+        del self._times[at:]
+        self.add(time_ns, None)
 
     def as_of(self, instant_ns: int, max_age_ms: int) -> SignalValue:
         """Return the last value at or before an instant (UTC ns), and how far to trust it."""
@@ -52,10 +71,23 @@ class SignalHistory:
         if at == 0:
             return SignalValue()
         time_ns = self._times[at - 1]
-        age_ns = instant_ns - time_ns
+        value = self._values[time_ns]
+        if value is None:
+            return SignalValue()
+        age_ns = instant_ns - self._measured.get(time_ns, time_ns)
         fresh = age_ns <= max_age_ms * _NS_PER_MS
         state = SignalState.FRESH if fresh else SignalState.STALE
-        return SignalValue(self._values[time_ns], age_ns, state)
+        return SignalValue(value, age_ns, state)
+
+    def _forget(self, time_ns: int) -> None:
+        del self._values[time_ns]
+        self._measured.pop(time_ns, None)
+
+
+def believed(time_ns: int, clock: ClockSection, arrived_at_ns: int) -> bool:
+    """Say whether a source's time (UTC ns) may be right."""
+    age_ns = arrived_at_ns - time_ns
+    return -clock.max_future_ms * _NS_PER_MS <= age_ns <= clock.max_age_s * _NS_PER_S
 
 
 def read(
@@ -95,9 +127,7 @@ def _sample(
     time = _number(_point(document, binding.time_pointer), binding.time_pointer)
     # In integers: a float has no room for today's nanoseconds.
     time_ns = int(time * _NS_PER_S) if abs(time) < _SECONDS_BELOW else int(time)
-    age_ns = arrived_at_ns - time_ns
-    believed = -clock.max_future_ms * _NS_PER_MS <= age_ns <= clock.max_age_s * _NS_PER_S
-    return (time_ns if believed else arrived_at_ns), value
+    return (time_ns if believed(time_ns, clock, arrived_at_ns) else arrived_at_ns), value
 
 
 def _number(found: Any, pointer: str) -> int | float:

@@ -14,9 +14,10 @@ from typing import Final
 from edge.config import DeviceConfig
 from edge.doctor.check import Check, Outcome, finding, ok, unknown
 from edge.errors import ConfigError
+from edge.mqtt.bound import filters
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
-from edge.mqtt.topics import TopicTemplate, matches
+from edge.mqtt.topics import matches
 
 MESSAGES: Final = 20
 PAYLOAD_BYTES: Final = 50_000
@@ -100,13 +101,14 @@ class Visit:
         self.session.subscribe(self._topic, 1, self._probe)
         bindings = config.bindings
         self._bound = {
-            f"{kind}.{name}": TopicTemplate(binding.topic).filter
+            f"{kind}.{name}" + f" of {topic_filter}" * bool(binding.metric): topic_filter
             for kind, table in (
                 ("camera", bindings.camera),
                 ("reference", bindings.reference),
                 ("signal", bindings.signal),
             )
             for name, binding in table.items()
+            for topic_filter in filters(binding)
         }
         for topic_filter in set(self._bound.values()):
             self.session.subscribe(topic_filter, 0, self._bound_message)

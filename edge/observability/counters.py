@@ -63,6 +63,13 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "references_evicted": Meaning("Reference images that gave way to newer ones."),
         "signals_received": Meaning("Signal values taken.", ("signal",)),
         "signals_refused": Meaning("Signal payloads that could not be read.", ("signal",)),
+        "sparkplug_gaps": Meaning(
+            "Times that messages of a Sparkplug edge node were missing, by their numbers.",
+            ("node",),
+        ),
+        "sparkplug_rebirths_asked": Meaning(
+            "Times that a Sparkplug edge node was asked for its births.", ("node",)
+        ),
         "actions_sent": Meaning("Actions published.", ("action",)),
         "actions_denied": Meaning("Actions that a policy wished and was not granted.", ("action",)),
         "actions_reverted": Meaning(

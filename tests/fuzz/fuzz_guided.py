@@ -25,6 +25,7 @@ PARSERS: Final = (
     "topics",
     "content-types",
     "signals",
+    "sparkplug",
     "overrides",
     "onnx-screen",
     "wasm-inspection",

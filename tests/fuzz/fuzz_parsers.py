@@ -24,7 +24,7 @@ from edge.contracts.messages import Judge, Loaded
 from edge.contracts.parameters import Names, findings, read_schema
 from edge.contracts.plan import ImagePlan
 from edge.contracts.verdict import Reason
-from edge.daemon import signals
+from edge.daemon import signals, sparkplug
 from edge.daemon.intake import Intake
 from edge.deployment.card import Card
 from edge.deployment.manifest import Manifest
@@ -157,6 +157,22 @@ def _signals() -> Parser:
             b'\x02{"a": [{"/b": 7}]}',
         ],
         (signals.MalformedSignalError,),
+    )
+
+
+def _sparkplug() -> Parser:
+    def read(payload: bytes) -> None:
+        found = sparkplug.read(payload)
+        assert len(found.metrics) <= sparkplug.MAX_FIELDS
+        for metric in found.metrics:
+            with suppress(signals.MalformedSignalError):
+                value = metric.number(metric.datatype)
+                assert value is None or abs(value) <= 1.8e308
+
+    peers = json.loads((ROOT / "tests/sparkplug/payloads.json").read_text())
+    seeds = [bytes.fromhex(payload) for peer in peers.values() for payload in peer]
+    return Parser(
+        read, [*seeds, sparkplug.rebirth(_NOW_NS // 10**6)], (signals.MalformedSignalError,)
     )
 
 
@@ -331,6 +347,7 @@ PARSERS: Final[dict[str, Callable[[], Parser]]] = {
     "topics": _topics,
     "content-types": _content_types,
     "signals": _signals,
+    "sparkplug": _sparkplug,
     "config": _config,
     "overrides": _overrides,
     "manifest": _manifest,

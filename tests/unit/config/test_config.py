@@ -126,6 +126,34 @@ def test_wildcards_and_placeholders_are_taken_for_inputs(tmp_path: Path, topic: 
     assert loaded.bindings.camera["top"].topic == topic
 
 
+@pytest.mark.parametrize("topic", ["spBv1.0/plant7/+/line3", "spBv1.0/plant 7/+/line3/oven"])
+def test_a_metric_of_an_edge_node_or_device_is_a_signal(tmp_path: Path, topic: str) -> None:
+    text = f'bindings.signal.oven = {{ topic = "{topic}", metric = "zones/1", rebirth = true }}'
+    binding = config.load(_file(tmp_path, text)).bindings.find("signal.oven")
+    assert binding is not None
+    assert (binding.metric, binding.rebirth) == ("zones/1", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "binding", "said"),
+    [
+        ("signal", '"spBv1.0/plant7/+/line3"', "name its `metric`"),
+        ("signal", '{ topic = "line/oven", rebirth = true }', "rebirth is for Sparkplug"),
+        ("signal", '{ topic = "line/oven", metric = "t" }', "GROUP/+/NODE"),
+        ("signal", '{ topic = "spBv1.0/plant7/NDATA/line3", metric = "t" }', "GROUP/+/NODE"),
+        ("signal", '{ topic = "spBv1.0/+/+/line3", metric = "t" }', "GROUP/+/NODE"),
+        ("signal", '{ topic = "spBv1.0/plant7/+/line3/#", metric = "t" }', "GROUP/+/NODE"),
+        ("signal", '{ topic = "spBv1.0/p/+/n", metric = "t", pointer = "/v" }', "no pointer"),
+        ("signal", '{ topic = "spBv1.0/p/+/n", metric = "t", share = "g" }', "no pointer"),
+        ("camera", '{ topic = "spBv1.0/p/+/n", metric = "t" }', "a metric is for signals"),
+    ],
+)
+def test_a_metric_bound_wrongly_is_refused(
+    tmp_path: Path, kind: str, binding: str, said: str
+) -> None:
+    assert said in _refusal(tmp_path, f"bindings.{kind}.oven = {binding}")
+
+
 @pytest.mark.parametrize("topic", ["line/+/reject", "line/#"])
 def test_an_action_goes_to_one_topic(tmp_path: Path, topic: str) -> None:
     assert "no wildcard" in _refusal(tmp_path, f'bindings.action.reject = "{topic}"')
