@@ -119,6 +119,8 @@ class _Node:
                     self._take(concerned, payload, message)
         except MalformedSignalError as wrong:
             for watch in concerned if device else self.watches:
+                if kind in ("NBIRTH", "DBIRTH"):  # it may have given the alias to another metric
+                    watch.lost, watch.alias = True, None
                 self._counters.count("signals_refused", signal=watch.signal)
             self._complain("signal_refused", message.topic, str(wrong))
         self._session.acknowledge(message)

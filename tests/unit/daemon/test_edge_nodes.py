@@ -288,6 +288,16 @@ def test_what_cannot_be_read_is_counted_and_the_node_goes_on(
     assert plant.sees().value == 21.0
 
 
+def test_after_a_birth_that_cannot_be_read_no_alias_is_believed(plant: Plant) -> None:
+    plant.born(20.0)
+    plant.say("NBIRTH", bytes(300_000))
+    plant.heat(66.0, seq=1)
+    assert plant.sees().value == 20.0
+    assert plant.count("signals_refused") == 2
+    plant.born(21.0)
+    assert plant.sees().value == 21.0
+
+
 def test_what_the_broker_kept_is_no_birth(plant: Plant) -> None:
     plant.say("NBIRTH", payload(double(20.0, name="heat"), seq=0), retain=True)
     assert plant.sees() == ABSENT
