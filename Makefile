@@ -146,7 +146,7 @@ opcua: setup-tests ## Try the OPC UA example between a daemon and a client.
 	$(BIN)/pytest tests/integration/test_opcua_gate.py $(ARGS)
 
 SPARKPLUG := .out/sparkplug
-sparkplug: setup-tests ## Compare the recorded Sparkplug payloads with what other encoders write now (needs Node.js).
+sparkplug: setup-tests ## Try Sparkplug with the encoders and a node of others (needs Node.js).
 	mkdir -p $(SPARKPLUG)
 	$(BIN)/uv venv --quiet --allow-existing $(SPARKPLUG)/venv
 	$(BIN)/uv pip install --quiet --python $(SPARKPLUG)/venv/bin/python pysparkplug==0.6.1
