@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ GOOD = [
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.skipif("EDGE_SOAKS" in os.environ, reason="a longer one runs beside the tests")
 def test_half_a_minute_with_a_broker_and_a_worker_killed_keeps_every_promise(
     tmp_path: Path,
 ) -> None:

@@ -1,11 +1,12 @@
 """Cameras that speak what cameras speak, to a real daemon: `make cameras` runs this.
 
-RTSP from GStreamer's server, GigE Vision from Aravis' fake camera. Skipped where Debian's python3
-lacks them (`make cameras` installs them): CI does not.
+RTSP from GStreamer's server, GigE Vision from Aravis' fake camera. Skipped but there, and where
+Debian's python3 lacks them (`make cameras` installs them).
 """
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -34,6 +35,9 @@ def has(*namespaces: str) -> bool:
     return tried.returncode == 0
 
 
+pytestmark = pytest.mark.skipif(
+    "EDGE_TEST_CAMERAS" not in os.environ, reason="a minute, and GStreamer: make cameras"
+)
 needs_rtsp = pytest.mark.skipif(
     not has("Gst=1.0", "GstRtspServer=1.0"), reason="GStreamer's RTSP server is not installed"
 )
