@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { el } from "./dom.js";
 import { picture } from "./picture.js";
+import { asksBy, instant, ranges } from "./search.js";
 import { badge, count, counted, KINDS, ms, score, time, truthOf } from "./words.js";
 
 const PAGE = 50;
@@ -114,34 +115,6 @@ function question(asked) {
   };
 }
 
-/** An instant as the fields say it, in the browser's own time. */
-export function instant(text) {
-  const at = text ? new Date(text).getTime() : 0;
-  return Number.isFinite(at) && at > 0 ? at : 0;
-}
-
-/** An instant as a datetime-local field takes it. */
-export function local(at) {
-  const shifted = new Date(at.getTime() - at.getTimezoneOffset() * 60_000);
-  return shifted.toISOString().slice(0, 16);
-}
-
-/** Ranges that people ask for, in the browser's own time. */
-export const RANGES = {
-  "last hour": () => [new Date(Date.now() - 3_600_000), null],
-  today: () => [midnight(0), null],
-  yesterday: () => [midnight(-1), midnight(0)],
-  "7 days": () => [midnight(-6), null],
-  all: () => [null, null],
-};
-
-function midnight(days) {
-  const at = new Date();
-  at.setHours(0, 0, 0, 0);
-  at.setDate(at.getDate() + days);
-  return at;
-}
-
 function row(line) {
   return el("tr", null,
     el("td", null, badge(line.verdict)),
@@ -178,26 +151,10 @@ function form(asked, now) {
     el("div", { class: "buttons" },
       el("button", { class: "primary" }, "Search"),
       el("a", { class: "button", href: "#/parts" }, "Clear"),
-      Object.entries(RANGES).filter(([name]) => name !== "all").map(([name, range]) => el("button", {
-        type: "button", class: "range", onclick: () => {
-          const [begin, end] = range();
-          from.value = begin ? local(begin) : "";
-          to.value = end ? local(end) : "";
-          made.requestSubmit();
-        },
-      }, name))));
-  made.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const words = new URLSearchParams();
-    for (const [name, value] of new FormData(made)) if (value.trim()) words.set(name, value.trim());
-    if (asked.as) words.set("as", asked.as);
-    const target = `#/parts${words.size ? `?${words}` : ""}`;
-    if (target === location.hash) window.dispatchEvent(new HashChangeEvent("hashchange"));
-    else location.hash = target;
-  });
-  return made;
+      ranges(from, to, ["last hour", "today", "yesterday", "7 days"])));
+  return asksBy(made, "parts", { as: asked.as });
 }
 
-export function select(name, values, chosen, empty = "") {
+function select(name, values, chosen, empty = "") {
   return el("select", { name }, values.map((value) => el("option", { value, ...(value === chosen ? { selected: true } : {}) }, value || empty)));
 }

@@ -3,7 +3,7 @@
 
 import { get } from "./api.js";
 import { el, fill, svg, terms } from "./dom.js";
-import { instant, local, RANGES } from "./parts.js";
+import { asksBy, instant, ranges } from "./search.js";
 import { badge, count, counted, KINDS, kindOf, percent, wilson } from "./words.js";
 
 const BINS = 1_000;
@@ -41,23 +41,8 @@ function range(asked) {
   const made = el("form", { class: "panel search" },
     el("label", null, "From", from), el("label", null, "To", to),
     el("div", { class: "buttons" }, el("button", { class: "primary" }, "Count"),
-      Object.entries(RANGES).map(([name, bounds]) => el("button", {
-        type: "button", class: "range", onclick: () => {
-          const [begin, end] = bounds();
-          from.value = begin ? local(begin) : "";
-          to.value = end ? local(end) : "";
-          made.requestSubmit();
-        },
-      }, name))));
-  made.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const words = new URLSearchParams();
-    for (const [name, value] of new FormData(made)) if (value) words.set(name, value);
-    const target = `#/tune${words.size ? `?${words}` : ""}`;
-    if (target === location.hash) window.dispatchEvent(new HashChangeEvent("hashchange"));
-    else location.hash = target;
-  });
-  return made;
+      ranges(from, to)));
+  return asksBy(made, "tune");
 }
 
 function prepared(group) {
