@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge.contracts.verdict import Kind
-from edge.daemon.control import SOCKET, Override, ask
+from edge.daemon.control import WORDS, Override, ask
 from edge.ledger.entry import Correction
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add(commands: "Commands") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record it; 1 where it was refused."""
     folder = arguments.folder
-    if not (folder / SOCKET).exists() and (folder.parent / SOCKET).exists():
+    if not (folder / WORDS).exists() and (folder.parent / WORDS).exists():
         folder = folder.parent  # the ledger's own folder was named
     correction = Correction(
         verdict=Kind(arguments.verdict),

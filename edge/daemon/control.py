@@ -1,14 +1,17 @@
-"""The control socket: how a person on this box speaks to the daemon.
+"""How a person on this box speaks to the daemon: two sockets, each for one kind of request.
 
 Rules:
 
-1. A Unix socket in the storage folder, mode 0600 in a folder of mode 0700: who may not read the
+1. Unix sockets below the storage folder, mode 0600 in folders of mode 0700: who may not read the
    ledger may not speak here either, and nothing of it can be reached from the network. The kernel
    says who connected; what they call themselves is kept beside it.
-2. One request a connection: a line of JSON, and a line of JSON back, of bounded size and time.
-3. A request can add a record, and have the daemon look for a deployment, keep to the one it has,
-   or return to the one before. It can change no verdict, record or setting, and no deployment
-   runs for it that is not signed by the root that was installed with the device.
+2. What a socket grants is one kind of request. `control.sock` has the daemon look for a deployment,
+   keep to the one it has, or return to the one before. `words/words.sock` takes what a person says
+   of a verdict, in a folder of its own, so that a confined process can be shown it without the
+   other: the operator's page is. The one being busy holds nobody up at the other.
+3. One request a connection: a line of JSON, and a line of JSON back, of bounded size and time.
+4. No request changes a verdict, record or setting, and no deployment runs for one that is not
+   signed by the root that was installed with the device.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -29,7 +32,10 @@ from edge.ledger.entry import Correction
 
 log = structlog.get_logger("edge.daemon")
 
-SOCKET: Final = "control.sock"
+CONTROL: Final = "control.sock"
+"""Takes `Deployments`. Below the storage folder."""
+WORDS: Final = "words/words.sock"
+"""Takes `Override`."""
 MAX_LINE_BYTES: Final = 16 << 10
 PATIENCE_S: Final = 10.0
 """To say a request, and for the answer to it: a slow disk takes a second or two."""
@@ -72,6 +78,9 @@ Record = Callable[[Correction], Awaitable[tuple[str, int]]]
 Change = Callable[[Deployments], Awaitable[str]]
 
 
+_Asked = TypeVar("_Asked")
+
+
 class Control:
     """The daemon's end.
 
@@ -84,52 +93,18 @@ class Control:
     """
 
     def __init__(self, folder: Path, record: Record | None, change: Change | None) -> None:
-        self._folder = folder
         self._record = record
         self._change = change
-        self._connections = 0
+        self._control = _Door(folder / CONTROL, Deployments, self._about_deployments)
+        self._words = _Door(folder / WORDS, Override, self._about_verdicts)
 
     async def serve(self) -> None:
         """Answer until cancelled. Where no socket can be made it is logged, and frames go on."""
-        try:
-            listening = _bound(self._folder)
-        except OSError as failed:
-            log.error("control_closed", detail=f"{self._folder / SOCKET}: {failed.strerror}")
-            return
-        server = await asyncio.start_unix_server(
-            self._converse, sock=listening, limit=MAX_LINE_BYTES
-        )
-        try:
-            await server.serve_forever()
-        finally:
-            with contextlib.suppress(OSError):
-                (self._folder / SOCKET).unlink()
+        async with asyncio.TaskGroup() as doors:
+            doors.create_task(self._control.serve(), name="control")
+            doors.create_task(self._words.serve(), name="words")
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
-        try:
-            # One that says nothing, or does not listen, is let go.
-            async with asyncio.timeout(PATIENCE_S):
-                said = Said("too many speak at once: try again")
-                if self._connections <= _MAX_CONNECTIONS:
-                    said = await self._answer(await reader.readline(), _peer(writer))
-                writer.write(msgspec.json.encode(said) + b"\n")
-                await writer.drain()
-        except (TimeoutError, OSError):
-            log.warning("control_unanswered")
-        except ValueError:
-            log.warning("control_refused", detail=f"a request of more than {MAX_LINE_BYTES} bytes")
-        finally:
-            self._connections -= 1
-            writer.close()
-
-    async def _answer(self, line: bytes, peer: str) -> Said:
-        try:
-            request: Request = msgspec.json.decode(line, type=Request)
-        except (msgspec.DecodeError, RecursionError) as wrong:
-            return Said(f"not a request: {wrong}")
-        if isinstance(request, Deployments):
-            return await self._about_deployments(request, peer)
+    async def _about_verdicts(self, request: Override, peer: str) -> Said:
         correction = request.correction
         if problem := correction.problem():
             return Said(problem)
@@ -156,6 +131,64 @@ class Control:
         return Said(refusal)
 
 
+class _Door(Generic[_Asked]):
+    """A socket that takes one kind of request.
+
+    Args:
+        place: Of the socket; its folder is made.
+        kind: What it takes.
+        answer: Does what is asked by somebody, whom the kernel names.
+    """
+
+    def __init__(
+        self, place: Path, kind: type[_Asked], answer: Callable[[_Asked, str], Awaitable[Said]]
+    ) -> None:
+        self._place = place
+        self._kind = kind
+        self._answer = answer
+        self._connections = 0
+
+    async def serve(self) -> None:
+        try:
+            listening = _bound(self._place)
+        except OSError as failed:
+            log.error("control_closed", detail=f"{self._place}: {failed.strerror}")
+            return
+        server = await asyncio.start_unix_server(
+            self._converse, sock=listening, limit=MAX_LINE_BYTES
+        )
+        try:
+            await server.serve_forever()
+        finally:
+            with contextlib.suppress(OSError):
+                self._place.unlink()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            # One that says nothing, or does not listen, is let go.
+            async with asyncio.timeout(PATIENCE_S):
+                said = Said("too many speak at once: try again")
+                if self._connections <= _MAX_CONNECTIONS:
+                    said = await self._hear(await reader.readline(), _peer(writer))
+                writer.write(msgspec.json.encode(said) + b"\n")
+                await writer.drain()
+        except (TimeoutError, OSError):
+            log.warning("control_unanswered")
+        except ValueError:
+            log.warning("control_refused", detail=f"a request of more than {MAX_LINE_BYTES} bytes")
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _hear(self, line: bytes, peer: str) -> Said:
+        try:
+            request = msgspec.json.decode(line, type=self._kind)
+        except (msgspec.DecodeError, RecursionError) as wrong:
+            return Said(f"not a request that {self._place.name} takes: {wrong}")
+        return await self._answer(request, peer)
+
+
 def ask(folder: Path, request: Request) -> Said:
     """Ask the daemon that owns a storage folder for something. Blocks for seconds at most.
 
@@ -163,10 +196,11 @@ def ask(folder: Path, request: Request) -> Said:
         StorageError: No daemon listens there, or this user may not speak to it.
         TransportError: It gave no answer.
     """
+    place = folder / (WORDS if isinstance(request, Override) else CONTROL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(PATIENCE_S)
         try:
-            with _named(folder) as name:
+            with _named(place) as name:
                 connection.connect(name)
         except (FileNotFoundError, ConnectionRefusedError) as absent:
             raise StorageError(
@@ -174,7 +208,7 @@ def ask(folder: Path, request: Request) -> Said:
             ) from absent
         except OSError as refused:
             raise StorageError(
-                f"{folder / SOCKET}: {refused.strerror} (speak as the daemon's user or as root)"
+                f"{place}: {refused.strerror} (speak as the daemon's user or as root)"
             ) from refused
         try:
             connection.sendall(msgspec.json.encode(request) + b"\n")
@@ -182,18 +216,19 @@ def ask(folder: Path, request: Request) -> Said:
                 return msgspec.json.decode(answers.readline(MAX_LINE_BYTES), type=Said)
         except (OSError, msgspec.DecodeError) as silent:
             raise TransportError(
-                f"{folder / SOCKET}: the daemon gave no answer: {silent} (whether it was done, "
+                f"{place}: the daemon gave no answer: {silent} (whether it was done, "
                 "`edge ledger show` or `edge deploy status` says)"
             ) from silent
 
 
-def _bound(folder: Path) -> socket.socket:
-    (folder / SOCKET).unlink(missing_ok=True)  # of a daemon that was killed; the folder is ours
+def _bound(place: Path) -> socket.socket:
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    place.unlink(missing_ok=True)  # of a daemon that was killed; the folder is ours
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _named(folder) as name:
+        with _named(place) as name:
             listening.bind(name)
-        (folder / SOCKET).chmod(0o600)  # nobody can connect before it listens
+        place.chmod(0o600)  # nobody can connect before it listens
     except OSError:
         listening.close()
         raise
@@ -201,11 +236,11 @@ def _bound(folder: Path) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _named(folder: Path) -> Iterator[str]:
-    """Yield a short name of the socket: the kernel takes 107 bytes, and folders lie deep."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _named(place: Path) -> Iterator[str]:
+    """Yield a short name of a socket: the kernel takes 107 bytes, and folders lie deep."""
+    descriptor = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+        yield f"/proc/self/fd/{descriptor}/{place.name}"
     finally:
         os.close(descriptor)
 

@@ -103,7 +103,7 @@ class Supervisor:
         await self._leases.keep_journal()
 
     async def keep_control(self) -> None:
-        """Answer on the control socket; until cancelled."""
+        """Answer on the two sockets of this box; until cancelled."""
         record = self._recording.override if self._recording else None
         change = self._rollout.asked if self._rollout else None
         await Control(self._config.storage.path, record, change).serve()

@@ -271,11 +271,61 @@ def the_page_looks_on_as_the_daemons_user_and_can_alter_nothing() -> str:
     wrote = sh(f"{inside} touch /run/edge-console/ledger/x", may_fail=True)
     assert "Read-only file system" in wrote, wrote
     assert (STATE / "ledger.key").stat().st_size > 0
-    assert not sh(f"{inside} cat /run/edge-console/ledger.key")
+    assert sh(f"{inside} ls -A /run/edge-console").split() == ["ledger", "words"]
     assert not sh(f"{inside} ls -A /run/credentials/edge.service 2>/dev/null", may_fail=True)
     assert token not in sh("journalctl -b --no-pager", quiet=True)
     assert token.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     return sh("systemd-analyze security --no-pager edge-console | tail -1", quiet=True).strip()
+
+
+def reached_from_the_page(*more: str) -> dict[str, str]:
+    """What a program under the page's own unit has from each socket of the daemon that it finds."""
+    PROBE.write_text(PROBE_CODE)
+    changed = Path("/run/systemd/system/edge-console.service.d/bed.conf")
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    lines = ("[Service]", f"ExecStartPost=/opt/edge/bin/python {PROBE}", *more)
+    changed.write_text("\n".join(lines) + "\n")
+    sh("systemctl daemon-reload", quiet=True)
+    sh("systemctl restart edge-console")
+    said = sh("journalctl -u edge-console -o cat --no-pager | grep ^PROBE | tail -1", quiet=True)
+    changed.unlink()
+    sh("systemctl daemon-reload", quiet=True)
+    PROBE.unlink()
+    _transcript.write(said)
+    found: dict[str, str] = json.loads(said.removeprefix("PROBE"))
+    return found
+
+
+PROBE = Path("/usr/local/lib/probe.py")
+PROBE_CODE = r"""
+import glob, json, socket
+found = {}
+roots = ["", *glob.glob("/proc/[0-9]*/root"), *glob.glob("/proc/[0-9]*/cwd")]
+below = ["/run/edge-console", "/run/whole", "/var/lib/edge", "/var/lib/private/edge", ""]
+for name in ("words/words.sock", "control.sock"):
+    for root in roots:
+        for folder in below:
+            with socket.socket(socket.AF_UNIX) as asked:
+                try:
+                    asked.connect(f"{root}{folder}/{name}")
+                except OSError:
+                    continue
+                asked.sendall(b'{"type":"deployments","act":"pin"}' + bytes([10]))
+                found[name] = json.loads(asked.makefile().readline())["refusal"]
+print("PROBE", json.dumps(found), flush=True)
+"""
+
+
+@step
+def who_takes_over_the_page_can_ask_nothing_about_deployments() -> str:
+    found = reached_from_the_page()
+    assert list(found) == ["words/words.sock"], found
+    assert "words.sock takes" in found["words/words.sock"], found
+    # Control: the same program, with the whole state shown to it, as it once was.
+    found = reached_from_the_page("BindReadOnlyPaths=/var/lib/private/edge:/run/whole")
+    assert "a local folder runs here" in found["control.sock"], found
+    sh("systemctl restart edge-console")
+    return "one socket, which takes words alone"
 
 
 @step

@@ -1,14 +1,16 @@
 """Deployments on a device, by the real daemon: taken, kept, undone, and what a person asks for."""
 
+import asyncio
 import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from brokers import until
-from daemons import line_to
+from daemons import line_to, spoken
 from evil_guests import counting_policy, deciding, trapping_policy
 from updating import (
     Site,
@@ -22,6 +24,7 @@ from updating import (
     streaming,
 )
 
+from edge.daemon.control import WORDS, Deployments
 from edge.deployment.rollout import Event, State
 from edge.mqtt.brokers import LocalBroker
 
@@ -129,6 +132,11 @@ async def test_pin_rollback_and_import_by_hand(site: Site, mosquitto: LocalBroke
         third = await site.offer(3)
         assert site.ask("look", (site.folder / "fleet/repository").as_uri()) == ""
         assert (await site.ended(third)).event is Event.HELD
+        # Who may only give words on verdicts cannot, what `edge deploy` can.
+        unpin = msgspec.json.encode(Deployments("unpin")) + b"\n"
+        refused = json.loads(await asyncio.to_thread(spoken, site.storage / WORDS, unpin))
+        assert "words.sock takes" in refused["refusal"]
+        assert site.journal.pinned
         assert site.ask("unpin") == ""
         after = site.journal
         assert not after.pinned

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge import config
+from edge.daemon.control import CONTROL, WORDS
 from edge.errors import TransportError
 from edge.mqtt.brokers import LocalBroker
 
@@ -82,8 +83,12 @@ def test_the_other_units_are_sound_and_confined_more_tightly(tmp_path: Path, of:
 def test_the_console_is_the_daemons_user_and_can_neither_write_nor_sign_nor_signal() -> None:
     text = CONSOLE_UNIT.read_text()
     assert "User=edge" in text.splitlines()
-    assert "BindReadOnlyPaths=/var/lib/private/edge:/run/edge-console" in text
-    assert "InaccessiblePaths=-/run/edge-console/ledger.key -/run/credentials/edge.service" in text
+    bound = re.findall(r"^Bind\w*=(.*)$", text, re.MULTILINE)
+    state, seen = "/var/lib/private/edge", "/run/edge-console"
+    assert bound == [f"{state}/words:{seen}/words", f"-{state}/ledger:{seen}/ledger"]
+    assert str(Path(WORDS).parent) == "words"
+    assert str(Path(CONTROL).parent) == "."
+    assert "InaccessiblePaths=-/run/credentials/edge.service" in text
     assert "SystemCallFilter=~kill tkill tgkill pidfd_send_signal" in text
     for granted in ("StateDirectory", "ReadWritePaths", "BindPaths"):
         assert not re.search(f"^{granted}=", text, re.MULTILINE)
