@@ -315,7 +315,7 @@ def _rows(ledger: Reading, asked: Asked) -> Iterator[Row]:
     before = _behind(ledger, asked.until_ns)
     if asked.before:
         before = min(before, asked.before)
-    for text, rows_of in ((asked.part, ledger.of_part), (asked.frame, ledger.of_frame)):
+    for text, rows_of in ((asked.part, ledger.of_part), (asked.frame, ledger.verdicts_of_frame)):
         if text and not text.endswith("*"):
             return iter([row for row in rows_of(text) if row.seq < before][::-1])
     return ledger.newest(before, MAX_LOOKED_AT)
