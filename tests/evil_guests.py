@@ -17,6 +17,7 @@ _WHEN_LAMP: Final = (
     "(if (f64.gt (f64.load (i32.load offset=32 (local.get $call))) (f64.const 90)) (then {evil}))"
 )
 
+FAIL: Final = "(return (i32.const -4))"
 ENDLESS: Final = "(loop $for_ever (br $for_ever))"
 SCRIBBLE: Final = """
   (memory.fill (i32.const 0) (i32.const 255) (i32.const 4194304)) (return (i32.const 0))
@@ -78,14 +79,17 @@ def probe_trapping_policy() -> bytes:
     )
 
 
-def counting_policy() -> bytes:
+def counting_policy(evil: str = "unreachable") -> bytes:
     """A guest that counts its frames, scores a hundredth of that, and traps under the evil lamp.
 
     The count is its state; a state that is not of 4 bytes is refused.
+
+    Args:
+        evil: What it does under the lamp in the place of a trap, when it has counted.
     """
     decide = f"""
       (global.set $rejects (i32.add (global.get $rejects) (i32.const 1)))
-      {_WHEN_LAMP.format(evil="unreachable")}
+      {_WHEN_LAMP.format(evil=evil)}
       (i32.store offset=40 (local.get $call) (i32.const 0))
       (f32.store offset=44 (local.get $call)
         (f32.div (f32.convert_i32_s (global.get $rejects)) (f32.const 100)))
@@ -95,6 +99,16 @@ def counting_policy() -> bytes:
     return assemble(
         guest(decide=f'(func (export "decide") (param $call i32) (result i32) {decide})')
     )
+
+
+def unrestorable_policy() -> bytes:
+    """A policy that saves a state, and traps on it."""
+    state = """
+      (func (export "edge_state_save") (param i32 i32) (result i32)
+        (i32.store (local.get 0) (i32.const 7)) (i32.const 4))
+      (func (export "edge_state_restore") (param i32 i32) (result i32) unreachable)
+    """
+    return deciding("", state=state)
 
 
 def deciding(

@@ -120,7 +120,7 @@ class FramePath:
         self._fresh = self._standing.stages.fresh
         # Where each frame meets a set of its own, that set must stand before its pixels come.
         self._ahead = threading.Semaphore(1 if self._fresh else FRAME_SLOTS)
-        self._policy_used = False
+        self._astray = False
         self._resume(self._standing)
         if self._standing.stages.refiner is not None:
             self._standing.stages.refiner.warm()
@@ -155,14 +155,17 @@ class FramePath:
         """
         try:
             _expect_time_left(frame.request)
+            self._call_policy_back()  # first: it may bring a new set, and the pixels must follow
             frame = self._follow(frame)
-            self._renew_used_policy()
             before = self._policy
             try:
                 decision, refined = self._run(frame)
             except FrameError:
                 with contextlib.suppress(GuestError):  # the first failure counts
                     self._lines = self._standing.stages.log_lines()
+                if self._astray and not frame.request.probe:
+                    with contextlib.suppress(GuestError):
+                        self._keep_state(decided=0)  # it goes on from what the failure left
                 raise
             self._lines = self._standing.stages.log_lines()
         finally:
@@ -172,8 +175,6 @@ class FramePath:
             if self._standing.stages.broken or self._fresh:
                 self._replace()
             self._ahead.release()
-        if frame.request.probe:
-            self._rewind()
         return Judged(
             ticket=frame.request.ticket,
             verdict=decision.kind,
@@ -196,14 +197,10 @@ class FramePath:
 
         A state that the policy refuses leaves it empty (`take_state_refusal`).
         """
-        if policy == self._policy:
-            return
-        self._policy = policy
-        if self._fresh:
-            self._replace()
+        if policy != self._policy:
+            self._policy = policy
+            self._astray = True
             self.mend()
-        else:
-            self._rewind()
 
     def failed(self, frame: DecodedFrame, error: FrameError) -> Failed:
         """Say of a frame that `judge` raised for, with what there is to tell besides."""
@@ -223,15 +220,23 @@ class FramePath:
 
     def mend(self) -> None:
         """Build what the next frames need in place of what was used up; between frames."""
-        self._renew_used_policy()
+        self._call_policy_back()
         if self._spare is None:
             self._spare = self._stand()
 
-    def _renew_used_policy(self) -> None:
-        if self._policy_used:
-            self._policy_used = False
+    def _call_policy_back(self) -> None:
+        """Give a policy that went astray a new instance, which goes on from the known state.
+
+        Astray is one that is used up, or whose last call, of a probe, say, is to leave no trace.
+        """
+        if not self._astray:
+            return
+        if self._standing.stages.policy_stands_alone:
+            self._astray = False
             self._standing.stages.renew_policy()
             self._resume(self._standing)
+        else:
+            self._replace()
 
     def _take_lines(self) -> tuple[GuestLine, ...]:
         lines, self._lines = self._lines, ()
@@ -251,7 +256,6 @@ class FramePath:
     def _run(self, frame: DecodedFrame) -> tuple[Decision, Refined]:
         stages, slot, request = self._standing.stages, frame.slot, frame.request
         watch = _Stopwatch(frame.stage_ms)
-        self._policy_used = stages.policy_fresh
         found = stages.finder.find(slot, frame.reference, watch.lap)
         refined = Refined(found, 0, 0)
         if stages.refiner is not None:
@@ -259,6 +263,7 @@ class FramePath:
                 found, slot, frame.reference, watch.lap, partial(_expect_time_left, request)
             )
             found = refined.found
+        self._astray = True  # until it is known where the call leaves it
         decision = stages.decide.run(
             found,
             len(found),
@@ -270,11 +275,15 @@ class FramePath:
             request.part,
         )
         if not request.probe:
-            self._policy = PolicyState(
-                self._policy.frame_index + 1, stages.decide.save_state() or b""
-            )
+            self._keep_state(decided=1)
         watch.lap("decide")
         return decision, refined
+
+    def _keep_state(self, decided: int) -> None:
+        stages = self._standing.stages
+        blob = stages.decide.save_state() or b""
+        self._policy = PolicyState(self._policy.frame_index + decided, blob)
+        self._astray = stages.policy_fresh
 
     def _named(self, found: npt.NDArray[np.void]) -> tuple[Defect, ...]:
         classes = self._classes
@@ -327,18 +336,7 @@ class FramePath:
     def _replace(self) -> None:
         with self._placing:
             self._standing, self._spare = self._spare or self._stand(), None
-        self._resume(self._standing)
-
-    def _rewind(self) -> None:
-        """Leave the policy as if the last frame had not been."""
-        self._policy_used = False
-        if self._fresh:
-            return  # the set was replaced, and resumed
-        if self._standing.stages.policy_stands_alone:
-            self._standing.stages.renew_policy()
-        else:
-            with self._placing:
-                self._standing, self._spare = self._stand(), self._spare
+        self._astray = False
         self._resume(self._standing)
 
     def _resume(self, standing: _Standing) -> None:

@@ -12,11 +12,13 @@ from daemons import DEPLOYMENT, part_jpeg
 from deployments import with_policy
 from evil_guests import (
     ENDLESS,
+    FAIL,
     counting_policy,
     forgetful_policy,
     hidden_count_policy,
     logging_policy,
     policy,
+    unrestorable_policy,
 )
 from path_bench import EVIL, Bench, plan_of
 
@@ -179,6 +181,43 @@ def test_a_state_that_is_lost_after_a_trap_is_said_with_the_next_answer(
     after = bench.judge()
     assert after.state_refused == ""
     assert after.policy == PolicyState(1, struct.pack("<i", 7))
+
+
+def test_a_frame_after_one_that_the_policy_failed_says_the_state_that_it_was_decided_from(
+    planned: Plan, engine: GuestEngine
+) -> None:
+    bench = taught(planned(counting_policy(FAIL)), engine)
+    assert bench.count() == 1
+    for _ in range(2):
+        with pytest.raises(GuestError, match="reason of its own"):
+            bench.judge(lamp=EVIL)
+    judged = bench.judge()
+    assert (judged.before, judged.score) == (PolicyState(1, struct.pack("<i", 3)), 0.04)
+    bench.path.take_up(judged.before)
+    assert bench.judge().score == judged.score
+
+
+@pytest.mark.parametrize("evil", [FAIL, "unreachable"])
+def test_a_probe_that_fails_leaves_the_policy_as_it_was(
+    planned: Plan, engine: GuestEngine, evil: str
+) -> None:
+    bench = taught(planned(counting_policy(evil)), engine)
+    assert bench.count() == 1
+    with pytest.raises(GuestError):
+        bench.path.judge(bench.decode(part_jpeg(3, 0), lamp=EVIL, probe=True))
+    assert bench.count() == 2
+
+
+def test_a_frame_is_judged_by_its_pixels_where_the_policy_traps_on_its_state(
+    planned: Plan, engine: GuestEngine
+) -> None:
+    bench = taught(planned(unrestorable_policy(), fresh=True), engine)
+    first = bench.judge(1, "short")
+    assert [defect.label for defect in first.defects] == ["short"]
+    # The trap brings another set of guests, into whose memory the pixels must come again.
+    second = bench.judge(1, "short")
+    assert second.defects == first.defects
+    assert "edge_state_restore trapped" in second.state_refused
 
 
 # Instances
