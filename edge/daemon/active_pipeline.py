@@ -32,7 +32,7 @@ from edge.daemon.outlets import Companion, Seen
 from edge.daemon.recorded import entry_of
 from edge.daemon.recording import Recording
 from edge.daemon.references import ReferenceShelf
-from edge.daemon.remembered import Given, Remembered
+from edge.daemon.remembered import Given, Remembered, refusal_key
 from edge.daemon.signals import SignalHistory
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.throttle import Throttle
@@ -157,9 +157,13 @@ class ActivePipeline:
 
         Monotonic seconds.
         """
-        dispatches = [self._dispatch, *([self._canary.dispatch] if self._canary else [])]
-        oldest_ns = [d.oldest_deadline_ns for d in dispatches if d.oldest_deadline_ns is not None]
-        return min(oldest_ns) / 1e9 if oldest_ns else time.monotonic()
+        oldest_ns = [each.oldest_deadline_ns for each in self._dispatches]
+        known_ns = [each for each in oldest_ns if each is not None]
+        return min(known_ns) / 1e9 if known_ns else time.monotonic()
+
+    @property
+    def _dispatches(self) -> tuple[Dispatch, ...]:
+        return (self._dispatch, *((self._canary.dispatch,) if self._canary else ()))
 
     async def recall(self) -> None:
         """Remember the verdicts given before this start, for frames that are delivered again."""
@@ -167,7 +171,10 @@ class ActivePipeline:
             return
         limit = self._config.limits.remembered_frames
         for given in await self._recording.recent(self.plan.name, limit):
-            self._remembered.keep(given.frame_id, Given(given.verdict, given.fingerprint))
+            key = given.frame_id
+            if given.reason == Reason.ID_REUSED:  # not of the frame that the id belongs to
+                key = refusal_key(key, given.fingerprint)
+            self._remembered.keep(key, Given(given.verdict, given.fingerprint))
 
     @property
     def _received(self) -> int:
@@ -335,11 +342,18 @@ class ActivePipeline:
         return Following(plan, actions, GuestWords(plan, self._counters), runtime)
 
     async def drain(self, grace_s: float) -> int:
-        """Wait until every accepted frame has its verdict; return how many have not."""
+        """Wait until every accepted frame has its verdict; return how many were not judged in time.
+
+        These get their fail-safe: who stops for good must not leave a part without a verdict.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._underway.idle()
-        return self.unanswered
+        left = self.unanswered
+        if left:
+            for dispatch in self._dispatches:
+                dispatch.give_up("the daemon stops, and its worker has not judged it yet")
+        return left
 
     # What dispatch causes (`edge.daemon.dispatch.Outlets`).
 

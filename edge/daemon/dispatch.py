@@ -24,7 +24,7 @@ from edge.contracts.verdict import Defect, Kind, Reason, Verdict
 from edge.daemon.intake import Fault, Frame
 from edge.daemon.outlets import Outlets, Seen, Successor, Timer, WorkerPort
 from edge.daemon.references import Held
-from edge.daemon.remembered import Given, Remembered
+from edge.daemon.remembered import Given, Remembered, refusal_key
 from edge.daemon.underway import Underway
 
 MAX_AT_WORK: Final = 2
@@ -152,6 +152,14 @@ class Dispatch:
 
         Another dispatch, with the same frames under way, is to adopt them.
         """
+        return tuple(admission.frame for admission in self._let_go())
+
+    def give_up(self, detail: str) -> None:
+        """Let go of the worker, and give every frame without a verdict its fail-safe now."""
+        for admission in self._let_go():
+            self._fail(admission, Reason.WORKER_LOST, detail)
+
+    def _let_go(self) -> list[_Admission]:
         left = [each for each in (*self._at_work.values(), *self._waiting) if not each.answered]
         self._worker = None
         self._at_work.clear()
@@ -160,7 +168,7 @@ class Dispatch:
             admission.answered = True  # here
             if admission.timer is not None:
                 admission.timer.cancel()
-        return tuple(admission.frame for admission in left)
+        return left
 
     def adopt(self, frames: Sequence[tuple[Frame, Seen]]) -> None:
         """Take over frames that are owed their verdict already, oldest first.
@@ -288,12 +296,13 @@ class Dispatch:
         self._worker = successor.worker
         self._was_ready = True
         successor.worker.take_up(self.policy)
-        for admission in tuple(self._waiting):
+        for admission in self._waiting:
             admission.reference, admission.signals, _ = successor.renew(admission.frame)
+        successor.done()  # before any verdict by the new plan: what is recorded hangs on it
+        for admission in tuple(self._waiting):
             if (fault := self._fault_of(admission)) is not None:
                 self._waiting.remove(admission)
                 self._fail(admission, fault.reason, fault.detail)
-        successor.done()
 
     def _all_answered(self) -> bool:
         return all(admission.answered for admission in self._at_work.values())
@@ -377,10 +386,17 @@ class Dispatch:
         """Answer other pixels under an id that has its verdict, or is about to get it.
 
         A camera that counts from the start again must not pass parts by the verdicts of others.
+        Where the same pixels come again, they get the same refusal.
         """
+        key = refusal_key(frame.frame_id, frame.fingerprint)
+        if (refused := self._remembered.find(key)) is not None:
+            self._outlets.repeat(frame, refused.verdict)
+            return
         admission = _Admission(-1, frame, seen.reference, seen.signals)
         verdict = self._verdict(admission, self.plan.fail_safe, Reason.ID_REUSED, 0.0, (), {})
-        self._outlets.give(frame, verdict, verdicts.to_json(verdict), seen)
+        encoded = verdicts.to_json(verdict)
+        self._outlets.give(frame, verdict, encoded, seen)
+        self._remembered.keep(key, Given(encoded, frame.fingerprint))
         self._outlets.note(
             Reason.ID_REUSED,
             frame,

@@ -73,6 +73,7 @@ class Leases:
         self._leases: dict[str, Lease] = {}
         self._journaled: frozenset[str] = frozenset()
         self._waiting: list[tuple[Lease, Callable[[], None]]] = []
+        self._released = False
         self._writing = asyncio.Lock()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._dirty = asyncio.Event()
@@ -98,7 +99,12 @@ class Leases:
         self._journaled = frozenset(self._leases)
 
     def hold(self, lease: Lease, send: Callable[[], None]) -> None:
-        """Turn an action on, or keep it on: `send` is called when the journal knows of it."""
+        """Turn an action on, or keep it on: `send` is called when the journal knows of it.
+
+        After `release` nothing is turned on: nobody would turn it off.
+        """
+        if self._released:
+            return
         self._leases[lease.action] = lease
         self._dirty.set()
         if lease.action in self._journaled and not self._waiting:
@@ -130,12 +136,15 @@ class Leases:
             self._turn_on(lease, send)
 
     def _turn_on(self, lease: Lease, send: Callable[[], None]) -> None:
+        if self._released:  # while the journal was written: its revert has gone out
+            return
         send()
         if self._leases.get(lease.action) is lease:  # its time begins when it is sent
             self._end_in(lease, lease.ttl_ms / 1e3, "ttl")
 
     def release(self) -> None:
         """Revert everything now: the daemon stops, and no one would later."""
+        self._released = True
         for lease in tuple(self._leases.values()):
             self._end_in(lease, None, "stop")
             self._end(lease, "stop")

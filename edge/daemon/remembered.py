@@ -22,6 +22,11 @@ class Given(msgspec.Struct, frozen=True):
     fingerprint: int
 
 
+def refusal_key(frame_id: str, fingerprint: int) -> str:
+    """Return under which key a refusal of other pixels is kept; no frame id has a line break."""
+    return f"{frame_id}\n{fingerprint:x}"
+
+
 class Remembered:
     """The last verdicts, bounded by number and by bytes; the oldest is forgotten.
 
@@ -44,7 +49,10 @@ class Remembered:
         return self._given.get(frame_id)
 
     def keep(self, frame_id: str, given: Given) -> None:
-        """Keep a verdict; the frame id must be new."""
+        """Keep a verdict; it takes the place of one that was kept by the same id."""
+        replaced = self._given.pop(frame_id, None)
+        if replaced is not None:
+            self.bytes -= len(replaced.verdict)
         self._given[frame_id] = given
         self.bytes += len(given.verdict)
         while len(self._given) > self._capacity or self.bytes > self._max_bytes:

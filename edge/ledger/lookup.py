@@ -22,6 +22,7 @@ class Given(msgspec.Struct, frozen=True):
     """
 
     frame_id: str
+    reason: str
     verdict: bytes
     frame_digest: str
     fingerprint: int
@@ -80,6 +81,7 @@ def _given(body: bytes, fingerprint: int) -> Given:
     record = records.decode_verdict(body)
     return Given(
         frame_id=record.frame_id,
+        reason=record.reason,
         verdict=verdicts.to_json(records.verdict_of(record)),
         frame_digest=record.digests.frame,
         fingerprint=fingerprint,

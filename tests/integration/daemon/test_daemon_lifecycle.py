@@ -88,29 +88,40 @@ def test_kill_9_makes_the_broker_say_offline_and_the_next_start_says_online(
         asyncio.run(scenario(daemon.ready()))
 
 
-def test_an_orphan_in_an_endless_call_ends_with_its_supervisor(
-    mosquitto: LocalBroker, tmp_path: Path
-) -> None:
+def endless_under_the_lamp(folder: Path) -> Path:
+    """A deployment whose policy, when the lamp is evil, is not interrupted for seconds."""
     plain = copy_of(
         DEPLOYMENT,
-        tmp_path / "plain",
+        folder / "plain",
         (r"^call_ms = [24]0", "call_ms = 4"),
         (r"^budget_ms = 200", "budget_ms = 9500"),
     )
-    deployment = with_policy(plain, tmp_path / "deployment", policy(ENDLESS), call_ms=9_400)
+    return with_policy(plain, folder / "deployment", policy(ENDLESS), call_ms=9_400)
+
+
+async def in_an_endless_call(line: Line) -> str:
+    """Have the box judge a frame with no end; return its id."""
+    line.session.publish("line/lamp", b"99")
+    await line.status(
+        lambda s: s["counters"].get("signals_received{signal=signal.lamp}") == 1,
+        "the lamp was heard",
+    )
+    name = line.inspect(0)
+    await line.status(
+        lambda s: s["pipelines"]["pcb"]["unanswered"] == 1, "the frame is being judged"
+    )
+    return name
+
+
+def test_an_orphan_in_an_endless_call_ends_with_its_supervisor(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    deployment = endless_under_the_lamp(tmp_path)
 
     async def scenario(daemon: Daemon) -> None:
         async with line_to(mosquitto) as line:
             worker = daemon.worker()
-            line.session.publish("line/lamp", b"99")
-            await line.status(
-                lambda s: s["counters"].get("signals_received{signal=signal.lamp}") == 1,
-                "the lamp was heard",
-            )
-            line.inspect(0)
-            await line.status(
-                lambda s: s["pipelines"]["pcb"]["unanswered"] == 1, "the frame is being judged"
-            )
+            await in_an_endless_call(line)
             daemon.kill()
             await until(
                 lambda: not Path(f"/proc/{worker}").exists(), "the orphan ends", deadline_s=5
@@ -140,6 +151,48 @@ def test_sigterm_drains_says_goodbye_and_loses_no_frame(
             daemon.start()
             await line.all_verdicts(names)
             assert all(line.judgements(name) == 1 for name in names)
+
+    with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
+        asyncio.run(scenario(daemon.ready()))
+
+
+def test_sigterm_gives_a_frame_that_is_not_judged_in_the_grace_its_fail_safe(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        async with line_to(mosquitto) as line:
+            name = await in_an_endless_call(line)
+            status = await asyncio.to_thread(daemon.end)
+            verdict = await line.verdict(name)
+            assert (verdict["verdict"], verdict["reason"]) == ("review", "worker-lost")
+            assert (status, daemon.events("drained")[0]["unanswered"]) == (0, 1)
+
+    with Daemon(
+        mosquitto,
+        tmp_path,
+        deployment=endless_under_the_lamp(tmp_path),
+        overrides=(*QUICK, "deadlines.drain_ms=100"),
+    ) as daemon:
+        asyncio.run(scenario(daemon.ready()))
+
+
+def test_after_a_restart_an_id_still_belongs_to_the_frame_that_had_it_first(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        async with line_to(mosquitto) as line:
+            name = line.inspect(2)
+            assert (await line.verdict(name))["reason"] == "ok"
+            line.inspect(3, frame_id=name, defects=("open",))
+            await until(lambda: len(line.verdicts["pcb", name]) == 2, "the refusal")
+            assert daemon.end() == 0
+            daemon.start()
+            await line.status(lambda s: s["ready"], "the box is ready again")
+            line.inspect(2, frame_id=name)
+            line.inspect(3, frame_id=name, defects=("open",))
+            await until(lambda: len(line.verdicts["pcb", name]) == 4, "both come again")
+            heard = [json.loads(payload) for payload, _ in line.verdicts["pcb", name]]
+            assert heard[2:] == heard[:2]
 
     with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
         asyncio.run(scenario(daemon.ready()))

@@ -349,6 +349,21 @@ def test_other_pixels_under_a_known_id_get_the_fail_safe_and_never_its_verdict(l
     assert line.settled == ["a"] * 4
 
 
+def test_other_pixels_that_come_again_get_the_refusal_that_they_had(line: Line) -> None:
+    worker = line.ready()
+    line.send("a", fingerprint=1)
+    for fingerprint in (2, 3, 2, 3):
+        line.send("a", fingerprint=fingerprint)
+        line.turn(1)
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    line.send("a", fingerprint=2)
+    refused = [(verdict, again) for _, verdict, again, _ in line.published]
+    assert [again for _, again in refused] == [False, False, True, True, False, True]
+    assert refused[0][0] == refused[2][0] == refused[5][0]
+    assert refused[1][0] == refused[3][0]
+    assert refused[4][0].reason == "ok"
+
+
 def test_without_a_worker_frames_that_yield_are_not_called_an_overload(line: Line) -> None:
     line.ready()
     line.dispatch.detach()
@@ -481,6 +496,7 @@ class Exchange:
     def __init__(self, line: Line, plan: PipelinePlan = NEXT) -> None:
         self.worker = Worker()
         self.done = 0
+        self.on_done: Callable[[], None] = lambda: None
         self.fresh = (SignalValue(),)
         line.dispatch.exchange(Successor(plan, self.worker, self._renew, self._done))
 
@@ -489,6 +505,7 @@ class Exchange:
 
     def _done(self) -> None:
         self.done += 1
+        self.on_done()
 
 
 def test_an_idle_pipeline_goes_on_with_its_successor_at_once(line: Line) -> None:
@@ -567,6 +584,32 @@ def test_a_frame_without_the_reference_that_the_successor_wants_gets_its_reason(
     before.detach()
     assert exchange.done == 1
     assert line.published[-1][1].reason == "no-reference"
+
+
+def test_a_verdict_by_the_successors_plan_comes_when_it_has_taken_the_place(line: Line) -> None:
+    """What is recorded of a verdict hangs on the plan of whoever stands in the place."""
+    revisions: list[int] = []
+    line.ready()
+    for name in "abc":
+        line.send(name)
+    exchange = Exchange(line, msgspec.structs.replace(NEXT, reference="reference.top"))
+    exchange.on_done = lambda: revisions.append(line.published[-1][1].deployment.revision)
+    line.dispatch.detach()
+    assert (revisions, line.published[-1][1].deployment.revision) == ([1], 2)
+
+
+def test_a_dispatch_that_gives_up_owes_nobody_a_verdict_and_gives_no_second(line: Line) -> None:
+    worker = line.ready()
+    for name in "abc":
+        line.send(name)
+    line.dispatch.give_up("the daemon stops")
+    assert [(name, v.reason, v.verdict) for name, v, _, _ in line.published] == [
+        (name, "worker-lost", Kind.REVIEW) for name in "abc"
+    ]
+    line.dispatch.judged(judged(worker.requests[0].ticket, actions=(ActionWish(0, 1.0, 5),)))
+    line.turn(10_000)
+    assert (len(line.published), line.acted, line.hangs) == (3, [], 0)
+    assert not line.dispatch.owes
 
 
 def test_frames_given_back_are_answered_once_by_who_adopts_them(line: Line) -> None:

@@ -162,6 +162,26 @@ def test_what_is_not_acknowledged_stays_in_the_journal_for_the_next_daemon(tmp_p
     run(tmp_path, second)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_what_waits_for_the_journal_when_the_daemon_stops_is_not_turned_on(
+    tmp_path: Path, turns: int
+) -> None:
+    """Behind its revert nobody would turn it off, and the next daemon would know nothing of it."""
+
+    async def scenario(leases: Leases, gate: Gate) -> None:
+        leases.hold(lease(ttl_ms=60_000), gate.wish)
+        for _ in range(turns):  # so far the writing of the journal has come
+            await asyncio.sleep(0)
+        leases.release()
+        leases.hold(lease("action.late", ttl_ms=60_000), gate.wish)
+        await until(gate.file.exists, "the journal was written")
+        await leases.close()
+        assert gate.what() == ["stop"]
+        assert (leases.held, gate.journal()) == ((), [])
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("until_ns", [1, 2**62])
 def test_a_wrong_clock_holds_nothing_on_for_ever(tmp_path: Path, until_ns: int) -> None:
     """Long ago or in a hundred years: at the latest after its whole time it is reverted."""
