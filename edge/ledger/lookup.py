@@ -52,11 +52,19 @@ def of_frame(database: sqlite3.Connection, pipeline: str, frame_id: str) -> Give
     return _given(*row) if row else None
 
 
-def meant(database: sqlite3.Connection, correction: Correction) -> tuple[str, bytes]:
-    """Return why a correction is refused, or ""; and the record of the verdict that it means."""
+def meant(database: sqlite3.Connection, correction: Correction, last: int) -> tuple[str, bytes]:
+    """Return why a correction is refused, or ""; and the record of the verdict that it means.
+
+    Args:
+        database: An open ledger.
+        correction: Names the verdict.
+        last: Place of the last record.
+    """
     if correction.seq:
         row = database.execute(
-            "SELECT body, frame FROM record WHERE seq=?", (correction.seq,)
+            "SELECT body, frame FROM record WHERE seq=?",
+            # A person may name any number, and SQLite has none beyond 64 bits.
+            (min(correction.seq, last + 1),),
         ).fetchone()
         if row is None:
             return f"record {correction.seq} is not there, or was pruned", b""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge.errors import ProofError
 from edge.ledger import checkpoint as checkpoints
 from edge.ledger import note as notes
-from edge.ledger.checkpoint import Checkpoint
+from edge.ledger.checkpoint import MAX_SIZE, Checkpoint
 from edge.ledger.note import Signer, Verifier
 from edge.ledger.tiles import Edge
 
@@ -122,7 +122,11 @@ class Signing:
 
     def cosigned(self, size: int, line: str) -> tuple[str, bytes]:
         """Return why a cosignature is refused, or ""; and the checkpoint of `size` with it."""
-        row = self._database.execute("SELECT note FROM checkpoint WHERE size=?", (size,)).fetchone()
+        row = None
+        if 0 < size <= MAX_SIZE:  # SQLite has no number for what lies far beyond
+            row = self._database.execute(
+                "SELECT note FROM checkpoint WHERE size=?", (size,)
+            ).fetchone()
         if row is None:
             return f"there is no checkpoint of {size} records", b""
         try:

@@ -162,7 +162,7 @@ class Store:
             StorageError: Nothing was written.
         """
         with self._errors():
-            refusal, body = lookup.meant(self._database, correction)
+            refusal, body = lookup.meant(self._database, correction, self.head.seq)
         if refusal:
             return refusal, 0
         of, seq = records.decode_verdict(body), self.head.seq + 1

@@ -85,6 +85,7 @@ def test_a_part_means_its_last_verdict(tmp_path: Path, ledger: Ledger, line: Lin
     ("change", "refusal"),
     [
         ({"seq": 9}, "record 9 is not there"),
+        ({"seq": 1 << 64}, "record 18446744073709551616 is not there"),
         ({"seq": 2}, "record 2 is an override itself"),
         ({"seq": 0, "part_id": "part-77"}, "no verdict of part 'part-77' is kept here"),
         ({"seq": 0, "part_id": "part-0", "pipeline": "glue"}, "no verdict of part"),

@@ -155,7 +155,8 @@ def test_a_checkpoint_is_signed_and_a_receipt_cosigns_it(opened: Open) -> None:
     assert checkpoints.opened(made.note, known).checkpoint.size == 300
 
     line = checkpoints.cosignature(made.note, CLOUD, 1_700_000_000)
-    assert "no checkpoint of 299" in store.cosign(299, line)
+    for size in (299, 1 << 64, -1):
+        assert f"no checkpoint of {size}" in store.cosign(size, line)
     stranger = Signer("cloud.example", note.new_key(), COSIGNER)
     refusal = store.cosign(300, checkpoints.cosignature(made.note, stranger, 1))
     assert refusal == "'cloud.example' is not in ledger.cosigners, by name and key"
