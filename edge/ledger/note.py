@@ -17,6 +17,7 @@ import binascii
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -244,18 +245,17 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
         ConfigError: There is one already, or it cannot be written.
         MediumError: The medium is full, or fails; nothing of the key is left there.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # A name that no kill can have left behind: in a container each start has the same pid.
+        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            try:
-                os.write(descriptor, pem_of(key))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem_of(key))
+                file.flush()
+                os.fsync(file.fileno())
             os.link(aside, path)  # unlike a rename, this replaces nothing
         finally:
-            aside.unlink()
+            Path(aside).unlink()
         sync_folder(path.parent)
     except FileExistsError as taken:
         raise ConfigError(

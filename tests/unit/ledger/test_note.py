@@ -1,7 +1,9 @@
 """Signed notes and checkpoints: the standard's own examples, and every way to spoil them."""
 
+import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +170,26 @@ def test_a_key_file_is_private_and_never_replaced(tmp_path: Path) -> None:
         notes.write_key(path, notes.new_key())
     assert notes.read_key(path).private_bytes_raw() == KEY.private_bytes_raw()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_key_is_made_after_a_kill_in_the_midst_of_it_though_the_pid_is_the_same(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from edge.ledger import note\n"
+        "os.getpid = lambda: 1  # as in a container\n"
+        "if 'die' in sys.argv: os.fsync = lambda _: os.kill(os._pid, signal.SIGKILL)\n"
+        "note.write_key(Path(sys.argv[1]), note.new_key())"
+    )
+    script = f"import os; os._pid = os.getpid()\n{script}"
+    path = tmp_path / "ledger.key"
+    command = [sys.executable, "-c", script, str(path)]
+    killed = subprocess.run([*command, "die"], check=False, capture_output=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.exists()
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    notes.read_key(path)
 
 
 def test_a_key_made_by_openssl_is_read(tmp_path: Path) -> None:
