@@ -187,11 +187,13 @@ class Keeper:
 
     def _keep(self, wish: _Wish) -> None:
         try:
-            absent = [(name, content) for name, content in wish.pieces if not self._renewed(name)]
-            if self._make_room(sum(_blocks(len(content)) for _, content in absent)):
+            # By name: a frame may be its own reference, and is one file.
+            pieces = dict(wish.pieces)
+            absent = [name for name in pieces if not self._renewed(name)]
+            if self._make_room(sum(_blocks(len(pieces[name])) for name in absent)):
                 # The frame comes last: where it lies, all that belongs to it does.
-                for name, content in reversed(absent):
-                    self._write(name, content)
+                for name in reversed(absent):
+                    self._write(name, pieces[name])
                 self._kept += 1
                 self._note("")
                 return

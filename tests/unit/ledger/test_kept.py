@@ -109,6 +109,16 @@ def test_the_same_bytes_are_written_once(opened: Open) -> None:
     assert (keeper.counts.kept, keeper.counts.files) == (5, 1)
 
 
+def test_a_frame_that_is_its_own_reference_is_one_file_and_counted_once(opened: Open) -> None:
+    keeper = opened(ALL)
+    itself = msgspec.structs.replace(
+        entry(1), reference=frame(1), reference_digest=_digest(frame(1)).hex()
+    )
+    _offer(keeper, 1, of=itself)
+    _settled(keeper, 1)
+    assert (keeper.counts.files, keeper.counts.bytes) == (1, 4_096)
+
+
 def test_the_oldest_go_first_and_a_reference_after_the_last_frame_that_names_it(
     opened: Open, folder: Path
 ) -> None:
