@@ -1,7 +1,8 @@
-"""A disk of the tests' own that can lose its power: ext4 on a loop device.
+"""Disks of the tests' own: one that can lose its power, and one that is soon full.
 
-The cut is ext4's own shutdown without a flush of its journal: what was not synced is gone. It needs
-root and loop devices; where there are none its tests skip with that reason.
+The first is ext4 on a loop device. The cut is ext4's own shutdown without a flush of its journal:
+what was not synced is gone. The second is a tmpfs. Both need root; where it may not mount, tests
+skip with that reason.
 """
 
 import fcntl
@@ -98,3 +99,36 @@ def loop_disk(folder: Path, size_mib: int = 64, options: str = "commit=60") -> I
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@contextmanager
+def small_disk(folder: Path, size_mib: int) -> Iterator[Path]:
+    """Yield a folder, made if absent, that is a file system of so many MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "none", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all the space that there is, or became free since; return the file that took it."""
+    ballast = disk / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (1 << 20, 4_096):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return ballast

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from brokers import require_mosquitto, until
 from daemons import Daemon, Line, line_to
+from disks import fill, small_disk
 
 from edge.cli.main import main
 from edge.ledger import reading
@@ -25,38 +26,13 @@ WINDOW = 64
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 32 MiB, where the daemon's state lies; its log lies beside it."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    state = tmp_path / "state"
-    state.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(state)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
-    yield state
-    subprocess.run(["umount", "--lazy", str(state)], check=True)
-
-
-def _fill(disk: Path) -> Path:
-    """Take all the space there is, and what became free since."""
-    ballast = disk / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        for size in (MIB, 4_096):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return ballast
+    with small_disk(tmp_path / "state", 32) as mounted:
+        yield mounted
 
 
 async def _until_stuck(disk: Path, line: Line, names: list[str]) -> Path:
     """Fill the disk, again when the reserve was given up, until the ledger takes nothing."""
-    ballast = _fill(disk)
+    ballast = fill(disk)
     for _ in range(40):
         names.append(line.inspect(0))
         await line.verdict(names[-1])
@@ -65,7 +41,7 @@ async def _until_stuck(disk: Path, line: Line, names: list[str]) -> Path:
         await line.status(lambda status: bool(status["ledger"]), "the ledger's next status")
         if line.statuses[-1]["ledger"]["stuck"]:
             return ballast
-        await asyncio.to_thread(_fill, disk)
+        await asyncio.to_thread(fill, disk)
     pytest.fail("the ledger took records on a full disk")
 
 
@@ -152,7 +128,7 @@ def test_a_box_that_starts_on_a_full_disk_judges_and_records(disk: Path, tmp_pat
                     assert await asyncio.to_thread(daemon.end) == 0
                     await line.status(lambda s: s["state"] == "offline", "it is gone")
 
-                    _fill(disk)
+                    fill(disk)
                     daemon.start()
                     await line.box_ready()
                     names.append(line.inspect(1))
@@ -175,7 +151,7 @@ def test_a_box_that_starts_with_no_room_for_its_state_is_started_again_until_the
 
     async def scenario() -> None:
         async with LocalBroker(kind="mosquitto") as broker:
-            ballast = _fill(disk)
+            ballast = fill(disk)
             with Daemon(broker, tmp_path) as daemon:
                 for _ in range(2):
                     # 1: systemd starts the next one. 78 would be the end, and is for what somebody
@@ -254,7 +230,7 @@ def test_kept_frames_make_room_for_records(disk: Path, tmp_path: Path) -> None:
                     await line.status(
                         lambda s: s["counters"].get("frames_kept") == 8, "eight frames are kept"
                     )
-                    _fill(disk)
+                    fill(disk)
                     await line.status(
                         lambda s: s["ledger"].get("frames", {}).get("files") == 0, "they went"
                     )

@@ -1,13 +1,13 @@
 """A disk that is really full: a small tmpfs, filled by somebody else."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from crashes import Writer, lost, recorded
+from disks import fill, small_disk
 from ledgers import Line, entry, frame
 
 from edge.errors import MediumError, StorageError
@@ -22,34 +22,8 @@ MIB = 1 << 20
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _fill(disk: Path) -> Path:
-    """Take all the space there is."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (MIB, 4_096):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    assert os.statvfs(disk).f_bavail == 0
-    return ballast
+    with small_disk(tmp_path / "disk", 24) as mounted:
+        yield mounted
 
 
 def _report(folder: Path) -> Report:
@@ -90,7 +64,8 @@ def test_a_full_disk_holds_records_back_and_loses_none(disk: Path, reserve_bytes
     )
     if reserve_bytes:
         line.until((folder / "reserve").exists)
-    ballast = _fill(disk)
+    ballast = fill(disk)
+    assert os.statvfs(disk).f_bavail == 0
     accepted = _append_until_stuck(ledger, line)
     assert "the disk is full" in ledger.trouble
     assert not (folder / "reserve").exists()
@@ -113,7 +88,7 @@ def test_a_full_disk_holds_records_back_and_loses_none(disk: Path, reserve_bytes
 def test_a_ledger_that_died_on_a_full_disk_opens_again_when_there_is_room(disk: Path) -> None:
     folder, line = disk / "ledger", Line()
     ledger = Ledger(folder, "box1", line.deliver, on_trouble=line.troubles.append)
-    ballast = _fill(disk)
+    ballast = fill(disk)
     _append_until_stuck(ledger, line)
     never_committed = ledger.close(grace_s=0)
     assert never_committed > 0
@@ -127,7 +102,7 @@ def test_a_ledger_that_died_on_a_full_disk_opens_again_when_there_is_room(disk: 
 
 
 def test_a_ledger_cannot_begin_on_a_full_disk_and_says_so(disk: Path) -> None:
-    _fill(disk)
+    fill(disk)
     with pytest.raises(MediumError, match="the disk is full"):  # of the kind that may pass
         Ledger(disk / "ledger", "box1", Line().deliver)
 
@@ -143,13 +118,13 @@ def test_a_ledger_that_was_killed_opens_on_a_full_disk_at_the_cost_of_its_reserv
     log = folder / "ledger.db-wal"
     assert log.stat().st_size > 0  # to be carried into the database, which grows by it
     (folder / "reserve").unlink(missing_ok=True)
-    _fill(disk)
+    fill(disk)
     with pytest.raises(MediumError, match="the disk is full"):  # control: nothing set aside
         Ledger(folder, "box1", Line().deliver, reserve_bytes=0)
 
     (disk / "ballast").unlink()
     assert Reserve(folder).lay()
-    _fill(disk)
+    fill(disk)
     ledger = Ledger(folder, "box1", Line().deliver)
     assert not (folder / "reserve").exists()
     assert ledger.close() == 0

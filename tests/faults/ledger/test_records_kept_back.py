@@ -5,13 +5,12 @@ that takes nothing and frames that go on.
 """
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from brokers import until
+from disks import fill, small_disk
 from ledgers import entry, frame
 
 from edge.config import BrokerSection, KeptFramesSection, LedgerSection
@@ -21,25 +20,14 @@ from edge.ledger.ledger import MAX_WAITING
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 
-MIB = 1 << 20
 BEYOND = 50
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MiB: with the reserve laid there is little beside it."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    with small_disk(tmp_path, 12) as mounted:
+        yield mounted
 
 
 def _recording(disk: Path, counters: Counters) -> Recording:
@@ -48,21 +36,11 @@ def _recording(disk: Path, counters: Counters) -> Recording:
     return Recording(section, disk / "ledger", "box1", session, counters, lambda: None)
 
 
-def _fill(disk: Path) -> None:
-    with (disk / "ballast").open("ab", buffering=0) as file:
-        for size in (MIB, 4_096):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-
-
 async def _until_stuck(
     disk: Path, recording: Recording, record: Callable[[], None], last: Callable[[], int]
 ) -> None:
     for _ in range(20):
-        _fill(disk)
+        fill(disk)
         record()
         await until(
             lambda: recording.stuck or recording.status()["committed"] == last(),

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from crashes import require_strace
-from disks import LoopDisk, loop_disk
+from disks import LoopDisk, loop_disk, small_disk
 from repositories import (
     NOW,
     Answer,
@@ -152,28 +152,16 @@ def test_a_disk_that_fails_is_told_in_one_sentence_and_gone_on_from(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def tight_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 80 MiB: 64 of them are the reserve."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=80m", "none", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 80) as mounted:
+        yield mounted
 
 
-def test_a_full_disk_is_told_and_leaves_the_reserve(small_disk: Path, publisher: Publisher) -> None:
-    device = Device(small_disk / "device", publisher)
+def test_a_full_disk_is_told_and_leaves_the_reserve(tight_disk: Path, publisher: Publisher) -> None:
+    device = Device(tight_disk / "device", publisher)
     device.takes(publisher.web.parents[1] / "old", 1)
-    ballast = small_disk / "ballast"
+    ballast = tight_disk / "ballast"
     ballast.write_bytes(bytes(16_500_000))
     refused = device.refused(publisher.web, "StorageError", "stay free, but the disk has")
     assert refused.revision == 2
