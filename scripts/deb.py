@@ -40,6 +40,15 @@ _UNITS: Final = Path("usr/lib/systemd/system")
 _SECRETS: Final = Path("etc/credstore")
 _NEXT_PYTHON: Final = "3.12"
 _GLIBC: Final = "2_28"
+_NOT_RUN: Final = (
+    # Tests of others, and what theirs read.
+    *("**/tests", "**/test_data", "**/testdata"),
+    # For type checkers and compilers.
+    *("**/*.pyi", "**/*.pxd", "**/*.pyx", "**/*.h", "**/*.c", "**/*.a"),
+    # They want the package onnx, which is not there.
+    *(f"onnxruntime/{name}" for name in ("quantization", "tools", "transformers")),
+)
+"""Below each package but our own, which carries the sources of guests."""
 _ENTRY: Final = """#!/opt/edge/bin/python -I
 import sys
 
@@ -140,6 +149,7 @@ def _lay_out_python(tree: Tree, folder: Path) -> None:
         # Where and how it was installed: paths of this machine, and programs that are not here.
         for name in ("RECORD", "direct_url.json", "uv_cache.json", "REQUESTED"):
             (record / name).unlink(missing_ok=True)
+    _leave_out(tree.site)
     home = tree.root / _PREFIX
     (home / "bin").mkdir()
     for name in ("python", "python3", f"python{PYTHON}"):
@@ -152,6 +162,17 @@ def _lay_out_python(tree: Tree, folder: Path) -> None:
     (home / "demo-deployment").symlink_to(demo)
     (home / "runtime.lock").write_text(lock.read_text())
     (home / "state-format").write_text(f"{SCHEMA_VERSION}\n")
+
+
+def _leave_out(site: Path) -> None:
+    """Remove what nothing on a device reads (`_NOT_RUN`)."""
+    for path in [path for pattern in _NOT_RUN for path in site.glob(pattern)]:
+        if path.is_relative_to(site / "edge"):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # it may have gone with its folder
 
 
 def _lay_out_system(tree: Tree) -> None:

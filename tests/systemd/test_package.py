@@ -10,6 +10,7 @@ The gateway tells how each step ended (`driver.py`); a test here is one step.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,17 @@ def test_the_package_holds_the_lock_and_nothing_of_development() -> None:
     assert {member.uname for member in listing.values()} == {"root"}
     assert all(member.mtime <= int(EPOCH) for member in listing.values())
     assert f"{site}edge/cli/__pycache__/main.cpython-311.pyc" in listing
+
+
+def test_the_package_carries_no_tests_of_others_and_nothing_for_compilers() -> None:
+    site = "./opt/edge/lib/python3.11/site-packages/"
+    files = [name.removeprefix(site) for name in _packed(package("first")) if name.startswith(site)]
+    others = [name for name in files if not name.startswith("edge/")]
+    assert "numpy/testing/__init__.py" in others  # no test, though its name is near
+    assert not [name for name in others if re.search(r"/tests?/|\.(pyi|pxd|pyx|[acho])$", name)]
+    # Our own: what `edge guest new` copies.
+    assert [name for name in files if name.endswith(".c") and name.startswith("edge/shipped/")]
+    assert [name for name in files if name.endswith(".h") and name.startswith("edge/shipped/")]
 
 
 def test_the_bill_of_materials_names_what_is_in_the_package() -> None:
