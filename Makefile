@@ -42,7 +42,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres console-test check static format openvino opcua sparkplug cameras bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
+.PHONY: help setup setup-tests demo demo-fleet test faults update-kills sabotage swaps test-postgres console-test check static format openvino opcua sparkplug cameras recipes bench wheel deb image image-test systemd-test arm soak fuzz guests guests-all deployment evaluate schema lock audit sbom clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -161,6 +161,14 @@ cameras: setup-tests ## Try RTSP and GigE Vision cameras, and measure what a str
 	  gir1.2-aravis-0.8 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
 	EDGE_TEST_CAMERAS=1 $(BIN)/pytest tests/integration/test_real_cameras.py
 	PYTHONPATH=tests $(BIN)/python tests/rtsp_bench.py $(ARGS)
+
+# In an environment of their own: the wheel is large, and only training needs it. UV_TORCH_BACKEND=cpu
+# takes the small one.
+RECIPES := .out/recipes
+recipes: setup ## Try the parts of the recipes that need torch: networks to files, and back.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(RECIPES)
+	$(BIN)/uv pip install --quiet --python $(RECIPES)/bin/python --group dev -r models/recipe/requirements.txt -e .
+	$(RECIPES)/bin/python -m pytest tests/unit/models $(ARGS)
 
 bench: setup ## Measure the frame path on this machine.
 	$(BIN)/edge bench $(ARGS)

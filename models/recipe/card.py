@@ -16,10 +16,46 @@ import onnx
 from edge.cli.model_golden import renew
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 VARIANTS = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
 """The first is what a deployment should take unless it has a reason."""
+
+
+def whole(
+    models: Path,
+    reports: dict[str, dict[str, Any]],
+    version: str,
+    model: dict[str, Any],
+    tensors: str,
+    thresholds: dict[str, Any],
+    rows: Mapping[str, Callable[[str, dict[str, Any]], Iterable[dict[str, Any]]]],
+) -> str:
+    """The text of a card.
+
+    Args:
+        models: the folder of the ONNX files.
+        reports: for each variant what `evaluate --report` wrote.
+        version: of the weights.
+        model: the section of that name, but for the version.
+        tensors: inputs, outputs and preprocessing, as TOML.
+        thresholds: the section of that name.
+        rows: by the name of a table, what gives its rows from a variant and its report.
+    """
+    return "".join(
+        (
+            head(model, version),
+            variants(models, reports),
+            tensors,
+            section("thresholds", thresholds),
+            *(
+                tables(name, rows_of(variant, report))
+                for name, rows_of in rows.items()
+                for variant, report in reports.items()
+            ),
+            latency(reports),
+        )
+    )
 
 
 def head(model: dict[str, Any], version: str) -> str:

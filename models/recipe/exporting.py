@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +14,28 @@ import torch
 from models.recipe.session import open_session, outputs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
 OPSET = 17
+
+
+def command(documentation: str | None) -> tuple[dict[str, Tensor], Path]:
+    """The command of a recipe's export; runs on one thread from then on.
+
+    Args:
+        documentation: of the recipe's module.
+
+    Returns:
+        The averaged weights of the checkpoint that was named, and the file to write.
+    """
+    parser = argparse.ArgumentParser(description=(documentation or "").split("\n", 1)[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of model.onnx")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    weights: dict[str, Tensor] = torch.load(arguments.checkpoint, weights_only=True)["average"]
+    return weights, arguments.out / "model.onnx"
 
 
 def export(

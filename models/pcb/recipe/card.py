@@ -89,19 +89,14 @@ def detector_card(
         "layout": "NCHW",
         "meaning": channels,
     }
-    return "".join(
-        (
-            common.head(model, version),
-            common.variants(models),
-            common.tables("inputs", [tensor]),
-            _OUTPUTS,
-            common.section("preprocessing", preprocessing),
-            common.section("thresholds", _thresholds(reports["int8"])),
-            *(common.tables("accuracy", _accuracy(n, r)) for n, r in reports.items()),
-            common.tables("verdicts", (_verdicts(n, r) for n, r in reports.items())),
-            common.latency(reports),
-        )
+    tensors = (
+        common.tables("inputs", [tensor])
+        + _OUTPUTS
+        + common.section("preprocessing", preprocessing)
     )
+    rows = {"accuracy": _accuracy, "verdicts": _verdicts}
+    thresholds = _thresholds(reports["int8"])
+    return common.whole(models, reports, version, model, tensors, thresholds, rows)
 
 
 def _thresholds(report: dict[str, Any]) -> dict[str, Any]:
@@ -118,13 +113,13 @@ def _accuracy(name: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"variant": name, "dataset": dataset, **row} for row in report["detections"]["at_iou"]]
 
 
-def _verdicts(name: str, report: dict[str, Any]) -> dict[str, Any]:
+def _verdicts(name: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     found = report["verdicts"]
     parts = (
         f"DeepPCB official test: {found['bad']} bad parts with exactly one defect kept, "
         f"{found['good']} good parts (annotated defects erased, nothing else differs)"
     )
-    return common.verdicts(name, parts, found, report["threshold"]["score"])
+    return [common.verdicts(name, parts, found, report["threshold"]["score"])]
 
 
 if __name__ == "__main__":

@@ -8,14 +8,9 @@ convolutions, and the file is compared with the network on random and on board-l
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import torch
-
 from models.pcb.recipe.data import SIDE
 from models.pcb.recipe.network import Detector, ExportedDetector
-from models.recipe.exporting import export
+from models.recipe.exporting import command, export
 
 BOX_TOLERANCE_PX = 0.05
 SCORE_TOLERANCE = 1e-3
@@ -23,18 +18,13 @@ SCORE_TOLERANCE = 1e-3
 
 def main() -> None:
     """Exports one checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of model.onnx")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    weights = torch.load(arguments.checkpoint, weights_only=True)["average"]
+    weights, file = command(__doc__)
     detector = Detector(planes=weights["stem.0.weight"].shape[1])
     detector.load_state_dict(weights)
     exported = ExportedDetector(detector.eval()).eval()
     export(
         exported,
-        arguments.out / "model.onnx",
+        file,
         (1, exported.channels, SIDE, SIDE),
         ["boxes", "scores"],
         [BOX_TOLERANCE_PX, SCORE_TOLERANCE],

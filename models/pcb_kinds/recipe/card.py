@@ -57,17 +57,8 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
         "chosen_on": "augmented views of 400 training pairs, int8, behind the detector: the lowest "
         "score with no more false alarms than the detector alone gives at its own threshold",
     }
-    return "".join(
-        (
-            common.head(MODEL, version),
-            common.variants(models),
-            _TENSORS,
-            common.section("thresholds", thresholds),
-            *(common.tables("figures", _figures(n, r)) for n, r in reports.items()),
-            common.tables("verdicts", (_verdicts(n, r) for n, r in reports.items())),
-            common.latency(reports),
-        )
-    )
+    rows = {"figures": _figures, "verdicts": _verdicts}
+    return common.whole(models, reports, version, MODEL, _TENSORS, thresholds, rows)
 
 
 def _figures(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -95,14 +86,14 @@ def _figures(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _verdicts(variant: str, report: dict[str, Any]) -> dict[str, Any]:
+def _verdicts(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     found = report["cascade"]["verdicts"]
     parts = (
         f"behind the detector pcb, DeepPCB official test: {found['bad']} bad parts with exactly "
         f"one defect kept, {found['good']} good parts (annotated defects erased, nothing else "
         "differs)"
     )
-    return common.verdicts(variant, parts, found, report["cascade"]["threshold"])
+    return [common.verdicts(variant, parts, found, report["cascade"]["threshold"])]
 
 
 if __name__ == "__main__":

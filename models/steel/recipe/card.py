@@ -56,16 +56,8 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
         "score": reports["int8"]["threshold"]["score"],
         "chosen_on": "augmented views of the 952 training crops, int8: below it lies 1 % of them",
     }
-    return "".join(
-        (
-            common.head(MODEL, version),
-            common.variants(models),
-            _TENSORS,
-            common.section("thresholds", thresholds),
-            *(common.tables("figures", _figures(n, r)) for n, r in reports.items()),
-            common.latency(reports),
-        )
-    )
+    rows = {"figures": _figures}
+    return common.whole(models, reports, version, MODEL, _TENSORS, thresholds, rows)
 
 
 def _figures(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -61,17 +61,8 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
         "scores with the best sum of found bad and passed good frames; a part is rejected by "
         f"{chosen['votes']} of its frames, chosen there likewise",
     }
-    return "".join(
-        (
-            common.head(MODEL, version),
-            common.variants(models),
-            _TENSORS,
-            common.section("thresholds", thresholds),
-            *(common.tables("figures", _figures(n, r)) for n, r in reports.items()),
-            *(common.tables("verdicts", _verdicts(n, r)) for n, r in reports.items()),
-            common.latency(reports),
-        )
-    )
+    rows = {"figures": _figures, "verdicts": _verdicts}
+    return common.whole(models, reports, version, MODEL, _TENSORS, thresholds, rows)
 
 
 def _figures(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -60,17 +60,8 @@ def card(models: Path, reports: dict[str, dict[str, Any]], version: str) -> str:
         "chosen_on": "the two sequences that the rule was fitted to: half way between the scores "
         "before and from the first annotated pit on",
     }
-    return "".join(
-        (
-            common.head(MODEL, version),
-            common.variants(models, VARIANTS),
-            _TENSORS,
-            common.section("thresholds", thresholds),
-            *(common.tables("figures", _figures(n, r)) for n, r in reports.items()),
-            common.tables("verdicts", (_verdicts(n, r) for n, r in reports.items())),
-            common.latency(reports),
-        )
-    )
+    rows = {"figures": _figures, "verdicts": _verdicts}
+    return common.whole(models, reports, version, MODEL, _TENSORS, thresholds, rows)
 
 
 def _figures(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,13 +77,13 @@ def _figures(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _verdicts(variant: str, report: dict[str, Any]) -> dict[str, Any]:
+def _verdicts(variant: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     found = report["held_back"]["verdicts"]
     parts = (
         f"BSData, held-back sequence: {found['escape']['of']} frames annotated with a pit, "
         f"{found['overkill']['of']} without"
     )
-    return common.verdicts(variant, parts, found, report["threshold"]["score"])
+    return [common.verdicts(variant, parts, found, report["threshold"]["score"])]
 
 
 if __name__ == "__main__":
