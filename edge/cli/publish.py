@@ -37,19 +37,19 @@ def add_commands(commands: Any) -> None:
     init = _command(commands, "init", "make a fleet: keys, an empty signed repository", _init)
     init.add_argument("--group", action="append", required=True, help="may be given several times")
     init.add_argument("--name", default="fleet", help="for people")
-    rotate = _command(commands, "rotate", "give a role or group a new key, revoke the old", _rotate)
+    rotate = _signing(commands, "rotate", "give a role or group a new key, revoke the old", _rotate)
     rotate.add_argument("role", help="root, targets, snapshot, timestamp or a group")
     rotate.add_argument("--yes", action="store_true", help="do not ask")
     build = _command(commands, "build", "draft a release of a deployment folder", _build)
     build.add_argument("deployment", type=Path, metavar="DEPLOYMENT", help="a pinned folder")
     _add_group(build)
     build.add_argument("--percent", type=float, default=0.0, help="of the group (default 0)")
-    sign = _command(commands, "sign", "sign a draft with the keys at hand", _sign)
+    sign = _signing(commands, "sign", "sign a draft with the keys at hand", _sign)
     _add_group(sign)
-    _command(commands, "publish", "put signed drafts into place, and renew", _publish)
+    _signing(commands, "publish", "put signed drafts into place, and renew", _publish)
     discard = _command(commands, "discard", "drop a draft", _discard)
     _add_group(discard)
-    rollout = _command(commands, "rollout", "widen a release ring by ring, and watch it", _rollout)
+    rollout = _signing(commands, "rollout", "widen a release ring by ring, and watch it", _rollout)
     _add_release(rollout)
     add_steps(rollout)
     rollout.add_argument(
@@ -59,7 +59,7 @@ def add_commands(commands: Any) -> None:
         metavar="SECONDS",
         help=f"longest wait for the devices of a ring (default {_RING_S:g})",
     )
-    stop = _command(commands, "halt", "offer a release to no further device", _halt)
+    stop = _signing(commands, "halt", "offer a release to no further device", _halt)
     _add_release(stop)
     stop.add_argument("--yes", action="store_true", help="do not ask")
     listing = _command(commands, "releases", "list what groups are offered", _releases)
@@ -87,10 +87,17 @@ def _command(
         name, help=summary, description=f"{summary}.".capitalize()
     )
     parser.add_argument("fleet", type=Path, metavar="FLEET", help="the fleet's folder")
+    parser.set_defaults(publish=run, keys=[])
+    return parser
+
+
+def _signing(
+    commands: Any, name: str, summary: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser = _command(commands, name, summary, run)
     parser.add_argument(
         "--keys", type=Path, action="append", default=[], metavar="DIR", help="look there for keys"
     )
-    parser.set_defaults(publish=run)
     return parser
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from repositories import BOX, GROUP, Device, Publisher, days, sample
 from tuf.api.metadata import TargetFile
 
+from edge.cli.main import main
 from edge.deployment.pin import pin
 from edge.deployment.release import Release, position
 from edge.deployment.report import Outcome, Report
@@ -257,3 +258,23 @@ def test_keys_are_looked_for_by_what_they_are(tmp_path: Path) -> None:
     assert ring.path(public.keyid) == tmp_path / "any-name.pem"
     assert ring.find([public.keyid, "f" * 64])[0].public_key == public
     assert ring.path("f" * 64) is None
+
+
+def test_what_signs_looks_for_keys_elsewhere_and_what_does_not_takes_no_keys(
+    publisher: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = publisher.fleet.folder
+    publisher.fleet.build(GROUP, sample(tmp_path / "one", 1), 100)
+    away = tmp_path / "away"
+    away.mkdir()
+    shutil.move(fleet / "keys" / f"{GROUP}.pem", away)
+    sign = ["fleet", "sign", str(fleet), "--group", GROUP]
+    assert main(sign) == 1
+    assert "--keys" in capsys.readouterr().err
+    assert main([*sign, "--keys", str(away)]) == 0
+    assert "bears 1 signature" in capsys.readouterr().out
+    for words in (["init", str(tmp_path / "new"), "--group", "g"], ["releases", str(fleet)]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["fleet", *words, "--keys", str(away)])
+        assert "unrecognized arguments: --keys" in capsys.readouterr().err
+        assert main(["fleet", *words]) == 0
