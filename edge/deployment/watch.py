@@ -18,6 +18,9 @@ FAULTS: Final = frozenset(
     {Reason.GUEST_TRAP, Reason.GUEST_BUDGET, Reason.INFERENCE_ERROR, Reason.WORKER_LOST}
 )
 """Reasons that lie with guests, model or worker, and with no camera."""
+NOT_ITS_DOING: Final = frozenset({Reason.STORAGE, Reason.ID_REUSED})
+"""Reasons that no deployment can bring about: a full disk, a camera that counts anew. All others
+may be: one that is too slow has `overload`, one that decodes less has `decode-error`."""
 _Z: Final = 2.576
 """99 % of a normal distribution, both sides."""
 _Z_EARLY: Final = 5.0
@@ -132,7 +135,14 @@ class Shadow:
 
 
 class Rates:
-    """How the verdicts of one deployment are distributed; of its newest `window` frames or all."""
+    """How the verdicts of one deployment are distributed; what it cannot be blamed for is left out.
+
+    Attributes:
+        frames: Verdicts.
+        rejects: Of those that were judged, how many did not pass.
+        overruns: Came too late.
+        faults: Failed, by reason.
+    """
 
     def __init__(self) -> None:
         self.frames = 0
@@ -143,6 +153,8 @@ class Rates:
 
     def add(self, kind: Kind, reason: str, score: float) -> None:
         """Take a verdict."""
+        if reason in NOT_ITS_DOING:
+            return
         self.frames += 1
         self.overruns += reason == Reason.OVERRUN
         if reason in FAULTS:
@@ -153,7 +165,7 @@ class Rates:
 
     @property
     def judged(self) -> int:
-        """Frames that were judged, and not answered by the fail-safe."""
+        """Frames that were in time, and at which neither guest, model nor worker failed."""
         return sum(self._scores)
 
     def as_figures(self) -> dict[str, Any]:

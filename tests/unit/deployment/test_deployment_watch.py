@@ -94,6 +94,27 @@ def test_without_a_predecessor_only_what_is_late_or_fails_counts() -> None:
     assert (finding.reason, finding.evidence["rejects"]) == ("", RULE.frames)
 
 
+@pytest.mark.parametrize("reason", [Reason.STORAGE, Reason.ID_REUSED])
+def test_a_full_disk_and_a_camera_that_counts_anew_are_no_fault_of_the_deployment(
+    reason: Reason,
+) -> None:
+    before = Rates()
+    for _ in range(200):
+        before.add(Kind.PASS, Reason.OK, 0.3)
+    probation = Probation(RULE, before)
+    for _ in range(10 * RULE.frames):
+        assert probation.add(Kind.REVIEW, reason, 0.0) is None
+    # They are no verdicts of its own either: it is judged by as many as ever.
+    found = [probation.add(Kind.PASS, Reason.OK, 0.3) for _ in range(RULE.frames)]
+    assert found[:-1] == [None] * (RULE.frames - 1)
+    assert found[-1] is not None
+    assert found[-1].reason == ""
+    # Control: what it may have brought about counts.
+    probation = Probation(RULE, before)
+    told = [probation.add(Kind.REVIEW, Reason.DECODE_ERROR, 0.0) for _ in range(RULE.frames)]
+    assert any(finding and finding.reason == "reject-rate" for finding in told)
+
+
 def test_when_the_time_is_up_few_verdicts_are_judged_as_many_are() -> None:
     probation = Probation(ProbationRule(frames=100), None)
     assert probation.over().reason == ""
