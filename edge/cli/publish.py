@@ -202,11 +202,11 @@ def _rollout(arguments: argparse.Namespace) -> int:
             highlight=False,
         )
 
-    async def roll() -> End:
+    async def roll() -> tuple[End, bool]:
         heard = Reports(fleet.settings.broker)
         async with heard.listening():
             await asyncio.sleep(_SETTLE_S)
-            return await widen(
+            end = await widen(
                 fleet,
                 heard,
                 arguments.group,
@@ -215,9 +215,16 @@ def _rollout(arguments: argparse.Namespace) -> int:
                 arguments.ring_s,
                 say,
             )
+            return end, heard.hears(arguments.group)
 
-    end = asyncio.run(roll())
+    end, heard_any = asyncio.run(roll())
     console.print(f"revision {release.revision} of {arguments.group}: {end}", highlight=False)
+    if not heard_any:
+        print(
+            f"edge: no device of {arguments.group} was heard at the fleet's broker: is it theirs, "
+            "and may the publisher read edge/+/deployment/reported there?",
+            file=sys.stderr,
+        )
     return 0 if end is End.REACHED else 1
 
 

@@ -65,6 +65,12 @@ class Reports:
                     f"the fleet's broker gave no answer in {CONNECT_S:g} s: "
                     f"{self._session.last_error} (broker in fleet.toml)"
                 )
+            if refused := self._session.refused_filters:
+                what = ", ".join(f"{name}: {why}" for name, why in refused.items())
+                raise TransportError(
+                    f"the fleet's broker does not let the publisher hear its devices: {what} "
+                    "(grant it in the broker's access list)"
+                )
             yield
             await self._session.close(_GOODBYE_S)
         finally:
@@ -81,6 +87,10 @@ class Reports:
                 retain=True,
             )
         return len(told)
+
+    def hears(self, group: str) -> bool:
+        """Whether any device of a group has reported."""
+        return any(each.group == group for each in self.by_device.values())
 
     async def news(self, within_s: float) -> None:
         """Return when a device reports, or the time is up."""
@@ -131,8 +141,10 @@ async def widen(
     """Offer a release to more and more of its group.
 
     Each ring is waited for until every device in it has committed the release or given it up. A
-    release is never narrowed: what was offered to half of the group goes on from there. One that
-    was halted before is resumed; one that somebody halts meanwhile stays halted.
+    ring in which no device is goes by at once; but where not one device of the group is heard,
+    nothing can be known of the ring, and it is waited for until its time is up. A release is never
+    narrowed: what was offered to half of the group goes on from there. One that was halted before
+    is resumed; one that somebody halts meanwhile stays halted.
 
     Args:
         fleet: With the keys at hand.
@@ -167,7 +179,7 @@ async def widen(
             if found.too_many_failed(fleet.settings.max_failed_percent):
                 halt(fleet, group, revision)
                 return End.HALTED
-            if found.done or found.included == 0:
+            if found.done or (found.included == 0 and heard.hears(group)):
                 break
             if fleet.find(group, revision).halted:  # by an operator, elsewhere
                 return End.HALTED

@@ -121,6 +121,21 @@ async def test_a_rollout_halts_when_too_many_fail(plant: Plant) -> None:
 
 
 @on_a_loop
+async def test_a_group_of_which_nothing_is_heard_is_offered_no_more_than_the_first_ring(
+    plant: Plant,
+) -> None:
+    async with running(plant.peer), plant.heard.listening():
+        assert await plant.widen(1, 50, 100, ring_s=0) is End.TIMED_OUT
+        assert plant.release.percent == 1
+        # Control: where devices are heard, and none of them is in the ring, it goes by.
+        assert position(GROUP, BOXES[-1]) > 50
+        await plant.report(BOXES[-1])
+        await until(lambda: len(plant.heard.by_device) == 1)
+        assert await plant.widen(1, 50, 100, ring_s=0) is End.TIMED_OUT
+        assert plant.release.percent == 100
+
+
+@on_a_loop
 async def test_what_an_operator_halts_elsewhere_stays_halted(plant: Plant) -> None:
     async with running(plant.peer), plant.heard.listening():
         await plant.all_report()
