@@ -31,6 +31,7 @@ from edge.linesim.scan import encode_jpeg
 from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
+from edge.replay.score import TAIL_FRAMES
 from edge.shipped import path as shipped
 
 MODEL: Final = f"{DEPLOYMENT}/model/model.int8.onnx"
@@ -48,6 +49,7 @@ class LineFigures(msgspec.Struct, frozen=True):
     """One variant.
 
     Attributes:
+        p99_9_ms: None of fewer than 1,000 verdicts.
         unanswered: Frames without a verdict.
         over_budget: Verdicts that came later than 200 ms after publishing.
         overruns: Verdicts with the reason `overrun`.
@@ -58,6 +60,7 @@ class LineFigures(msgspec.Struct, frozen=True):
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    p99_9_ms: float | None
     max_ms: float
     unanswered: int
     over_budget: int
@@ -218,12 +221,14 @@ def line_figures(name: str, taken: list[float | None], overruns: int) -> LineFig
     if len(answered) < 2:  # noqa: PLR2004 - quantiles need two
         raise TrialError(f"{name}: {len(answered)} of {len(taken)} frames were answered")
     cuts = statistics.quantiles(answered, n=100, method="inclusive")
+    tail = statistics.quantiles(answered, n=1_000, method="inclusive")
     return LineFigures(
         variant=name,
         frames=len(taken),
         p50_ms=round(cuts[49], 1),
         p95_ms=round(cuts[94], 1),
         p99_ms=round(cuts[98], 1),
+        p99_9_ms=round(tail[998], 1) if len(answered) >= TAIL_FRAMES else None,
         max_ms=round(answered[-1], 1),
         unanswered=len(taken) - len(answered),
         over_budget=sum(value > _BUDGET_MS for value in answered),

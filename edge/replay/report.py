@@ -160,4 +160,6 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _latency(latency_ms: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in latency_ms.items()) + " ms"
+    # p99_9 is p99.9
+    told = (f"{name.replace('_', '.')} {value:.1f}" for name, value in latency_ms.items())
+    return ", ".join(told) + " ms"

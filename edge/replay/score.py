@@ -13,6 +13,8 @@ from typing import Any, Final
 from edge.contracts.verdict import Defect, Kind, Reason, Verdict
 from edge.replay.parts import TrueBox, Truth
 
+TAIL_FRAMES: Final = 1_000
+"""Values of which one in a thousand is told."""
 MATCH_IOU: Final = 0.33
 """DeepPCB's own protocol (arXiv 1902.06197)."""
 _Z95: Final = 1.959964
@@ -112,13 +114,13 @@ class Score:
         labelled: Frames whose strongest finding is of the kind that is known, of those with a known
             kind; None where no kind is known, or the model tells none of the known kinds.
         drift: For each series Spearman's rank correlation of score and time, -1..1.
-        latency_ms: Publication to verdict, as the camera sees it: p50, p95, p99, max.
+        latency_ms: Publication to verdict, as the camera sees it (`percentiles`).
         daemon_latency_ms: What the daemon says itself, from capture (or arrival) to publication.
         budget_ms: What the daemon says; 0 where no verdict came.
         provider: Likewise; empty where no verdict came.
         unsent: Frames that the broker did not take; they are missing, too.
         undecodable: Messages on the verdict topic that are no verdict.
-        lag_ms: How much later than planned frames went out: p50, p95, p99, max.
+        lag_ms: How much later than planned frames went out.
     """
 
     frames: int
@@ -257,11 +259,16 @@ def wilson(count: int, of: int) -> tuple[float, float]:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 (nearest rank: values that occurred) and max; zeros of nothing."""
+    """p50, p95, p99 (nearest rank: values that occurred) and max; zeros of nothing.
+
+    From `TAIL_FRAMES` values on p99_9 stands before max; of fewer it would be another name of it.
+    """
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99_9": 0.999, "max": 1.0}
+    if len(values) < TAIL_FRAMES:
+        del shares["p99_9"]
     if not values:
-        return dict.fromkeys(("p50", "p95", "p99", "max"), 0.0)
+        return dict.fromkeys(shares, 0.0)
     ranked = sorted(values)
-    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
     return {
         name: round(ranked[max(math.ceil(share * len(ranked)) - 1, 0)], 3)
         for name, share in shares.items()

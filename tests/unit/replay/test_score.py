@@ -242,6 +242,13 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentiles([7.0]) == {"p50": 7.0, "p95": 7.0, "p99": 7.0, "max": 7.0}
 
 
+def test_one_in_a_thousand_is_told_of_a_thousand() -> None:
+    values = [float(n) for n in range(1, 1_001)]
+    assert percentiles(values)["p99_9"] == 999.0
+    assert list(percentiles(values)) == ["p50", "p95", "p99", "p99_9", "max"]
+    assert "p99_9" not in percentiles(values[1:])
+
+
 def test_overlap_is_intersection_over_union() -> None:
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1.0
     assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
