@@ -93,6 +93,7 @@ class Peer:
         *,
         will: Will | None = None,
         acknowledging: bool = True,
+        packets_per_s: int = 0,
     ) -> None:
         self.messages: asyncio.Queue[Incoming] = asyncio.Queue()
         self.disconnects: list[str] = []
@@ -103,6 +104,7 @@ class Peer:
             will=will,
             on_connected=lambda: None,
             on_disconnected=self.disconnects.append,
+            packets_per_s=packets_per_s,
         )
         for topic_filter, qos in filters.items():
             self.session.subscribe(topic_filter, qos, self._receive)

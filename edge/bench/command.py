@@ -14,12 +14,22 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import drain, frame_path, guests, isolation, ledger, metrics, model, whole_line
+from edge.bench import (
+    drain,
+    frame_path,
+    guests,
+    isolation,
+    ledger,
+    metrics,
+    model,
+    signals,
+    whole_line,
+)
 from edge.config import LogSection
 from edge.observability import log
 
 _PARTS: Final = (
-    "path", "line", "drain", "ledger", "guests", "metrics", "model", "isolation",
+    "path", "line", "drain", "ledger", "guests", "metrics", "model", "isolation", "signals",
 )  # fmt: skip
 
 
@@ -29,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         choices=_PARTS,
         help="the frame path alone, the whole line alone, how an outage drains, the ledger, "
-        "what guests cost, what metrics and traces do, what the reference model costs, or what "
-        "one camera's garbage costs another's good frames",
+        "what guests cost, what metrics and traces do, what the reference model costs, what "
+        "one camera's garbage costs another's good frames, or what sensors cost them",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"
@@ -69,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             "metrics": _metrics,
             "model": _model,
             "isolation": _isolation,
+            "signals": _signals,
         }
         if arguments.only in alone:
             return alone[arguments.only](arguments, console, folder, found)
@@ -169,6 +180,26 @@ def _isolation(
             f"{of.p99_to_boards[variant]} beside one that sends boards ({answers})"
         )
     found["isolation"] = msgspec.to_builtins(of)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    return 1 if any(line.unanswered for line in of.lines) else 0
+
+
+def _signals(
+    arguments: argparse.Namespace, console: Console, folder: Path, found: dict[str, Any]
+) -> int:
+    """Measure what a sensor's updates cost a camera; a tenth of the frames for each rate."""
+    frames, turns = (60, 2) if arguments.quick else (max(200, arguments.frames // 10), 10)
+    with console.status(f"a camera and a sensor, {frames} frames beside each of 7 rates, in turn"):
+        of = asyncio.run(signals.measure(folder, frames, arguments.rate, turns))
+    console.print(_line_table(of.lines, arguments.rate))
+    for each in of.sensors:
+        console.print(
+            f"[bold]{each.variant}[/]: p99 {each.p99_to_silent} of that beside a silent sensor; "
+            f"{each.taken} of {each.sent} values taken, each {each.supervisor_us} µs of the "
+            "supervisor's processor"
+        )
+    found["signals"] = msgspec.to_builtins(of)
     if arguments.json:
         sys.stdout.write(json.dumps(found) + "\n")
     return 1 if any(line.unanswered for line in of.lines) else 0

@@ -95,6 +95,7 @@ class Status(msgspec.Struct, frozen=True):
     detail: str = ""
     time_ns: int = 0
     mqtt: dict[str, Any] = {}
+    mqtt_signals: dict[str, Any] | None = None
     pipelines: dict[str, PipelineStatus] = {}
     references: dict[str, dict[str, int]] = {}
     ledger: dict[str, Any] | None = None
@@ -295,6 +296,12 @@ def picture(heard: Heard) -> RenderableType:
         rest.add_row("[red]refused[/red]", f"{text}: grant them in the broker's access list")
     seen = [(k, n) for k, n in status.counters.items() if _name(k) not in {"verdicts", *_QUIET}]
     seen += [(f"mqtt.{k}", status.mqtt[k]) for k in _NOTABLE_MQTT if status.mqtt.get(k)]
+    if status.mqtt_signals:
+        of = status.mqtt_signals
+        seen += [(f"mqtt_signals.{k}", of[k]) for k in _NOTABLE_MQTT if of.get(k)]
+        if not of.get("protocol"):
+            trouble = _plain(str(of.get("trouble", ""))) or "no connection yet"
+            rest.add_row("[red]no signals[/red]", trouble)
     for key, count in seen:
         rest.add_row("counter", f"{_plain(key)} {count}")
     return Group(*parts, *([rest] if rest.row_count else []))

@@ -275,6 +275,13 @@ class LimitsSection(Section):
     signal_history: int = Field(
         1_024, ge=1, le=1_000_000, description="Values kept for each signal."
     )
+    signals_per_s: int = Field(
+        5_000,
+        ge=50,
+        le=1_000_000,
+        description="Messages of signals read in a second, of all together; more wait, and grow "
+        "stale. 5,000 take about a sixth of a core.",
+    )
     signal_payload_bytes: int = Field(
         64 << 10, ge=16, le=1 << 20, description="Largest signal payload, bytes."
     )

@@ -53,7 +53,7 @@ class EdgeNodes:
 
     Args:
         config: The device config.
-        session: The broker's session; rebirths are asked for by it, where a binding allows it.
+        session: The one for signals; rebirths are asked for by it, where a binding allows it.
         counters: The daemon's counters.
         complain: Logs what was refused: event, topic, detail.
     """

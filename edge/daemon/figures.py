@@ -14,6 +14,7 @@ from typing import Any, Final
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.worker_memory import resident_mib
 from edge.deployment.rollout import State
+from edge.mqtt.counting import COUNTERS
 from edge.observability.counters import Counters
 from edge.observability.exposition import PREFIX, Family, gauge, render
 from edge.observability.heap import heap
@@ -152,15 +153,26 @@ def _counted(counters: Counters) -> list[Family]:
 
 
 def _broker(status: dict[str, Any]) -> list[Family]:
-    mqtt = {name: count for name, count in status["mqtt"].items() if name != "protocol"}
+    sessions = {"frames": status["mqtt"]}
+    if status["mqtt_signals"] is not None:
+        sessions["signals"] = status["mqtt_signals"]
+    labelled = [({"session": name}, of) for name, of in sessions.items()]
     counted = [
-        Family(f"{PREFIX}mqtt_{name}_total", "counter", f"MQTT: {name}.", [({}, count)])
-        for name, count in mqtt.items()
+        Family(
+            f"{PREFIX}mqtt_{name}_total",
+            "counter",
+            f"MQTT: {name}.",
+            [(labels, of[name]) for labels, of in labelled],
+        )
+        for name in COUNTERS
     ]
-    up = bool(status["mqtt"]["protocol"])
     return [
         *counted,
-        gauge("mqtt_connected", "Whether the broker has accepted us.", ({}, int(up))),
+        gauge(
+            "mqtt_connected",
+            "Whether the broker has accepted us.",
+            *((labels, int(bool(of["protocol"]))) for labels, of in labelled),
+        ),
         gauge(
             "mqtt_refused_filters",
             "Subscriptions that the broker does not grant.",

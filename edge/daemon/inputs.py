@@ -1,9 +1,13 @@
 """What comes in: cameras, reference images and signals, each by its binding, for whoever wants it.
 
+Signals come by a session of their own, whose pace is limited: a sensor that floods delays no frame.
+A frame has that session read first, so that a value published before it counts for it.
+
 A topic is subscribed when the first plan names it, and stays so: a plan that comes and goes leaves
 its shelves and histories filled for the one that comes next.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +41,7 @@ class Inputs:
     Args:
         config: The device config.
         session: The broker's session.
+        sensors: The one for signals.
         counters: The daemon's counters.
         throttle: Of complaints.
         forget: Called with the key of a reference image that is no longer kept.
@@ -44,25 +49,29 @@ class Inputs:
     Attributes:
         references: Reference images, by logical name.
         signals: Histories of signals, by logical name.
+        signals_wanted: Set once a plan names one.
     """
 
     def __init__(
         self,
         config: DeviceConfig,
         session: Session,
+        sensors: Session,
         counters: Counters,
         throttle: Throttle,
         forget: Callable[[str], None],
     ) -> None:
         self.references: dict[str, ReferenceShelf] = {}
         self.signals: dict[str, signals.SignalHistory] = {}
+        self.signals_wanted = asyncio.Event()
         self._config = config
         self._session = session
+        self._sensors = sensors
         self._counters = counters
         self._throttle = throttle
         self._forget = forget
         self._cameras: dict[str, list[ActivePipeline]] = {}
-        self._edge_nodes = EdgeNodes(config, session, counters, self._complain)
+        self._edge_nodes = EdgeNodes(config, sensors, counters, self._complain)
         self._closed = False
 
     def want(self, plan: PipelinePlan) -> None:
@@ -72,6 +81,7 @@ class Inputs:
             self.references[plan.reference] = shelf
             self._listen(plan.reference, self._references_to(shelf))
         for grant in plan.signals:
+            self.signals_wanted.set()
             if grant.name not in self.signals:
                 history = signals.SignalHistory(self._config.limits.signal_history)
                 self.signals[grant.name] = history
@@ -79,7 +89,8 @@ class Inputs:
                 if binding.metric:
                     self._edge_nodes.want(grant.name, binding, history)
                 else:
-                    self._listen(grant.name, self._signals_to(grant.name, history))
+                    take = self._signals_to(grant.name, history)
+                    self._listen(grant.name, take, self._sensors)
 
     def connect(self, pipeline: ActivePipeline) -> None:
         """Send a pipeline the frames of its camera, and of no other."""
@@ -107,14 +118,14 @@ class Inputs:
             for name, shelf in sorted(self.references.items())
         }
 
-    def _listen(self, name: str, take: _Take) -> None:
+    def _listen(self, name: str, take: _Take, session: Session | None = None) -> None:
         binding = self._binding(name)
         template = TopicTemplate(binding.topic, binding.share)
 
         def receive(message: Incoming) -> None:
             take(binding, message, template.match(message.topic) or {})
 
-        self._session.subscribe(template.filter, binding.qos, receive)
+        (session or self._session).subscribe(template.filter, binding.qos, receive)
 
     def _binding(self, name: str) -> Binding:
         binding = self._config.bindings.find(name)
@@ -146,6 +157,8 @@ class Inputs:
 
             # Here, and not in each queue: one camera's flood costs another's pipeline nothing.
             fault = None
+            if self.signals:
+                self._sensors.look()
             if not bucket.admit(message.arrived_ns):
                 self._counters.count("frames_over_rate", source=source)
                 fault = too_many
@@ -179,15 +192,16 @@ class Inputs:
             try:
                 if len(message.payload) > self._config.limits.signal_payload_bytes:
                     raise signals.MalformedSignalError(f"{len(message.payload)} bytes")
-                for time_ns, value in signals.read(
+                samples = signals.read(
                     message.payload, binding, self._config.clock, message.arrived_at_ns
-                ):
+                )
+                for time_ns, value in samples:
                     history.add(time_ns, value)
-                self._counters.count("signals_received", signal=name)
+                self._counters.count("signals_received", len(samples), signal=name)
             except signals.MalformedSignalError as wrong:
                 self._counters.count("signals_refused", signal=name)
                 self._complain("signal_refused", message.topic, str(wrong))
-            self._session.acknowledge(message)
+            self._sensors.acknowledge(message)
 
         return take
 

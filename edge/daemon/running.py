@@ -73,6 +73,7 @@ async def _run(
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(supervisor.session.run(), name="session"),
+            tasks.create_task(supervisor.keep_sensors(), name="sensors"),
             tasks.create_task(supervisor.keep_status(), name="status"),
             tasks.create_task(supervisor.keep_sending(), name="records"),
             tasks.create_task(supervisor.keep_control(), name="control"),

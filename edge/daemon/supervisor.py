@@ -59,12 +59,21 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._draining = False
         self._announced = False
+        client_id = config.broker.client_id or f"edge-{config.device.id}"
         self.session = Session(
             config.broker,
-            config.broker.client_id or f"edge-{config.device.id}",
+            client_id,
             will=Will(f"{self._topic}/status", _encode(_offline("the connection was lost"))),
             on_connected=self._connected,
             on_disconnected=self._disconnected,
+        )
+        self.sensors = Session(
+            # What a signal was while we were away counts for nothing: no session is kept.
+            config.broker.model_copy(update={"session_expiry_s": 0}),
+            f"{client_id}-signals",
+            on_connected=self._changed.set,
+            on_disconnected=lambda _reason: self._changed.set(),
+            packets_per_s=config.limits.signals_per_s,
         )
         self._recording = self._open_ledger()
         self._stuck: list[str] = []
@@ -73,7 +82,12 @@ class Supervisor:
             config.storage.path, reverting(self.session, config.device.id), self._counters
         )
         self._inputs = Inputs(
-            config, self.session, self._counters, Throttle(time.monotonic_ns), self._forget
+            config,
+            self.session,
+            self.sensors,
+            self._counters,
+            Throttle(time.monotonic_ns),
+            self._forget,
         )
         self._telling = Telling(config, self._counters, self._figures)
         self._plans = plans
@@ -97,6 +111,11 @@ class Supervisor:
         self._leases.recover()
         for plan in self._plans:
             await self.lineup.add(plan)
+
+    async def keep_sensors(self) -> None:
+        """Stay connected for signals, from the first deployment that wants one; until cancelled."""
+        await self._inputs.signals_wanted.wait()
+        await self.sensors.run()
 
     async def keep_leases(self) -> None:
         """Keep the journal of the actions that hold; until cancelled."""
@@ -126,7 +145,12 @@ class Supervisor:
     def ready(self) -> bool:
         """Whether there is a pipeline, every one stands, and the broker is there."""
         stand = [pipeline.ready for pipeline in self.lineup]
-        return self.session.connected and bool(stand) and all(stand)
+        return self.session.connected and not self._deaf and bool(stand) and all(stand)
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether signals are wanted, and do not come."""
+        return self._inputs.signals_wanted.is_set() and not self.sensors.connected
 
     async def keep_status(self) -> None:
         """Publish the retained status on each change and each interval, and feed the watchdog.
@@ -169,7 +193,7 @@ class Supervisor:
                     "records_not_committed", unrecorded=unrecorded, detail="left to redelivery"
                 )
         self._leases.release()
-        await self.session.close(grace_s)
+        await asyncio.gather(self.session.close(grace_s), self.sensors.close(grace_s))
         await self._leases.close()
         await self._telling.close()
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
@@ -179,12 +203,17 @@ class Supervisor:
         liveness = Liveness()
         session_s = 3 * broker.connect_timeout_s + SESSION_S
         liveness.watch("the broker's session", lambda: self.session.came_round_at, session_s)
+        liveness.watch("the session for signals", self._sensors_came_round_at, session_s)
         if (recording := self._recording) is not None:
             liveness.watch("the ledger", lambda: recording.ledger_came_round_at, LEDGER_S)
             liveness.watch("the outbox", lambda: recording.came_round_at, RECORDS_S)
         frames_s = deadlines.hang_ms / 1e3 + FRAMES_S
         liveness.watch("the frames", self._frames_came_round_at, frames_s)
         return liveness
+
+    def _sensors_came_round_at(self) -> float:
+        wanted = self._inputs.signals_wanted.is_set()
+        return self.sensors.came_round_at if wanted else time.monotonic()
 
     def _frames_came_round_at(self) -> float:
         """Now, or the deadline of the oldest frame that is still with a pipeline or its worker."""
@@ -216,6 +245,8 @@ class Supervisor:
             troubles.append("no deployment yet")
         if not self.session.connected:
             troubles.append(f"no broker at {self._config.broker.host}:{self._config.broker.port}")
+        elif self._deaf:
+            troubles.append(f"no signals: {self.sensors.last_error or 'not connected yet'}")
         line = "; ".join(troubles) or f"{len(self.lineup)} pipelines ready"
         if ready and not self._announced:
             self._announced = True
@@ -233,14 +264,25 @@ class Supervisor:
             "version": __version__,
             "time_ns": time.time_ns(),
             "mqtt": {"protocol": self.session.protocol, **self.session.counters},
+            "mqtt_signals": self._hearing(),
             "pipelines": {p.plan.name: p.status() for p in self.lineup},
             "references": self._inputs.status(),
             "deployments": self._rollout.status() if self._rollout else None,
             "ledger": self._recording.status() if self._recording else None,
-            "refused_filters": sorted(self.session.refused_filters),
+            "refused_filters": sorted(
+                {**self.session.refused_filters, **self.sensors.refused_filters}
+            ),
             "actions_held": self._leases.held,
             "counters": self._counters.snapshot(),
         }
+
+    def _hearing(self) -> dict[str, Any] | None:
+        """The session for signals; None where no deployment has wanted one."""
+        if not self._inputs.signals_wanted.is_set():
+            return None
+        trouble = self.sensors.last_error
+        protocol = self.sensors.protocol
+        return {"protocol": protocol, "trouble": trouble, **self.sensors.counters}
 
     def _figures(self) -> bytes:
         return exposition(self._status(self.ready), self.lineup, self._counters)

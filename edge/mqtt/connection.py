@@ -36,12 +36,15 @@ from edge.config import BrokerSection
 from edge.errors import TransportError
 from edge.mqtt import packets, security
 from edge.mqtt.attempts import Version
-from edge.mqtt.events import Answered, Closed, Event, Opened, Subscribed
+from edge.mqtt.events import Answered, Closed, Event, Opened, Paused, Subscribed
 from edge.mqtt.messages import Outgoing, Will
+from edge.mqtt.pace import Pace
 
 TICK_S: Final = 1.0  # paho's keepalive is checked this often; its unit is one second
 READS: Final = 64
 """Packets read in one go, before the loop's other work has its turn."""
+RESTING_BYTES: Final = 64 << 10
+"""Of packets that the kernel holds while a connection with a pace rests."""
 
 _log = structlog.get_logger("edge.mqtt")
 
@@ -63,6 +66,7 @@ class Connection:
         number: Names this connection in receipts.
         receive_maximum: What an MQTT 5 broker may send ahead of our acknowledgements.
         receive: Takes each event, outside paho's locks; may call this object's methods.
+        packets_per_s: Read at the most; 0: whatever comes.
 
     Attributes:
         closed: Done when the connection has ended, with the reason.
@@ -79,6 +83,7 @@ class Connection:
         number: int,
         receive_maximum: int,
         receive: Callable[[Event], None],
+        packets_per_s: int = 0,
     ) -> None:
         self.version = version
         self.number = number
@@ -95,6 +100,8 @@ class Connection:
         self._wants_write = False
         self._watches_write = False
         self._holding = False
+        self._pace = Pace(packets_per_s) if packets_per_s else None
+        self._resting: asyncio.TimerHandle | None = None
         self.broken_callbacks = 0
         self._client = self._make_client(client_id, will)
 
@@ -264,6 +271,11 @@ class Connection:
             self.flush()
             self._cork(False)
 
+    def look(self) -> None:
+        """Read what has come, without waiting for the loop to find it."""
+        if self._socket is not None:
+            self._drive(self._read)
+
     def leave(self) -> None:
         """Say goodbye: the broker drops the will and ends the connection."""
         self._drive(self._client.disconnect)
@@ -293,12 +305,33 @@ class Connection:
     def _read(self) -> None:
         # paho reads a packet or so; as long as each brings something, there is likely another.
         for _ in range(READS):
+            if self._pace is not None and not self._pace.admit():
+                self._rest(self._pace)
+                return
             before = len(self._noted)
             self._client.loop_read()
             if len(self._noted) == before and not self._decrypted():
+                if self._pace is not None:
+                    self._pace.emptied()
                 return
         if self._decrypted():
             self._loop.call_soon(self._drive, self._read)
+
+    def _rest(self, pace: Pace) -> None:
+        """Read nothing until the next slice of time."""
+        sock = self._socket
+        if self._resting is not None or sock is None:
+            return
+        self._loop.remove_reader(sock)
+        self._noted.append(Paused())
+
+        def go_on() -> None:
+            self._resting = None
+            if self._socket is sock:
+                self._loop.add_reader(sock, self._drive, self._read)
+                self.look()
+
+        self._resting = self._loop.call_later(pace.rest_s, go_on)
 
     def _decrypted(self) -> bool:
         """TLS: whether something lies decrypted in the library, which no selector sees."""
@@ -376,6 +409,8 @@ class Connection:
         self._socket = sock
         # Nagle's algorithm and delayed acknowledgements together cost tens of milliseconds.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._pace is not None:  # what waits for us shall wait at the broker, which knows limits
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RESTING_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: give up sooner on a peer that is gone
             timeout_ms = self._broker.keepalive_s * 1_000
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
@@ -410,8 +445,11 @@ class Connection:
         self._noted.append(packets.closed(flags, reason, properties))
 
     def _note_message(self, message: MQTTMessage) -> None:
+        late_ns = self._pace.late_ns if self._pace is not None else 0
         self._noted.append(
-            packets.arrived(message, self.number, time.monotonic_ns(), time.time_ns())
+            packets.arrived(
+                message, self.number, time.monotonic_ns() - late_ns, time.time_ns() - late_ns
+            )
         )
 
     def _note_publish(self, mid: int, reason: ReasonCode, _properties: Properties) -> None:

@@ -47,10 +47,14 @@ class Subscribed(msgspec.Struct, frozen=True):
     refusals: tuple[str, ...]
 
 
+class Paused(msgspec.Struct, frozen=True):
+    """More came than may be read in a slice of time: the rest waits."""
+
+
 class Closed(msgspec.Struct, frozen=True):
     """The connection has ended, and why."""
 
     reason: str
 
 
-Event = Arrived | Unusable | Answered | Subscribed | Closed
+Event = Arrived | Unusable | Answered | Subscribed | Paused | Closed

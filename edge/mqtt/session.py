@@ -25,7 +25,16 @@ from edge.mqtt.attempts import Backoff, VersionChoice
 from edge.mqtt.callbacks import call
 from edge.mqtt.connection import Connection, UnansweredError, UnsupportedError
 from edge.mqtt.counting import COUNTERS, is_milestone
-from edge.mqtt.events import Answered, Arrived, Closed, Event, Opened, Subscribed, Unusable
+from edge.mqtt.events import (
+    Answered,
+    Arrived,
+    Closed,
+    Event,
+    Opened,
+    Paused,
+    Subscribed,
+    Unusable,
+)
 from edge.mqtt.inbox import Inbox, Route
 from edge.mqtt.messages import Incoming, Outgoing, Will
 from edge.mqtt.packets import RECEIVE_MAXIMUM
@@ -60,6 +69,8 @@ class Session:
         on_disconnected: Called with the reason when a connection that was reported has ended.
         receive_maximum: QoS 1 messages that an MQTT 5 broker may send ahead of our
             acknowledgements.
+        packets_per_s: Read at the most; 0: whatever comes. What waited for that has arrived, by its
+            `arrived_at_ns`, when last nothing waited.
 
     Attributes:
         counters: What happened since the start, by the names in `edge.mqtt.counting`.
@@ -79,6 +90,7 @@ class Session:
         on_connected: Callable[[], None] = lambda: None,
         on_disconnected: Callable[[str], None] = lambda _reason: None,
         receive_maximum: int = RECEIVE_MAXIMUM,
+        packets_per_s: int = 0,
     ) -> None:
         security.password(broker)  # a file that cannot be used is said now, not while we run
         if broker.tls is not None:
@@ -87,6 +99,7 @@ class Session:
         self._client_id = client_id
         self._will = will
         self._receive_maximum = receive_maximum
+        self._packets_per_s = packets_per_s
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._versions = VersionChoice(broker.protocol)
@@ -208,6 +221,11 @@ class Session:
             return contextlib.nullcontext()
         return connection.together()
 
+    def look(self) -> None:
+        """Take what has come already, before the loop's next turn."""
+        if self._connection is not None and self._opened is not None:
+            self._connection.look()
+
     def acknowledge(self, message: Incoming) -> None:
         """Tell the broker that the message need not come again.
 
@@ -278,6 +296,7 @@ class Session:
             number=self._number,
             receive_maximum=self._receive_maximum,
             receive=self._take,
+            packets_per_s=self._packets_per_s,
         )
         self._inbox.begin(connection.number)  # a kept session delivers right behind the CONNACK
         reason = "cancelled"
@@ -392,6 +411,16 @@ class Session:
                     _log.warning("mqtt-unusable", broker=self._at, problem=problem, count=count)
                 if qos:
                     self._send_acknowledgement(mid)
+            case Paused():
+                self.counters["pauses"] += 1
+                if is_milestone(count := self.counters["pauses"]):
+                    _log.warning(
+                        "mqtt-flooded",
+                        **self._who(),
+                        packets_per_s=self._packets_per_s,
+                        count=count,
+                        remedy="find the sender; limits.signals_per_s allows more",
+                    )
             case Closed(reason):
                 self._end(reason)
         self._notify()

@@ -1,11 +1,16 @@
-"""A camera that floods, or sends garbage, is answered frame by frame; its neighbour loses none."""
+"""A camera that floods, or sends garbage, is answered frame by frame; its neighbour loses none.
+
+A sensor that floods costs no frame its time.
+"""
 
 import asyncio
+import contextlib
 import random
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from brokers import until
+from brokers import connected, until
 from daemons import DEPLOYMENT, Daemon, Line, line_to, part_jpeg
 
 from edge.deployment.pin import pin
@@ -29,6 +34,25 @@ def two_cameras(folder: Path) -> Path:
 def from_the_side(line: Line, number: int, image: bytes = b"") -> str:
     """One more frame of the second camera."""
     return line.send(image or part_jpeg(3, number % 8), reference="board-0003", topic=SIDE)
+
+
+@contextlib.asynccontextmanager
+async def flooding(broker: LocalBroker) -> AsyncIterator[None]:
+    """A sensor that sends some ten thousand values a second, at QoS 0."""
+    async with connected(broker, "sensor") as sensor:
+
+        async def flood() -> None:
+            while True:
+                for _ in range(100):
+                    sensor.session.publish("line/lamp", b"99", qos=0)
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(flood())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 async def beside_a_flood(line: Line, frames: int) -> tuple[list[str], list[str]]:
@@ -104,6 +128,42 @@ def test_garbage_of_one_camera_costs_the_other_no_verdict(
     overrides = ("status.interval_s=0.5", 'bindings.camera.side="line/side/frame"')
     with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides) as daemon:
         asyncio.run(scenario(daemon.ready()))
+
+
+def test_a_sensor_that_floods_delays_no_verdict(mosquitto: LocalBroker, tmp_path: Path) -> None:
+    overrides = ("status.interval_s=0.5", "limits.signals_per_s=500")
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line, flooding(mosquitto):
+            await line.status(lambda s: s["mqtt_signals"]["pauses"] > 10, "the flood is met")
+            names = await line.play(30, 1 / RATE_HZ)
+            assert await line.kept(names) == {"ok": 30}
+            await line.status(
+                lambda s: s["counters"]["signals_received{signal=signal.lamp}"] > 500,
+                "its values are taken all the same",
+            )
+
+    with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
+        daemon.ready()
+        asyncio.run(scenario())
+
+
+def test_control_without_a_pace_its_values_are_read_as_they_come(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    overrides = ("status.interval_s=0.5", "limits.signals_per_s=1000000")
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line, flooding(mosquitto):
+            status = await line.status(
+                lambda s: s["counters"].get("signals_received{signal=signal.lamp}", 0) > 5_000,
+                "the flood is met",
+            )
+            assert status["mqtt_signals"]["pauses"] == 0
+
+    with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
+        daemon.ready()
+        asyncio.run(scenario())
 
 
 def test_control_without_a_rate_the_flood_reaches_the_worker(
