@@ -20,6 +20,13 @@ from edge.contracts.plan import ImagePlan
 from edge.errors import DecodeError
 
 _JPEG_MAGIC: Final = b"\xff\xd8\xff"
+MAX_SCANS: Final = 32
+"""Of one JPEG. Encoders write up to some 20; each takes its time over the whole image, whatever its
+size: 10,000 of 12 bytes took 10 s at 640x640."""
+_SCAN: Final = b"\xff\xda"
+_FRAME_HEADERS: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""SOF0 to SOF15, among which DHT, JPG and DAC are none (ITU-T T.81, table B.1)."""
+_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _PNG_HEADER_BYTES: Final = 13
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_COLOUR: Final = {
@@ -27,6 +34,8 @@ _JPEG_COLOUR: Final = {
     PixelFormat.BGR: "BGR",
     PixelFormat.RGB: "RGB",
 }
+_PNG_BESIDES: Final = frozenset({b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT"})
+"""Texts and further pictures: no pixel of ours hangs on them, and 4 KB of a text are 4 MB unpacked."""
 # OpenCV's conversion from raw to wanted format. GenICam's BayerRG8 starts with R G / G B.
 _CONVERSIONS: Final[dict[tuple[PixelFormat, PixelFormat], int]] = {
     (PixelFormat.GRAY8, PixelFormat.BGR): cv2.COLOR_GRAY2BGR,
@@ -72,6 +81,7 @@ def _jpeg(
     pixels: npt.NDArray[np.uint8],
 ) -> tuple[int, int]:
     _expect_magic(payload, _JPEG_MAGIC, "JPEG")
+    _expect_few_scans(payload)
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(payload)
         _expect_fitting(width, height, image)
@@ -92,7 +102,7 @@ def _png(
     pixels: npt.NDArray[np.uint8],
 ) -> tuple[int, int]:
     _expect_magic(payload, _PNG_MAGIC, "PNG")
-    width, height = _walk_png(payload)
+    (width, height), payload = bare_png(payload)
     _expect_fitting(width, height, image)
     gray = image.pixel_format is PixelFormat.GRAY8
     flags = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
@@ -167,15 +177,43 @@ def _expect_fitting(width: int, height: int, image: ImagePlan) -> None:
         )
 
 
-def _walk_png(payload: bytes | bytearray) -> tuple[int, int]:
-    """Check every chunk's bounds and CRC (PNG 1.2, section 3), return width and height.
+def _expect_few_scans(payload: bytes | bytearray) -> None:
+    """Refuse an image that is sent over and over; its markers are followed up to the first scan.
+
+    An image whose first scan has all of it ends there. Of all others the scans are counted: in a
+    scan's data no marker can stand (ITU-T T.81, F.1.2.3), and a segment has one by rare chance.
+    """
+    at, parts, sequential = 2, 0, False
+    while payload[at : at + 1] == b"\xff" and at + 10 <= len(payload):
+        kind = payload[at + 1]
+        if kind in _FRAME_HEADERS:
+            parts, sequential = payload[at + 9], kind in _SEQUENTIAL
+        elif kind == _SCAN[1]:
+            if sequential and payload[at + 4] == parts:
+                return
+            break
+        at += 2 + (payload[at + 2] << 8 | payload[at + 3])
+    scans = payload.count(_SCAN)
+    if scans > MAX_SCANS:
+        raise DecodeError(f"JPEG of {scans} scans; at most {MAX_SCANS} are decoded")
+
+
+def bare_png(payload: bytes | bytearray) -> tuple[tuple[int, int], bytes | bytearray]:
+    """Check every chunk's bounds and CRC (PNG 1.2, section 3), and leave out what stands besides.
 
     OpenCV fills the rest of a truncated image with whatever it likes; a half-seen part must not
-    be judged.
+    be judged. And it unpacks every text.
+
+    Returns:
+        Width and height in pixels, and the image: the payload itself where nothing was left out.
+
+    Raises:
+        DecodeError: The PNG is not whole.
     """
     view = memoryview(payload)
     at = len(_PNG_MAGIC)
     size: tuple[int, int] | None = None
+    kept, kept_to = [], 0
     while at + 12 <= len(view):
         length, name = struct.unpack_from(">I4s", view, at)
         end = at + 12 + length
@@ -188,9 +226,12 @@ def _walk_png(payload: bytes | bytearray) -> tuple[int, int]:
             if name != b"IHDR" or length != _PNG_HEADER_BYTES:
                 raise DecodeError("PNG does not begin with its header chunk")
             size = struct.unpack_from(">II", view, at + 8)
-        if name == b"IEND":
-            return size
+        if name in _PNG_BESIDES:
+            kept.append(view[kept_to:at])
+            kept_to = end
         at = end
+        if name == b"IEND":
+            return size, b"".join([*kept, view[kept_to:at]]) if kept else payload
     raise DecodeError(f"PNG of {len(view)} bytes is truncated: its end chunk is missing")
 
 

@@ -13,7 +13,7 @@ import pytest
 from edge.contracts.frame import ContentType, Encoding, PixelFormat
 from edge.contracts.plan import ImagePlan
 from edge.errors import DecodeError
-from edge.pipeline.decode import decode
+from edge.pipeline.decode import MAX_SCANS, bare_png, decode
 
 Pixels = npt.NDArray[np.uint8]
 SIDE = 96
@@ -207,6 +207,64 @@ def test_flipped_bits_never_write_beyond_the_slot(
         slot.expect_untouched_guards()
     # Each flipped bit of a PNG is found; a JPEG has no checksum.
     assert refused == 400 if suffix == ".png" else refused > 0
+
+
+def with_scans(jpeg: bytes, more: int) -> bytes:
+    """A JPEG whose last scan is sent so many times more."""
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    return jpeg[:-2] + last * more + jpeg[-2:]
+
+
+def test_a_jpeg_of_as_many_scans_as_may_be_is_decoded_and_one_more_is_refused() -> None:
+    progressive = encoded(".jpg", scene(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    more = MAX_SCANS - progressive.count(b"\xff\xda")
+    assert 0 < more < MAX_SCANS
+    slot = Slot(PixelFormat.BGR)
+    slot.decode(progressive, JPEG)
+    # The decoder finds fault with the repetition itself, once it has gone through all of it.
+    assert "progression" in slot.refuse(with_scans(progressive, more), JPEG)
+    assert f"of {MAX_SCANS + 1} scans" in slot.refuse(with_scans(progressive, more + 1), JPEG)
+
+
+def test_scans_are_counted_where_the_first_one_has_not_all_of_the_image() -> None:
+    baseline = encoded(".jpg", scene())
+    at = baseline.index(b"\xff\xda")
+    one_of_three = (
+        baseline[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00" * 40 + b"\xff\xd9"
+    )
+    assert "of 40 scans" in Slot().refuse(one_of_three, JPEG)
+    # Control: with all of it in the first scan the decoder stops there.
+    assert "scans" not in Slot().refuse(with_scans(baseline, 100), JPEG)
+
+
+@pytest.mark.parametrize("end", range(2, 40))
+def test_a_jpeg_cut_off_within_its_markers_is_refused(end: int) -> None:
+    Slot().refuse(encoded(".jpg", scene())[:end], JPEG)
+
+
+def png_with(name: bytes, content: bytes, count: int) -> bytes:
+    """A PNG with so many more chunks of a kind in front of its pixels."""
+    png = encoded(".png", scene())
+    at = png.index(b"IDAT") - 4
+    body = name + content
+    chunk = struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:at] + chunk * count + png[at:]
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT"])
+def test_texts_and_further_pictures_of_a_png_are_never_unpacked(name: bytes) -> None:
+    plain = encoded(".png", scene())
+    bomb = b"Comment\0\0" + zlib.compress(bytes(16 << 20), 9)
+    size, bare = bare_png(png_with(name, bomb, 40))
+    assert (size, bare) == ((90, 70), plain)
+    found = Slot(PixelFormat.BGR).decode(png_with(name, bomb, 40), PNG)
+    assert distance(found, scene()) == 0
+
+
+@pytest.mark.parametrize("name", [b"gAMA", b"iCCP", b"tRNS", b"prVt"])
+def test_what_may_say_something_of_a_pngs_pixels_stays(name: bytes) -> None:
+    whole = png_with(name, b"\0\0\xb1\x8f", 1)
+    assert bare_png(whole) == ((90, 70), whole)
 
 
 @pytest.mark.parametrize(
