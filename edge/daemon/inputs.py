@@ -20,7 +20,7 @@ from edge.contracts.verdict import Reason
 from edge.daemon import signals
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.edge_nodes import EdgeNodes
-from edge.daemon.intake import Fault
+from edge.daemon.intake import MAX_ID_CHARS, Fault, identity
 from edge.daemon.rate import Bucket
 from edge.daemon.references import ReferenceShelf
 from edge.daemon.throttle import Throttle
@@ -170,6 +170,12 @@ class Inputs:
     def _references_to(self, shelf: ReferenceShelf) -> _Take:
         def take(_binding: Binding, message: Incoming, named: dict[str, str]) -> None:
             reference_id = message.properties.get("reference-id") or named.get("reference_id", "")
+            if reference_id != identity(reference_id):  # a name of 64 KB would be kept beside it
+                self._counters.count("references_refused", cause="id")
+                what = f"{MAX_ID_CHARS} printable characters name one, found {len(reference_id)}"
+                self._complain("reference_refused", message.topic, f"at most {what}")
+                self._session.acknowledge(message)
+                return
             limit = self._config.limits.max_payload_bytes
             try:
                 if not message.payload:

@@ -187,6 +187,10 @@ def test_messages_on_other_topics_and_bad_references_hold_nothing_up(
         for content_type in ("image/jpeg", "image/png", "image/x-raw", "rubbish"):
             line.session.publish(name, b"no image at all", content_type=content_type)
         line.session.publish(name, bytes(8 * MIB + 1))
+        # No frame can name these, and their names are not kept.
+        for long in ("x" * 60_000, "y" * 129):
+            properties = {"reference-id": long}
+            line.session.publish(name, reference_jpeg(40), properties=properties)
         bad = line.send(part_jpeg(40, 0), reference=board.reference_id)
         assert (await line.verdict(bad))["reason"] == "decode-error"
         line.session.publish(name, reference_jpeg(40))
@@ -196,6 +200,7 @@ def test_messages_on_other_topics_and_bad_references_hold_nothing_up(
             lambda s: s["counters"].get("references_refused{cause=not an image}", 0) >= 3,
             "what could not be a reference was counted",
         )
+        assert line.statuses[-1]["counters"]["references_refused{cause=id}"] == 2
 
     run(broker, scenario, "patient")
 

@@ -172,8 +172,22 @@ def test_the_fingerprint_tells_frames_apart_and_knows_one_again() -> None:
     assert read(payload=b"a").fingerprint == read(payload=bytes(bytearray(b"a"))).fingerprint
 
 
+def test_raw_frames_of_two_parts_on_a_black_ground_are_told_apart() -> None:
+    """Under one id the second part must not get the first one's verdict."""
+    side, part = 640, range(300, 340)  # a part of 40 rows and columns in the middle
+
+    def picture(grey: int) -> bytes:
+        rows = [bytearray(side) for _ in range(side)]
+        for row in part:
+            rows[row][part.start : part.stop] = bytes([grey]) * len(part)
+        return b"".join(rows)
+
+    one, other = (read(payload=picture(grey)).fingerprint for grey in (200, 201))
+    assert one != other
+
+
 def test_the_largest_frame_is_fingerprinted_without_holding_the_loop_up() -> None:
-    # A bound of bytes, not of time: what lies between head and tail is not read.
+    # A bound of bytes, not of time: what lies between the pieces is not read.
     payload = bytearray(8 << 20)
     first = read(payload=bytes(payload)).fingerprint
     payload[4 << 20] = 1
