@@ -30,6 +30,8 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 _LEVEL: Final = r"[^/+#{}\x00-\x1f\x7f]+"
 _EDGE_NODE: Final = re.compile(rf"spBv1\.0/{_LEVEL}/\+/{_LEVEL}(/{_LEVEL})?")
 """Sparkplug 3.0, 4.1: namespace, group, message type (each that is needed), node, device."""
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+"""MQTT 5, 1.5.4: characters that a topic must or should not hold; nothing can be published there."""
 _PLACEHOLDERS: Final = ("part_id", "reference_id", "frame_id")
 
 
@@ -477,6 +479,8 @@ class Binding(Section):
     def _placeholders(self) -> Self:
         if self.topic.startswith("$share/"):
             raise ValueError("name the group of a shared subscription by `share`, not in the topic")
+        if _UNFIT.search(self.topic):
+            raise ValueError(f"topic {self.topic!r} contains control characters")
         *above, last = self.topic.split("/")
         for level in (*above, last):
             names = _PLACEHOLDER.findall(level)
@@ -486,6 +490,9 @@ class Binding(Section):
                 raise ValueError(f"{level!r}: known placeholders are {', '.join(_PLACEHOLDERS)}")
             if ("+" in level and level != "+") or ("#" in level and level != "#"):
                 raise ValueError(f"{level!r}: a wildcard must be a whole topic level")
+        named = _PLACEHOLDER.findall(self.topic)
+        if len(set(named)) != len(named):
+            raise ValueError(f"topic {self.topic!r}: a placeholder occurs twice")
         if "#" in above:
             raise ValueError("the wildcard # must be the last topic level")
         return self
@@ -527,6 +534,11 @@ class BindingsSection(Section):
         for name, binding in self.action.items():
             if "+" in binding.topic or "#" in binding.topic:
                 raise ValueError(f"action.{name}: no wildcard in a topic that is published to")
+            if "{" in binding.topic:  # it would be taken word for word, and the gate hear nothing
+                raise ValueError(
+                    f"action.{name}: no placeholder in a topic that is published to: the message "
+                    "itself names frame and part"
+                )
         return self
 
     @model_validator(mode="after")

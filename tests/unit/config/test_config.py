@@ -107,6 +107,10 @@ def test_an_unfit_value_is_refused_with_its_key_and_what_was_found(
         ("line/{part_id", "whole topic level"),
         ("line/a+", "wildcard must be a whole"),
         ("line/#/frame", "last topic level"),
+        ("line/{part_id}/{part_id}", "occurs twice"),
+        ("line/a\\u0000b", "control characters"),
+        ("line/a\\u001fb", "control characters"),
+        ("line/a\\ufffe", "control characters"),
         ("$share/g/line", "`share`"),
         ("", "at least 1 character"),
         ("x" * 513, "at most 512"),
@@ -157,6 +161,11 @@ def test_a_metric_bound_wrongly_is_refused(
 @pytest.mark.parametrize("topic", ["line/+/reject", "line/#"])
 def test_an_action_goes_to_one_topic(tmp_path: Path, topic: str) -> None:
     assert "no wildcard" in _refusal(tmp_path, f'bindings.action.reject = "{topic}"')
+
+
+def test_an_actions_topic_has_no_placeholder_since_nobody_would_fill_it(tmp_path: Path) -> None:
+    said = _refusal(tmp_path, 'bindings.action.reject = "line/{part_id}/reject"')
+    assert "action.reject: no placeholder" in said
 
 
 def test_a_logical_name_is_a_plain_word(tmp_path: Path) -> None:
