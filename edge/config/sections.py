@@ -31,7 +31,7 @@ _LEVEL: Final = r"[^/+#{}\x00-\x1f\x7f]+"
 _EDGE_NODE: Final = re.compile(rf"spBv1\.0/{_LEVEL}/\+/{_LEVEL}(/{_LEVEL})?")
 """Sparkplug 3.0, 4.1: namespace, group, message type (each that is needed), node, device."""
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-"""MQTT 5, 1.5.4: characters that a topic must or should not hold; nothing can be published there."""
+"""MQTT 5, 1.5.4: characters that a topic must or should not hold; none is published with them."""
 _PLACEHOLDERS: Final = ("part_id", "reference_id", "frame_id")
 
 

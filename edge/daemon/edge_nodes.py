@@ -13,7 +13,7 @@ from typing import Final
 
 from edge.config import Binding, DeviceConfig
 from edge.daemon import sparkplug
-from edge.daemon.signals import MalformedSignalError, SignalHistory, believed
+from edge.daemon.signals import MalformedSignalError, SignalHistory, believed, latest_ns
 from edge.mqtt.bound import filters
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
@@ -208,6 +208,8 @@ class _Node:
                 self._refuse(watch, message, "a value of the past without a time to believe")
                 return
             time_ns = message.arrived_at_ns
+        watch.history.set_back(latest_ns(self._config.clock, message.arrived_at_ns))
+        watch.since_ns = min(watch.since_ns, message.arrived_at_ns)
         watch.history.add(time_ns, value, 0 if metric.historical else watch.since_ns)
         self._counters.count("signals_received", signal=watch.signal)
 

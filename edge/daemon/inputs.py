@@ -198,9 +198,9 @@ class Inputs:
             try:
                 if len(message.payload) > self._config.limits.signal_payload_bytes:
                     raise signals.MalformedSignalError(f"{len(message.payload)} bytes")
-                samples = signals.read(
-                    message.payload, binding, self._config.clock, message.arrived_at_ns
-                )
+                clock, arrived_at_ns = self._config.clock, message.arrived_at_ns
+                history.set_back(signals.latest_ns(clock, arrived_at_ns))
+                samples = signals.read(message.payload, binding, clock, arrived_at_ns)
                 for time_ns, value in samples:
                     history.add(time_ns, value)
                 self._counters.count("signals_received", len(samples), signal=name)

@@ -59,11 +59,17 @@ class SignalHistory:
 
     def end(self, time_ns: int) -> None:
         """Have no value from an instant on (UTC ns), also none that was said to be of later."""
-        at = bisect_left(self._times, time_ns)
-        for later in self._times[at:]:
-            self._forget(later)
-        del self._times[at:]
+        self._forget_from(bisect_left(self._times, time_ns))
         self.add(time_ns, None)
+
+    def set_back(self, latest_ns: int) -> None:
+        """Forget what is said to be of later than an instant (UTC ns) that is the latest there is.
+
+        Without effect but where the clock was set back. Then these values would count for no frame
+        until it has come so far again, and a full history would drop whatever comes as the oldest.
+        """
+        if self._times and self._times[-1] > latest_ns:
+            self._forget_from(bisect_right(self._times, latest_ns))
 
     def as_of(self, instant_ns: int, max_age_ms: int) -> SignalValue:
         """Return the last value at or before an instant (UTC ns), and how far to trust it."""
@@ -79,6 +85,11 @@ class SignalHistory:
         state = SignalState.FRESH if fresh else SignalState.STALE
         return SignalValue(value, age_ns, state)
 
+    def _forget_from(self, at: int) -> None:
+        for later in self._times[at:]:
+            self._forget(later)
+        del self._times[at:]
+
     def _forget(self, time_ns: int) -> None:
         del self._values[time_ns]
         self._measured.pop(time_ns, None)
@@ -86,8 +97,13 @@ class SignalHistory:
 
 def believed(time_ns: int, clock: ClockSection, arrived_at_ns: int) -> bool:
     """Say whether a source's time (UTC ns) may be right."""
-    age_ns = arrived_at_ns - time_ns
-    return -clock.max_future_ms * _NS_PER_MS <= age_ns <= clock.max_age_s * _NS_PER_S
+    oldest_ns = arrived_at_ns - clock.max_age_s * _NS_PER_S
+    return oldest_ns <= time_ns <= latest_ns(clock, arrived_at_ns)
+
+
+def latest_ns(clock: ClockSection, arrived_at_ns: int) -> int:
+    """Return the latest time (UTC ns) that is believed of what arrives now."""
+    return arrived_at_ns + clock.max_future_ms * _NS_PER_MS
 
 
 def read(

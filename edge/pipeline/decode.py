@@ -35,7 +35,7 @@ _JPEG_COLOUR: Final = {
     PixelFormat.RGB: "RGB",
 }
 _PNG_BESIDES: Final = frozenset({b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT"})
-"""Texts and further pictures: no pixel of ours hangs on them, and 4 KB of text may hold 4 MB."""
+"""Texts and further pictures: no pixel of ours hangs on them, and 4 KB of one may hold 4 MB."""
 # OpenCV's conversion from raw to wanted format. GenICam's BayerRG8 starts with R G / G B.
 _CONVERSIONS: Final[dict[tuple[PixelFormat, PixelFormat], int]] = {
     (PixelFormat.GRAY8, PixelFormat.BGR): cv2.COLOR_GRAY2BGR,

@@ -104,6 +104,15 @@ def plant() -> Plant:
     return Plant(heat="line3=heat")
 
 
+def test_after_the_clock_was_set_back_a_node_that_lives_on_is_heard(plant: Plant) -> None:
+    plant.born(20.0)
+    plant.died()
+    plant.born(21.0, bd=1)
+    plant.now -= 3_600_000 * MS
+    plant.heat(22.0, seq=1)
+    assert plant.sees() == SignalValue(22.0, 10 * MS, SignalState.FRESH)
+
+
 def test_only_what_the_node_says_is_subscribed_to_and_once(plant: Plant) -> None:
     both = Plant(heat="line3=heat", oven="line3/oven=temperature")
     kinds = [f"spBv1.0/plant7/{kind}/line3" for kind in ("NBIRTH", "NDATA", "NDEATH")]

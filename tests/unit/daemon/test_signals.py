@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.config import Binding, ClockSection
 from edge.contracts.signal import SignalState, SignalValue
-from edge.daemon.signals import MalformedSignalError, SignalHistory, read
+from edge.daemon.signals import MalformedSignalError, SignalHistory, latest_ns, read
 
 MS = 1_000_000
 NOW = 1_790_000_000_000 * MS
@@ -62,6 +62,25 @@ def test_the_history_is_bounded_and_keeps_the_newest(times: list[int], capacity:
     assert len(values) <= capacity
     if times:
         assert values.as_of(50, 1).value == float(max(times))
+
+
+def test_after_the_clock_was_set_back_new_values_count_and_the_history_goes_on() -> None:
+    hour = 3_600 * 10**9
+    values = history(*((NOW + n, float(n)) for n in range(4)), capacity=4)
+    for n in range(6):
+        now = NOW - hour + n
+        values.set_back(latest_ns(CLOCK, now))
+        values.add(now, 10.0 + n)
+        assert values.as_of(now, 1) == SignalValue(10.0 + n, 0, SignalState.FRESH)
+    assert len(values) == 4
+
+
+def test_a_clock_that_runs_on_loses_no_value_not_even_one_of_a_moment_later() -> None:
+    values = SignalHistory(100)
+    for now in range(NOW, NOW + 300 * MS, 10 * MS):
+        values.set_back(latest_ns(CLOCK, now))
+        values.add(now + CLOCK.max_future_ms * MS, float(now))
+    assert len(values) == 30
 
 
 @pytest.mark.parametrize(
