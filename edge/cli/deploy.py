@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from edge import config
 from edge.cli.arguments import add_config
+from edge.cli.plain import plain
 from edge.daemon.control import Deployments, ask
 from edge.deployment.installed import FOLDER, read_journal
-from edge.deployment.rollout import Deployed, Event, Journal, Step
+from edge.deployment.rollout import MAX_DETAIL, Deployed, Event, Journal, Step
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -160,10 +160,10 @@ def _history(journal: Journal) -> Table:
     for step in journal.history:
         table.add_row(
             _time(step.at_ns),
-            f"{escape(step.deployment.name)} {step.deployment.revision}",
+            f"{plain(step.deployment.name)} {step.deployment.revision}",
             _WORDS.get(step.event, str(step.event)),
-            escape(step.reason),
-            escape(step.detail),
+            plain(step.reason),
+            plain(step.detail, MAX_DETAIL),
         )
     return table
 
@@ -176,10 +176,10 @@ def _why(ended: Step | None) -> Table:
     table.add_row("deployment", _named(ended.deployment))
     table.add_row("ended", f"{_WORDS[ended.event]}, {_time(ended.at_ns)} UTC")
     if ended.reason:
-        table.add_row("reason", f"[red]{escape(ended.reason)}[/red]")
-    table.add_row("detail", escape(ended.detail))
+        table.add_row("reason", f"[red]{plain(ended.reason)}[/red]")
+    table.add_row("detail", plain(ended.detail, MAX_DETAIL))
     for name, value in _figures(ended.evidence):
-        table.add_row(f"  {escape(name)}", escape(str(value)))
+        table.add_row(f"  {plain(name)}", plain(str(value), MAX_DETAIL))
     return table
 
 
@@ -196,9 +196,7 @@ def _named(deployed: Deployed | None) -> str:
     if deployed is None:
         return "none"
     signed = "signed" if deployed.signed else "[yellow]UNSIGNED[/yellow]"
-    return (
-        f"{escape(deployed.name)} revision {deployed.revision} ({deployed.digest[:12]}, {signed})"
-    )
+    return f"{plain(deployed.name)} revision {deployed.revision} ({deployed.digest[:12]}, {signed})"
 
 
 def _time(at_ns: int) -> str:

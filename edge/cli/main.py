@@ -75,10 +75,10 @@ def _guarded(command: Command, arguments: argparse.Namespace) -> int:
     try:
         return command.run(arguments)
     except ConfigError as wrong:
-        print(f"edge: configuration: {wrong}", file=sys.stderr)
+        print(f"edge: configuration: {_harmless(str(wrong))}", file=sys.stderr)
         return EXIT_CONFIG
     except EdgeError as failed:
-        print(f"edge: {failed}", file=sys.stderr)
+        print(f"edge: {_harmless(str(failed))}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -86,6 +86,13 @@ def _guarded(command: Command, arguments: argparse.Namespace) -> int:
         # The reader (head, say) has enough; point stdout elsewhere so that exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _harmless(sentence: str) -> str:
+    """An error's words, some of them from outside: they must not steer the terminal."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in sentence
+    )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from edge.cli.plain import plain
 from edge.config import LogSection
 from edge.deployment.release import Release
 from edge.deployment.report import Report
+from edge.deployment.rollout import MAX_DETAIL
 from edge.errors import DeploymentError
 from edge.fleet.publisher import keys
 from edge.fleet.publisher.releases import KEYS, ROOT, Fleet
@@ -325,7 +327,7 @@ def _row(report: Report, newest: Release | None) -> tuple[str, ...]:
         last = f"{outcome.deployment.revision} {outcome.event}" + (
             f": {outcome.detail}" if outcome.reason else ""
         )
-    return (
+    cells = (
         report.group,
         report.device,
         runs + (" (unsigned)" if report.active and not report.active.signed else ""),
@@ -333,6 +335,7 @@ def _row(report: Report, newest: Release | None) -> tuple[str, ...]:
         f"{newest.revision}: {fate(report, newest)}" if newest else "-",
         report.trouble or last,
     )
+    return tuple(plain(cell, MAX_DETAIL) for cell in cells)
 
 
 def _release(fleet: Fleet, arguments: argparse.Namespace) -> Release:

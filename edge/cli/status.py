@@ -19,11 +19,11 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from edge import config
 from edge.cli.arguments import add_config
+from edge.cli.plain import plain as _plain
 from edge.config import DeviceConfig, LogSection
 from edge.contracts.verdict import DeploymentRef
 from edge.errors import TransportError
@@ -35,7 +35,6 @@ WAIT_S: Final = 5.0
 MAX_WAIT_S: Final = 3_600.0
 OUTDATED_INTERVALS: Final = 3
 """A daemon speaks each interval; one that missed so many has gone without its last will."""
-MAX_TEXT: Final = 300
 _GOODBYE_S: Final = 0.5
 _SERIES: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?")
 _QUIET: Final = frozenset(
@@ -428,9 +427,3 @@ def _name(key: str) -> str:
 def _labels(key: str) -> str:
     match = _SERIES.match(key)
     return (match["labels"] or "") if match else ""
-
-
-def _plain(text: str) -> str:
-    """Text from outside: bounded, without control characters, and no markup."""
-    cut = text[:MAX_TEXT]
-    return escape(cut if cut.isprintable() else ascii(cut)[1:-1])
