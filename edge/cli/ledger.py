@@ -22,6 +22,7 @@ from edge.ledger.verify import Row
 from edge.rerun import arguments as replaying
 
 _USAGE: Final = 2
+_FORMULAS: Final = ("=", "+", "-", "@")
 _CSV_COLUMNS: Final = (
     "seq",
     "type",
@@ -107,7 +108,7 @@ def _show(path: Path, arguments: argparse.Namespace) -> int:
         else:
             rows = ledger.last(arguments.last)
         if arguments.json:
-            print(json.dumps({"records": [json.loads(row.body) for row in rows]}))
+            print(json.dumps({"records": [_parsed(row) for row in rows]}))
             return 0
         shown = 0
         for row, record in _decoded(rows):
@@ -149,6 +150,18 @@ def _decoded(rows: Iterator[Row]) -> Iterator[tuple[Row, Record | Override]]:
             raise StorageError(f"record {row.seq}: {wrong} (run `edge ledger verify`)") from wrong
 
 
+def _parsed(row: Row) -> object:
+    try:
+        return json.loads(row.body)
+    except (ValueError, RecursionError) as wrong:
+        raise StorageError(f"record {row.seq}: no JSON (run `edge ledger verify`)") from wrong
+
+
+def _cell(text: str) -> str:
+    """What came from outside, which a spreadsheet must not take for a formula."""
+    return f"'{text}" if text[:1] in _FORMULAS else text
+
+
 def _cells(row: Row, record: Record | Override) -> tuple[object, ...]:
     if isinstance(record, Override):
         known = {
@@ -156,12 +169,12 @@ def _cells(row: Row, record: Record | Override) -> tuple[object, ...]:
             "type": "override",
             "decided_at": ledger_text.time(record.decided_at_ns),
             "pipeline": record.pipeline,
-            "frame_id": record.frame_id,
-            "part_id": record.part_id,
+            "frame_id": _cell(record.frame_id),
+            "part_id": _cell(record.part_id),
             "verdict": record.verdict.value,
-            "reason": record.reason,
+            "reason": _cell(record.reason),
             "of": record.of,
-            "by": record.by,
+            "by": _cell(record.by),
             "head": row.head.hex(),
         }
         return tuple(known.get(column, "") for column in _CSV_COLUMNS)
@@ -171,10 +184,10 @@ def _cells(row: Row, record: Record | Override) -> tuple[object, ...]:
         ledger_text.time(record.captured_at_ns),
         ledger_text.time(record.decided_at_ns),
         record.pipeline,
-        record.frame_id,
-        record.part_id,
+        _cell(record.frame_id),
+        _cell(record.part_id),
         record.verdict.value,
-        record.reason,
+        _cell(record.reason),
         record.score,
         len(record.defects),
         record.latency_ms.get("total", ""),

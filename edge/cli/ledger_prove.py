@@ -14,6 +14,7 @@ import msgspec
 
 from edge.cli import ledger_text
 from edge.errors import ConfigError, ProofError
+from edge.ledger import checkpoint as checkpoints
 from edge.ledger import note as notes
 from edge.ledger import proof as proofs
 from edge.ledger import proving, publishing, reading
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         with reading.opened(path) as ledger:
             return act[arguments.ledger_command](ledger, arguments)
     except ProofError as wrong:
-        print(f"edge: {wrong}", file=sys.stderr)
+        print(f"edge: {ledger_text.shown(str(wrong))}", file=sys.stderr)
         return 1
 
 
@@ -141,7 +142,7 @@ def _print_made(ledger: Reading, out: Path, made: list[Proof], *, as_json: bool)
             f"record {seq} was pruned: its leaf is proved, its bytes are not in the file (whoever "
             "has them lays them beside it: verify-proof --record)"
         )
-    for vkey in vkeys:
+    for vkey in map(ledger_text.shown, vkeys):
         print(f"check it with: edge ledger verify-proof {out} --key '{vkey}'")
 
 
@@ -160,6 +161,7 @@ def _checkpoint(ledger: Reading, arguments: argparse.Namespace) -> int:
         which = f"of {arguments.size} records " if arguments.size else ""
         print(f"edge: no checkpoint {which}here (--all lists those that are)", file=sys.stderr)
         return 1
+    checkpoints.read(notes.parse(kept.note))  # else whoever forged the file could say anything here
     if arguments.json:
         print(_json({"size": kept.size, "note": kept.note.decode()}))
     else:
@@ -177,8 +179,8 @@ def _tiles(ledger: Reading, arguments: argparse.Namespace) -> int:
         print(_json(done))
         return 0
     print(
-        f"{arguments.out}: {done.size} records of {done.origin}, {done.size - done.since} of them "
-        f"new; {done.files} files written"
+        f"{arguments.out}: {done.size} records of {ledger_text.shown(done.origin)}, "
+        f"{done.size - done.since} of them new; {done.files} files written"
     )
     if done.pruned:
         print(f"records up to {done.pruned} were pruned here: their hashes are there, not they")
@@ -200,7 +202,7 @@ def _show_keys(ledger: Reading, arguments: argparse.Namespace) -> int:
         print(_json({"keys": [{"vkey": vkey, "since": since} for vkey, since in listed]}))
     else:
         for vkey, _ in listed:
-            print(vkey)
+            print(ledger_text.shown(vkey))
     if not listed:
         print(
             "edge: no checkpoint was signed yet, so no key is listed (--file KEYFILE shows what "

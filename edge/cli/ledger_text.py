@@ -26,13 +26,13 @@ def line(record: Record | Override) -> str:
     """Return a record in one line."""
     if isinstance(record, Override):
         return (
-            f"{record.seq:>8}  {time(record.decided_at_ns)}  {record.pipeline}  "
+            f"{record.seq:>8}  {time(record.decided_at_ns)}  {shown(record.pipeline)}  "
             f"{record.verdict.value:<6} said of record {record.of}, a {record.was.value}, "
             f"by {shown(record.by)}: {shown(record.reason)}"
         )
     score = "" if record.score is None else f" {record.score:.3f}"
     return (
-        f"{record.seq:>8}  {time(record.decided_at_ns)}  {record.pipeline}  "
+        f"{record.seq:>8}  {time(record.decided_at_ns)}  {shown(record.pipeline)}  "
         f"{record.verdict.value:<6} {shown(record.reason)}{score}  frame {shown(record.frame_id)}"
         + (f"  part {shown(record.part_id)}" if record.part_id else "")
     )

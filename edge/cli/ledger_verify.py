@@ -160,7 +160,7 @@ def _verify(
     if as_json:
         print(_json(msgspec.to_builtins(report) | msgspec.to_builtins(looked_at)))
     elif report.finding is not None:
-        print(f"{path}: {report.finding.kind}: {report.finding.detail}")
+        print(f"{path}: {report.finding.kind}: {ledger_text.shown(report.finding.detail)}")
         print(f"{report.records} records before that are sound")
     else:
         _print_sound(path, report, looked_at, own=not known)
@@ -169,7 +169,8 @@ def _verify(
 
 def _print_sound(path: Path, report: Report, found: Audited, *, own: bool) -> None:
     print(
-        f"{path}: sound; ledger {report.ledger} of {report.device}, {report.records} records, "
+        f"{path}: sound; ledger {ledger_text.shown(report.ledger)} of "
+        f"{ledger_text.shown(report.device)}, {report.records} records, "
         f"{report.first} to {report.last}, receipted up to {report.receipted}"
     )
     print(f"head {report.last}:{report.head}")
@@ -211,7 +212,7 @@ def _verify_proof(arguments: argparse.Namespace) -> int:
         holding = [] if finding else [_proved_json(one) for one in proved]
         print(_json({"finding": finding or None, "proofs": holding}))
     elif finding:
-        print(f"{arguments.file}: does not hold: {finding}")
+        print(f"{arguments.file}: does not hold: {ledger_text.shown(finding)}")
     else:
         for one in proved:
             _print_proved(arguments.file, one)
@@ -237,7 +238,8 @@ def _check_claims(proved: Proved) -> None:
 def _print_proved(path: Path, proved: Proved) -> None:
     opened = proved.opened
     tree = opened.checkpoint
-    print(f"{path}: holds: record {proved.index + 1} of {tree.size} of {tree.origin}")
+    whose = ledger_text.shown(tree.origin)
+    print(f"{path}: holds: record {proved.index + 1} of {tree.size} of {whose}")
     for key in opened.logs:
         print(f"signed by {key.name}+{key.key_id.hex()}")
     for key, time_s in opened.cosigners.items():

@@ -95,11 +95,11 @@ def write(file: IO[bytes], view: View, frames: Path, since_ns: int, until_ns: in
             parts += 1
             rows.writerow(
                 {
-                    "part_id": f"{record.part_id or record.frame_id}-{seq}",
+                    "part_id": _text(f"{record.part_id or record.frame_id}-{seq}"),
                     "image": image,
                     "template": pack(record, "reference", record.digests.reference),
                     "verdict": _VERDICTS[said],
-                    "group": record.part_id,
+                    "group": _text(record.part_id),
                     "record": seq,
                     "was": record.verdict.value,
                     "score": record.score,
@@ -112,7 +112,7 @@ def write(file: IO[bytes], view: View, frames: Path, since_ns: int, until_ns: in
 
 
 def _text(said: str) -> str:
-    """What a person wrote, which a spreadsheet must not take for a formula."""
+    """What a person or a camera said, which a spreadsheet must not take for a formula."""
     return f"'{said}" if said[:1] in _FORMULAS else said
 
 

@@ -19,7 +19,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edge.errors import StorageError
 from edge.ledger import checkpoint as checkpoints
@@ -40,6 +40,10 @@ _FRAME_OF_ANY_PIPELINE: Final = (
     "AND frame_id=? AND frame <> x''"
 )
 _COLUMNS: Final = "seq, at_ns, pipeline, frame_id, frame, part_id, body, head"
+_ROW: Final = (int, int, str, str, bytes, str, bytes, bytes)
+_ORIGIN: Final = (str, str, int)
+_MARK: Final = (str, int, bytes)
+_KEPT: Final = (int, bytes)
 
 
 class Reading:
@@ -54,8 +58,11 @@ class Reading:
             marks = database.execute("SELECT name, seq, head FROM mark").fetchall()
         if origin is None or {name for name, _, _ in marks} != set(schema.MARKS):
             raise StorageError(f"{path}: does not say which ledger it is, or where it ends")
-        self.origin = Origin(*origin)
-        self.marks = {name: Place(seq, head) for name, seq, head in marks}
+        self.origin = Origin(*self._checked(origin, _ORIGIN))
+        self.marks = {
+            name: Place(seq, head)
+            for name, seq, head in (self._checked(mark, _MARK) for mark in marks)
+        }
 
     def rows(self) -> Iterator[Row]:
         """Yield all records, by place.
@@ -126,13 +133,17 @@ class Reading:
             first, last = self._database.execute(
                 "SELECT min(n), max(n) FROM tile WHERE level=0"
             ).fetchone()
-        return (0, 0) if first is None else (first, last + 1)
+        if first is None:
+            return 0, 0
+        self._checked((first, last), (int, int))
+        return first, last + 1
 
     def edge(self) -> list[tuple[int, int, bytes]]:
         """Return the hashes of the tiles that are not full: level, number among its level, hash."""
         with self._errors():
             rows = self._database.execute("SELECT level, n, hash FROM edge ORDER BY level, n")
-            return [(level, n, one) for level, n, one in rows]
+            found = [self._checked(row, (int, int, bytes)) for row in rows]
+        return [(level, n, one) for level, n, one in found]
 
     def checkpoint(self, size: int = 0) -> Kept | None:
         """Return the checkpoint of so many records, or the last one; None where there is none."""
@@ -141,7 +152,7 @@ class Reading:
                 "SELECT size, note FROM checkpoint WHERE ? IN (0, size) ORDER BY size DESC LIMIT 1",
                 (size,),
             ).fetchone()
-        return Kept(*row) if row else None
+        return Kept(*self._checked(row, _KEPT)) if row else None
 
     def covering(self, seq: int, limit: int) -> list[Kept]:
         """Return the last checkpoints that cover a record, newest first."""
@@ -150,13 +161,13 @@ class Reading:
                 "SELECT size, note FROM checkpoint WHERE size >= ? ORDER BY size DESC LIMIT ?",
                 (seq, limit),
             )
-            return [Kept(*row) for row in rows]
+            return [Kept(*self._checked(row, _KEPT)) for row in rows]
 
     def checkpoints(self) -> Iterator[Kept]:
         """Yield the checkpoints, by size."""
         with self._errors():
             for row in self._database.execute("SELECT size, note FROM checkpoint ORDER BY size"):
-                yield Kept(*row)
+                yield Kept(*self._checked(row, _KEPT))
 
     @property
     def log_origin(self) -> str:
@@ -167,13 +178,17 @@ class Reading:
         """Return the keys that signed, as the ledger says: vkey, and the size it began after."""
         with self._errors():
             rows = self._database.execute("SELECT vkey, since FROM signer ORDER BY since, vkey")
-            return [(vkey, since) for vkey, since in rows]
+            found = [self._checked(row, (str, int)) for row in rows]
+        return [(vkey, since) for vkey, since in found]
 
     def _select(self, clause: str, values: tuple[object, ...]) -> Iterator[Row]:
         with self._errors():
             # The clauses are those above; values are bound.
             for row in self._database.execute(f"SELECT {_COLUMNS} FROM record {clause}", values):  # noqa: S608
-                yield Row(*row)
+                yield Row(*self._checked(row, _ROW))
+
+    def _checked(self, row: tuple[Any, ...], kinds: tuple[type, ...]) -> tuple[Any, ...]:
+        return schema.checked(row, kinds, self._path)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

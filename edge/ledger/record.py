@@ -264,7 +264,7 @@ def decode(canonical: bytes) -> Record | Override:
     """
     try:
         record = _decoder.decode(canonical)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise StorageError(f"not a record of version {VERSION}: {wrong}") from wrong
     if record.v != VERSION:
         raise StorageError(f"a record of version {record.v}; this software reads {VERSION}")

@@ -17,7 +17,7 @@ import secrets
 import sqlite3
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edge.durable import storage_error
 from edge.errors import DamagedError, MediumError, StorageError
@@ -188,6 +188,20 @@ def check_schema(database: sqlite3.Connection, path: Path) -> None:
         )
     if _objects(database) != (TABLES if found == SCHEMA_VERSION else migration.TABLES_1):
         raise DamagedError(f"{path}: its tables are not those of schema version {found}")
+
+
+def checked(row: tuple[Any, ...], kinds: tuple[type, ...], path: Path) -> tuple[Any, ...]:
+    """Return a row whose cells are of these types.
+
+    Tables are STRICT, but that binds only who writes by SQLite: a damaged or forged file may hold
+    anything.
+
+    Raises:
+        DamagedError: They are not.
+    """
+    if tuple(map(type, row)) != kinds:
+        raise DamagedError(f"{path}: is damaged: a row of it has other types than its columns")
+    return row
 
 
 def version(database: sqlite3.Connection) -> int:

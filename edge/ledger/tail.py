@@ -29,7 +29,10 @@ def marks(database: sqlite3.Connection, path: Path) -> dict[str, Place]:
         DamagedError: They are not all there.
     """
     rows = database.execute("SELECT name, seq, head FROM mark").fetchall()
-    found = {name: (seq, head) for name, seq, head in rows}
+    found = {
+        name: (seq, head)
+        for name, seq, head in (schema.checked(row, (str, int, bytes), path) for row in rows)
+    }
     if set(found) != set(schema.MARKS):
         raise DamagedError(f"{path}: its marks are {sorted(found)}: it is damaged")
     return found
@@ -60,7 +63,8 @@ def tree(database: sqlite3.Connection, path: Path, anchor: Place, head: Place) -
         "SELECT seq, body, head FROM record WHERE seq > ? ORDER BY seq", (first,)
     )
     leaves = []
-    for place, body, stored in rows:
+    for row in rows:
+        place, body, stored = schema.checked(row, (int, bytes, bytes), path)
         leaves.append(leaf_hash(body))
         seq, reached = seq + 1, records.linked(reached, leaves[-1])
         if place != seq or stored != reached:

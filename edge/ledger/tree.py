@@ -42,6 +42,8 @@ and after which record each began to sign."""
 
 Database = sqlite3.Connection
 UNKNOWN: Final = bytes(32)
+_LEVELS: Final = 8
+"""As many as 2**64 records have."""
 _TILE_BYTES: Final = 8_400
 """Of the database, for a row of `tile`."""
 _DROPPED_TILES: Final = 16
@@ -115,6 +117,8 @@ def read_edge(database: sqlite3.Connection, size: int) -> Edge:
     """
     rows: list[list[bytes]] = []
     for level, n, one in database.execute("SELECT level, n, hash FROM edge ORDER BY level, n"):
+        if (type(level), type(n), type(one)) != (int, int, bytes) or not 0 <= level < _LEVELS:
+            raise DamagedError("the Merkle tree has a row that is none of its last tiles'")
         while len(rows) <= level:
             rows.append([])
         expected = (size >> 8 * level) // WIDTH * WIDTH + len(rows[level])
@@ -130,9 +134,15 @@ def read_tile(database: sqlite3.Connection, level: int, n: int) -> bytes:
     """Return the hashes of a tile, full or not; empty where there are none."""
     row = database.execute("SELECT hashes FROM tile WHERE level=? AND n=?", (level, n)).fetchone()
     if row is not None:
-        return bytes(row[0])
+        return _hash(row[0])
     rows = database.execute(
         "SELECT hash FROM edge WHERE level=? AND n >= ? AND n < ? ORDER BY n",
         (level, n * WIDTH, (n + 1) * WIDTH),
     )
-    return b"".join(one for (one,) in rows)
+    return b"".join(_hash(one) for (one,) in rows)
+
+
+def _hash(found: object) -> bytes:
+    if not isinstance(found, bytes):
+        raise DamagedError("the Merkle tree has something else where hashes belong")
+    return found

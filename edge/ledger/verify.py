@@ -212,7 +212,7 @@ class _Walk:
             return self._misplaced(row.seq)
         try:  # 2
             claims = _claims.decode(row.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as wrong:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as wrong:
             return Finding(place, "altered", f"record {place} is not a record any more: {wrong}")
         self.leaf = records.leaf_hash(row.body)
         after = records.linked(self.head, self.leaf)

@@ -104,16 +104,16 @@ def _print(tally: Tally, told: list[Outcome], changes: list[str]) -> None:
     for outcome in told:
         part = f"  part {outcome.part_id}" if outcome.part_id else ""
         console.print(
-            escape(f"record {outcome.seq}  {outcome.pipeline}  frame {outcome.frame_id}{part}: ")
+            _shown(f"record {outcome.seq}  {outcome.pipeline}  frame {outcome.frame_id}{part}: ")
             + f"[bold]{outcome.status}[/bold]"
         )
         if outcome.here == outcome.recorded:
-            console.print(escape(f"    {in_short(outcome.here)}"))
+            console.print(_shown(f"    {in_short(outcome.here)}"))
         elif outcome.here is not None:
             answers = f"{in_short(outcome.recorded)} recorded, {in_short(outcome.here)} here"
-            console.print(escape(f"    {answers}"))
+            console.print(_shown(f"    {answers}"))
         for difference in () if changes else outcome.differences:  # what was wished is known
-            console.print(escape(f"    {difference.kind}: {difference}"))
+            console.print(_shown(f"    {difference.kind}: {difference}"))
     if len(told) == _SHOWN:
         console.print("… and more: --json tells them all")
     records = "record" if tally.total == 1 else "records"
@@ -140,3 +140,8 @@ def _print_truth(console: Console, name: str, kind: str, rates: tuple[Rate, Rate
             f"{name}: {before.count} recorded, {after.count} here, of {before.of} frames of parts "
             f"that people called {kind}"
         )
+
+
+def _shown(text: str) -> str:
+    """What a ledger says, which steers neither rich nor the terminal."""
+    return escape(text if text.isprintable() else ascii(text)[1:-1])
