@@ -67,7 +67,38 @@ def fate(report: Report, release: Release) -> Fate:
     return Fate.WAITING if position(report.group, report.device) < release.percent else Fate.OUTSIDE
 
 
+class Counting:
+    """The devices of a group counted while they report: a report costs the same in a large fleet.
+
+    Args:
+        group: The group.
+        release: Whose fate is counted.
+        reports: The newest of each device so far, of any group.
+    """
+
+    def __init__(self, group: str, release: Release, reports: Iterable[Report]) -> None:
+        self._group = group
+        self._release = release
+        self._fates: dict[str, Fate] = {}
+        self._counts = dict.fromkeys(Fate, 0)
+        for each in reports:
+            self.take(each)
+
+    def take(self, report: Report) -> None:
+        """Take a device's newest report in the place of the one before."""
+        before = self._fates.pop(report.device, None)
+        if before is not None:
+            self._counts[before] -= 1
+        if report.group == self._group:
+            now = self._fates[report.device] = fate(report, self._release)
+            self._counts[now] += 1
+
+    @property
+    def tally(self) -> Tally:
+        """How many there are of each fate."""
+        return Tally(*self._counts.values())
+
+
 def tally(reports: Iterable[Report], group: str, release: Release) -> Tally:
-    """Count the devices of a group."""
-    fates = [fate(report, release) for report in reports if report.group == group]
-    return Tally(*(fates.count(each) for each in Fate))
+    """Count the devices of a group, by the newest report of each."""
+    return Counting(group, release, reports).tally

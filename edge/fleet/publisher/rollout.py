@@ -20,7 +20,7 @@ from edge.deployment.release import Release
 from edge.deployment.report import Report
 from edge.errors import DeploymentError, TransportError
 from edge.fleet.publisher.releases import Fleet
-from edge.fleet.publisher.rings import Tally, tally
+from edge.fleet.publisher.rings import Counting, Tally
 from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 
@@ -42,6 +42,7 @@ class Reports:
     def __init__(self, broker: BrokerSection) -> None:
         self.by_device: dict[str, Report] = {}
         self.changed = asyncio.Event()
+        self._fresh: set[str] = set()
         self._connected = asyncio.Event()
         self._session = Session(
             broker, f"edge-publisher-{os.getpid()}", on_connected=self._connected.set
@@ -92,12 +93,14 @@ class Reports:
         """Whether any device of a group has reported."""
         return any(each.group == group for each in self.by_device.values())
 
-    async def news(self, within_s: float) -> None:
-        """Return when a device reports, or the time is up."""
+    async def news(self, within_s: float) -> set[str]:
+        """Return which devices have reported since the last call; waits for one, or the time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self.changed.wait()
         self.changed.clear()
+        fresh, self._fresh = self._fresh, set()
+        return fresh
 
     def _take(self, message: Incoming) -> None:
         device = message.topic.split("/")[1]
@@ -107,6 +110,7 @@ class Reports:
                 raise DeploymentError(f"{message.topic}: speaks of device {found.device!r}")
             if device in self.by_device or len(self.by_device) < MAX_DEVICES:
                 self.by_device[device] = found
+                self._fresh.add(device)
                 self.changed.set()
         except DeploymentError as wrong:
             if message.payload:  # an empty one takes a retained report away
@@ -170,9 +174,10 @@ async def widen(
         _publish(fleet, group)
         heard.hint(group)
         end = time.monotonic() + ring_s
+        counting = Counting(group, release, heard.by_device.values())
         last: Tally | None = None
         while True:
-            found = tally(heard.by_device.values(), group, release)
+            found = counting.tally
             if found != last:
                 last = found
                 say(Ring(release, found))
@@ -186,7 +191,8 @@ async def widen(
             left_s = end - time.monotonic()
             if left_s <= 0:
                 return End.TIMED_OUT
-            await heard.news(left_s)
+            for device in await heard.news(left_s):
+                counting.take(heard.by_device[device])
     return End.REACHED
 
 

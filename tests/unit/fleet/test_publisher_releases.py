@@ -5,6 +5,7 @@ import shutil
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from deployment_samples import edit
 from hypothesis import given
@@ -21,7 +22,7 @@ from edge.errors import ConfigError, DeploymentError
 from edge.fleet.publisher import keys
 from edge.fleet.publisher.keys import KeyRing
 from edge.fleet.publisher.releases import Fleet
-from edge.fleet.publisher.rings import Fate, fate, tally
+from edge.fleet.publisher.rings import Counting, Fate, fate, tally
 
 
 @pytest.fixture
@@ -243,6 +244,32 @@ def test_a_tally_counts_each_device_once_and_halts_beyond_its_share(
     share = 100 * found.failed / len(fates) if fates else 0
     assert found.too_many_failed(most) == (share > most)
     assert found.done == (bool(fates) and not {"waiting", "way"} & set(fates))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(["on", "barred", "waiting", "elsewhere"])),
+        max_size=40,
+    )
+)
+def test_devices_counted_as_they_report_are_those_that_their_newest_reports_tell(
+    said: list[tuple[int, str]],
+) -> None:
+    changes: dict[str, dict[str, object]] = {
+        "on": {"active": NEW},
+        "barred": {"active": OLD, "barred": (2,)},
+        "waiting": {"active": OLD},
+        "elsewhere": {"group": "other"},
+    }
+    reports = [msgspec.structs.replace(_report(f"box{n}"), **changes[each]) for n, each in said]
+    counting = Counting(GROUP, RELEASE, reports[:3])
+    for report in reports[3:]:
+        counting.take(report)
+    newest = dict(said)
+    found = counting.tally
+    assert found.on == sum(each == "on" for each in newest.values())
+    assert found.failed == sum(each == "barred" for each in newest.values())
+    assert found.included == sum(each != "elsewhere" for each in newest.values())
 
 
 def test_a_device_beyond_the_share_is_outside() -> None:

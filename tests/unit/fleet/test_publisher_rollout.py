@@ -14,6 +14,7 @@ from edge.deployment.release import Release, position
 from edge.deployment.report import DESIRED, TOPIC, Report, decode
 from edge.deployment.rollout import Deployed, State
 from edge.errors import DeploymentError
+from edge.fleet.publisher import rings
 from edge.fleet.publisher.releases import Fleet
 from edge.fleet.publisher.rings import Fate, fate
 from edge.fleet.publisher.rollout import End, Reports, Ring, halt, widen
@@ -93,6 +94,20 @@ def plant(embedded_broker: LocalBroker, tmp_path: Path) -> Plant:
 
 @on_a_loop
 async def test_a_release_is_widened_as_devices_take_it(plant: Plant) -> None:
+    judged: list[str] = []
+
+    def judge(report: Report, release: Release) -> Fate:
+        judged.append(report.device)
+        return fate(report, release)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rings, "fate", judge)
+        await _widened(plant)
+    # Both rings look at all once, and then at who reports: everybody before, and once in each ring.
+    assert len(judged) <= 2 * len(BOXES) + 3 * len(BOXES)
+
+
+async def _widened(plant: Plant) -> None:
     async with running(plant.peer), plant.heard.listening():
         await plant.all_report()
         rollout = asyncio.create_task(plant.widen(50, 100))
