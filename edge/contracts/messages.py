@@ -3,10 +3,18 @@
 Each message is a small MessagePack head; image bytes travel behind the head, untouched
 (`edge.worker.channel`). Instants are nanoseconds of CLOCK_MONOTONIC, which all processes of a
 machine share.
+
+What a worker says is bounded where it is read: it runs foreign code, and the supervisor must stand
+whatever it says.
 """
 
-import msgspec
+import sys
+from typing import Annotated, Final
 
+import msgspec
+from msgspec import Meta
+
+from edge.contracts.abi import MAX_ACTIONS, MAX_DEFECTS, MAX_STATE_BYTES, REASON_BYTES
 from edge.contracts.frame import ContentType
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
@@ -17,6 +25,16 @@ class Message(msgspec.Struct, frozen=True, tag=True):
     """Base of all messages."""
 
 
+MAX_STAGES: Final = 16
+"""Of a frame; a cascade has eight."""
+Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Code = Annotated[str, Meta(pattern="^[a-z0-9-]+$", max_length=REASON_BYTES)]
+StageTimes = Annotated[
+    dict[str, Annotated[float, Meta(ge=0, le=sys.float_info.max)]], Meta(max_length=MAX_STAGES)
+]
+
+
 class PolicyState(msgspec.Struct, frozen=True):
     """What a policy carries from frame to frame, so that its successor goes on where it stopped.
 
@@ -25,8 +43,8 @@ class PolicyState(msgspec.Struct, frozen=True):
         blob: What the guest saved; its own format; empty where it keeps none.
     """
 
-    frame_index: int = 0
-    blob: bytes = b""
+    frame_index: Annotated[int, Meta(ge=0)] = 0
+    blob: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)] = b""
 
 
 class Start(Message, frozen=True):
@@ -122,9 +140,9 @@ class LoadFailed(Message, frozen=True):
 class ActionWish(msgspec.Struct, frozen=True):
     """An action that the policy asked for, by index of the plan's grants."""
 
-    index: int
-    value: float
-    ttl_ms: int
+    index: Annotated[int, Meta(ge=0)]
+    value: Finite
+    ttl_ms: Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class GuestLine(msgspec.Struct, frozen=True):
@@ -150,18 +168,18 @@ class Judged(Message, frozen=True):
 
     ticket: int
     verdict: Kind
-    reason: str
-    score: float
-    defects: tuple[Defect, ...]
-    stage_ms: dict[str, float]
-    actions: tuple[ActionWish, ...] = ()
+    reason: Code
+    score: Share
+    defects: Annotated[tuple[Defect, ...], Meta(max_length=MAX_DEFECTS)]
+    stage_ms: StageTimes
+    actions: Annotated[tuple[ActionWish, ...], Meta(max_length=MAX_ACTIONS)] = ()
     policy: PolicyState | None = None
     lines: tuple[GuestLine, ...] = ()
     state_refused: str = ""
     before: PolicyState = PolicyState()
     findings: str = ""
-    crops: int = 0
-    crops_beyond: int = 0
+    crops: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    crops_beyond: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
 
 class Failed(Message, frozen=True):
@@ -171,9 +189,9 @@ class Failed(Message, frozen=True):
     """
 
     ticket: int
-    reason: str
+    reason: Code
     detail: str
-    stage_ms: dict[str, float] = {}
+    stage_ms: StageTimes = {}
     lines: tuple[GuestLine, ...] = ()
     state_refused: str = ""
 

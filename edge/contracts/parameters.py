@@ -189,8 +189,9 @@ class _Check:
         """All but what lies below the value."""
         if "type" in schema and not _is_of(value, schema["type"]):
             return False
-        allowed = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        if allowed is not None and not any(_equal(value, each) for each in allowed):
+        if "const" in schema and not _equal(value, schema["const"]):
+            return False
+        if "enum" in schema and not any(_equal(value, each) for each in schema["enum"]):
             return False
         if _is_of(value, "number"):
             return _within(value, schema, "minimum", "maximum")
@@ -274,8 +275,12 @@ def _within(value: float, schema: Schema, least: str, most: str) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """JSON's equality: 1 is 1.0, and neither is true."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    """JSON's equality: 1 is 1.0, and neither is true, at whatever depth."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _shown(value: Any) -> str:

@@ -4,9 +4,12 @@ A verdict is a value, never an exception. Its JSON form is the contract with the
 """
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
+
+from edge.contracts.frame import MAX_SIDE_PX
 
 
 class Kind(StrEnum):
@@ -40,6 +43,10 @@ HOST_REASONS: Final = frozenset(Reason) - {Reason.OK, Reason.DEFECT}
 """Codes that only the host may give: a guest that returns one of them breaks the ABI."""
 
 
+Side = Annotated[float, Meta(ge=0, le=MAX_SIDE_PX)]
+"""Of a box: a pixel of a frame."""
+
+
 class Defect(msgspec.Struct, frozen=True, rename={"label": "class"}):
     """One finding.
 
@@ -50,8 +57,8 @@ class Defect(msgspec.Struct, frozen=True, rename={"label": "class"}):
     """
 
     label: str
-    score: float
-    box: tuple[float, float, float, float]
+    score: Annotated[float, Meta(ge=0, le=1)]
+    box: tuple[Side, Side, Side, Side]
 
 
 class DeploymentRef(msgspec.Struct, frozen=True):

@@ -52,6 +52,8 @@ MB of the supervisor at each start of a worker, and some of it stays: malloc kee
 in the heap where something small lies above."""
 END_S: Final = 5.0
 """A killed process is gone at once, but for one that a driver holds in the kernel."""
+_HOST_TIMES: Final = frozenset({"total", "transport", "wait", "channel"})
+"""Names in a verdict's account of its time that are not a worker's to give."""
 _SIGNAL_NAMES: Final = {s.value: s.name for s in signal.Signals}
 
 
@@ -92,7 +94,8 @@ class WorkerProcess(asyncio.Protocol):
         self._memory: MemoryWatch | None = None
         self._loss: type[WorkerGoneError] = WorkerGoneError
         self._held: OrderedDict[str, int] = OrderedDict()
-        self._packets = PacketReader()
+        self._packets = PacketReader(max_body_bytes=0)
+        self._stages = frozenset(stage for stage, _ in plan.guests)
         self._first: asyncio.Future[Loaded | LoadFailed] = loop.create_future()
         self._probe: asyncio.Future[Judged | Failed] = loop.create_future()
         self._transport: asyncio.Transport | None = None
@@ -285,13 +288,26 @@ class WorkerProcess(asyncio.Protocol):
     def data_received(self, chunk: bytes) -> None:
         """Bytes from the worker; one that speaks nonsense is given up."""
         try:
-            messages = [decode_from_worker.decode(head) for head, _ in self._packets.feed(chunk)]
+            messages = [self._read(head) for head, _ in self._packets.feed(chunk)]
         except (TransportError, msgspec.DecodeError, UnicodeDecodeError) as nonsense:
             self._lost(f"it sent what is no message: {nonsense}")
             self.kill()
             return
         for message in messages:
             self._receive(message)
+
+    def _read(self, packet: bytes) -> FromWorker:
+        """Read a message, and hold it to the plan."""
+        message: FromWorker = decode_from_worker.decode(packet)
+        if isinstance(message, Judged | Failed):
+            if any(line.role not in self._stages for line in message.lines):
+                raise TransportError("a line of a guest that the plan has not")
+            if _HOST_TIMES & message.stage_ms.keys():
+                raise TransportError("a stage under a name that is not a worker's")
+        wishes = message.actions if isinstance(message, Judged) else ()
+        if any(wish.index >= len(self.plan.actions) for wish in wishes):
+            raise TransportError("an action that the plan does not grant")
+        return message
 
     def pause_writing(self) -> None:
         """The worker reads slower than we write."""

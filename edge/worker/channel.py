@@ -18,6 +18,7 @@ from edge.errors import TransportError
 _LENGTHS: Final = struct.Struct("<II")
 MAX_HEAD_BYTES: Final = 1 << 20
 MAX_BODY_BYTES: Final = 256 << 20
+"""Towards a worker; nothing that comes from one has a body."""
 SOCKET_BUFFER_BYTES: Final = 1 << 20
 """Room for a few frames of ordinary size, so that sending one does not wait for the reader."""
 
@@ -33,10 +34,15 @@ def head(message: Message, body_bytes: int = 0) -> bytes:
 
 
 class PacketReader:
-    """Cuts a byte stream into packets; for a reader that is told when bytes arrive."""
+    """Cuts a byte stream into packets; for a reader that is told when bytes arrive.
 
-    def __init__(self) -> None:
+    Args:
+        max_body_bytes: A larger body ends the channel.
+    """
+
+    def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._buffer = bytearray()
+        self._max_body_bytes = max_body_bytes
 
     def feed(self, chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (head, body) of each packet that `chunk` completes.
@@ -46,7 +52,8 @@ class PacketReader:
         """
         self._buffer += chunk
         while len(self._buffer) >= _LENGTHS.size:
-            head_bytes, body_bytes = _checked(*_LENGTHS.unpack_from(self._buffer))
+            lengths = _LENGTHS.unpack_from(self._buffer)
+            head_bytes, body_bytes = _checked(lengths, self._max_body_bytes)
             body_at = _LENGTHS.size + head_bytes
             if len(self._buffer) < body_at + body_bytes:
                 return
@@ -72,7 +79,7 @@ class WorkerEnd:
         lengths = self._read(_LENGTHS.size)
         if lengths is None:
             return None
-        head_bytes, body_bytes = _checked(*_LENGTHS.unpack(lengths))
+        head_bytes, body_bytes = _checked(_LENGTHS.unpack(lengths))
         packet, body = self._read(head_bytes), self._read(body_bytes)
         if packet is None or body is None:
             return None
@@ -101,7 +108,8 @@ class WorkerEnd:
         return received
 
 
-def _checked(head_bytes: int, body_bytes: int) -> tuple[int, int]:
-    if head_bytes > MAX_HEAD_BYTES or body_bytes > MAX_BODY_BYTES:
+def _checked(lengths: tuple[int, ...], max_body_bytes: int = MAX_BODY_BYTES) -> tuple[int, int]:
+    head_bytes, body_bytes = lengths
+    if head_bytes > MAX_HEAD_BYTES or body_bytes > max_body_bytes:
         raise TransportError(f"packet of {head_bytes} + {body_bytes} bytes on the worker channel")
     return head_bytes, body_bytes

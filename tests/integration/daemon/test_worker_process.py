@@ -1,6 +1,7 @@
 """One worker process as the supervisor sees it: what it is lent, and every way that it ends."""
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -16,13 +17,15 @@ from daemons import CONFIG, DEPLOYMENT, part_jpeg, reference_jpeg
 
 from edge import config
 from edge.contracts.frame import ContentType
-from edge.contracts.messages import Failed, Judge, Judged, PolicyState
+from edge.contracts.messages import ActionWish, Failed, GuestLine, Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
+from edge.contracts.verdict import Defect, Kind
 from edge.daemon.references import Held
 from edge.daemon.worker_process import _GREY, WorkerGoneError, WorkerProcess
 from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError, TrialError
+from edge.worker.channel import head
 
 START_S = 40.0
 MEMORY_MIB = 4_096
@@ -140,6 +143,64 @@ def test_a_worker_that_speaks_nonsense_is_given_up(tmp_path: Path) -> None:
                 bench.worker.data_received(nonsense)
                 assert "no message" in await bench.worker.gone
                 assert "SIGKILL" in await bench.worker.epitaph()
+
+    run(scenario)
+
+
+GIVEN = Judged(1, Kind.PASS, "ok", 0.5, (), {"infer": 9.0})
+
+
+def with_box(**changes: object) -> Judged:
+    defect = msgspec.structs.replace(Defect("open", 0.5, (1.0, 2.0, 3.0, 4.0)), **changes)
+    return msgspec.structs.replace(GIVEN, defects=(defect,))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        msgspec.structs.replace(GIVEN, actions=(ActionWish(len(PLAN.actions), 1.0, 5),)),
+        msgspec.structs.replace(GIVEN, actions=(ActionWish(-1, 1.0, 5),)),
+        msgspec.structs.replace(GIVEN, actions=(ActionWish(0, math.nan, 5),)),
+        msgspec.structs.replace(GIVEN, actions=(ActionWish(0, 1.0, -5),)),
+        msgspec.structs.replace(GIVEN, actions=(ActionWish(0, 1.0, 5),) * 5),
+        msgspec.structs.replace(GIVEN, score=math.nan),
+        msgspec.structs.replace(GIVEN, reason="Not a code"),
+        msgspec.structs.replace(GIVEN, stage_ms={"infer": math.inf}),
+        msgspec.structs.replace(GIVEN, stage_ms={"total": 0.0}),
+        msgspec.structs.replace(GIVEN, stage_ms={str(n): 0.0 for n in range(17)}),
+        msgspec.structs.replace(GIVEN, lines=(GuestLine("nobody", "text"),)),
+        msgspec.structs.replace(GIVEN, policy=PolicyState(1, bytes(4_097))),
+        msgspec.structs.replace(GIVEN, crops=-1),
+        with_box(score=math.nan),
+        with_box(box=(0.0, 0.0, math.inf, 1.0)),
+        msgspec.structs.replace(GIVEN, defects=with_box().defects * 301),
+        Failed(1, "not a code", "detail"),
+        Failed(1, "guest-trap", "detail", lines=(GuestLine("nobody", "text"),)),
+    ],
+)
+def test_a_worker_that_says_what_its_plan_has_not_is_given_up_and_not_believed(
+    answer: Judged | Failed,
+) -> None:
+    """It may be one that a guest has broken out into; no number of its may end the supervisor."""
+
+    async def scenario() -> None:
+        worker = WorkerProcess(PLAN, 1 << 20, MEMORY_MIB)
+        believed: list[Judged | Failed] = []
+        worker.on_answer = believed.append
+        worker.data_received(head(GIVEN) + head(with_box()))
+        assert believed == [GIVEN, with_box()], "control"
+        worker.data_received(head(answer))
+        assert len(believed) == 2
+        assert "no message" in await worker.gone
+
+    run(scenario)
+
+
+def test_a_worker_cannot_have_the_supervisor_wait_for_a_body(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        worker = WorkerProcess(PLAN, 1 << 20, MEMORY_MIB)
+        worker.data_received(head(GIVEN, 1))
+        assert "no message" in await worker.gone
 
     run(scenario)
 

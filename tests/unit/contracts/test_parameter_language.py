@@ -72,6 +72,27 @@ def test_it_agrees_with_the_library(schema: dict[str, Any], parameters: dict[str
     assert (not findings(read, parameters, Names())) == wanted
 
 
+@pytest.mark.parametrize(
+    ("schema", "value", "fits"),
+    [
+        ({"enum": [None], "const": []}, None, False),
+        ({"enum": [1, 2], "const": 2}, 1, False),
+        ({"enum": [1, 2], "const": 2}, 2, True),
+        ({"const": [1]}, [True], False),
+        ({"const": [1]}, [1.0], True),
+        ({"enum": [{"a": [0]}]}, {"a": [False]}, False),
+        ({"enum": [{"a": [0]}]}, {"a": [0]}, True),
+    ],
+)
+def test_enum_and_const_both_hold_and_truth_is_no_number(
+    schema: dict[str, Any], value: Any, fits: bool
+) -> None:
+    whole = {"type": "object", "properties": {"a": schema}}
+    read = read_schema(json.dumps(whole).encode(), "guest")
+    assert (not findings(read, {"a": value}, Names())) == fits
+    assert jsonschema.Draft202012Validator(whole).is_valid({"a": value}) == fits
+
+
 def test_a_finding_names_place_value_expectation_and_remedy() -> None:
     schema = read_schema(
         b'{"type": "object", "additionalProperties": false, "properties": {'
