@@ -19,6 +19,7 @@ from rich.console import Console
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/updates.md"
+DEPLOYMENT: Final = ROOT / "models/pcb/deployment"
 _SECTION: Final = re.compile(r"^### (.*?)\n(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
 _BLOCK: Final = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -32,15 +33,16 @@ def script(port: int) -> str:
     return "\n".join(lines)
 
 
-def play(folder: Path, output: int | None = None) -> int:
+def play(folder: Path, output: int | None = None, deployment: Path = DEPLOYMENT) -> int:
     """Run it; return the exit status of the first command that failed, or 0.
 
     Args:
         folder: Where; empty.
         output: Descriptor of the file that takes what is said; None: standard output.
+        deployment: What is released and released again.
     """
-    for name in ("models/pcb/deployment", "device_configs"):
-        shutil.copytree(ROOT / name, folder / name)
+    shutil.copytree(deployment, folder / "models/pcb/deployment")
+    shutil.copytree(ROOT / "device_configs", folder / "device_configs")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     path = f"{Path(sys.executable).parent}{os.pathsep}/usr/sbin{os.pathsep}{os.environ['PATH']}"

@@ -5,10 +5,14 @@ Without Mosquitto its tests skip with that reason, and fail in CI.
 """
 
 import asyncio
+import contextlib
 import os
+import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +21,7 @@ from edge.mqtt.brokers import LocalBroker, find_mosquitto
 from edge.mqtt.messages import Incoming, Will
 from edge.mqtt.session import Session
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def require_mosquitto() -> None:
@@ -74,6 +78,20 @@ async def until(claim: Callable[[], bool], what: str = "", deadline_s: float = D
         if time.monotonic() > end:
             pytest.fail(f"not in {deadline_s:g} s: {what or claim.__name__}")
         await asyncio.sleep(0.005)
+
+
+def port_of_nobody() -> int:
+    """A free port below those that the kernel gives out, as a broker's is.
+
+    One of those would not stay free: the kernel takes it for somebody's outgoing connection in the
+    end, or for an attempt to connect to it, which TCP then connects to itself.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(lowest - 10_000, lowest), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("a hundred ports are taken")
 
 
 class Peer:

@@ -34,7 +34,7 @@ HOUR_NS: Final = 3_600 * 10**9
 BEGIN_NS: Final = 1_790_000_000 * 10**9
 """One record an hour from then on."""
 PARAMETERS: Final[list[dict[str, Any]]] = [{}, {"score": 0.25}, {"reject": 0.6, "review": 0.4}]
-_START_S: Final = 20.0
+_START_S: Final = 60.0
 
 
 class Answer(NamedTuple):

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -25,6 +27,7 @@ import psutil
 import pytest
 from brokers import section, until
 
+from edge.deployment.pin import pin
 from edge.linesim import Board, encode_jpeg, render_part
 from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.messages import Incoming
@@ -34,15 +37,18 @@ ROOT: Final = Path(__file__).parent.parent
 CONFIG: Final = ROOT / "device_configs" / "x86-cpu.toml"
 DEPLOYMENT: Final = ROOT / "models" / "pcb" / "deployment"
 BUDGET_MS: Final = 200.0
+PATIENT_MS: Final = 20_000
+PATIENCE: Final = 20
+"""So many times as long may a guest's call take with such a budget: that is wall time, too."""
 TRANSPORT_MS: Final = 40.0
-"""What a test allows on top of the budget, for the way from the daemon to this subscriber and for
-two busy cores that run broker, daemon, worker and test; the fail-safe leaves 15 ms early."""
+"""What a test allows on top of the budget, for the way from the daemon to this subscriber; the
+fail-safe leaves 15 ms early. What the machine withheld meanwhile comes on top (`Pulse`)."""
 TIMED_LAMP: Final = 'bindings.signal.lamp={topic="line/lamp", pointer="/v", time_pointer="/t"}'
 """Has the box read the lamp's own time, so that a test need not wait between lamp and frame."""
 PARTS: Final = 8
 """Good parts of board 3 that are played in turn."""
-READY_S: Final = 40.0
-END_S: Final = 20.0
+READY_S: Final = 120.0
+END_S: Final = 60.0
 
 
 class Daemon:
@@ -54,6 +60,9 @@ class Daemon:
         deployment: The folder that it runs; None: what is installed, from its repository.
         overrides: More `--set` values.
         config: The device config.
+        budget_ms: From capture to verdict, with time for guests and room for frames in the same
+            measure: what a test that asks what becomes of a frame, and not when, waits for a busy
+            machine. 0: the deployment's own, for a test that is about time.
     """
 
     def __init__(
@@ -64,8 +73,12 @@ class Daemon:
         deployment: Path | None = DEPLOYMENT,
         overrides: Sequence[str] = (),
         config: Path = CONFIG,
+        budget_ms: int = PATIENT_MS,
     ) -> None:
         self.log_file = folder / "log.jsonl"
+        if deployment is not None and budget_ms:
+            deployment = with_patience(deployment, folder / "patient", budget_ms)
+        self.deployment = deployment
         self._command = [
             *(sys.executable, "-m", "edge.cli.main", "run", "--config", str(config)),
             *("--set", f"broker.port={broker.port}", "--set", f"storage.path={folder / 'state'}"),
@@ -136,10 +149,13 @@ class Daemon:
         return self._process.wait(deadline_s)
 
     def worker(self) -> int:
-        """Process id of its one worker."""
-        (pid,) = self.children()
-        self._workers.add(pid)
-        return pid
+        """Process id of its one worker; one that is being replaced is waited for."""
+        end = time.monotonic() + END_S
+        while len(pids := self.children()) != 1:
+            assert time.monotonic() < end, f"not one worker: {pids}"
+            time.sleep(0.02)  # between two looks, until the deadline
+        self._workers.update(pids)
+        return pids[0]
 
     def children(self) -> list[int]:
         """Process ids of whatever it has started."""
@@ -170,21 +186,74 @@ class Daemon:
         return found[times - 1]
 
 
+class Pulse:
+    """How long this event loop was kept from running: the machine's doing, not the box's.
+
+    Camera, broker, supervisor and gate each wait for a processor on a frame's way, two of them
+    twice; what one loop found withheld in the meantime each of them may have met with. On a quiet
+    machine that is nothing, and a promise is held to the millisecond.
+    """
+
+    BEAT_S: Final = 0.005
+    SLACK_MS: Final = 2.0
+    """Of a timer, on a machine that does nothing else."""
+    ON_THE_WAY: Final = 6
+    MOST_MS: Final = 3_000.0
+    """No load excuses more: a box that is later than that is at fault."""
+
+    def __init__(self) -> None:
+        self._withheld: deque[tuple[int, int]] = deque(maxlen=10_000)
+
+    async def beat(self) -> None:
+        """Ask for a moment now and then, and note what came too late; until cancelled."""
+        while True:
+            due_ns = time.monotonic_ns() + round((self.BEAT_S + self.SLACK_MS / 1e3) * 1e9)
+            await asyncio.sleep(self.BEAT_S)
+            if (now_ns := time.monotonic_ns()) > due_ns:
+                self._withheld.append((due_ns, now_ns))
+
+    def withheld_ms(self, since_ns: int, until_ns: int) -> float:
+        """What a frame that was on its way between two instants may be late for that."""
+        met_ns = sum(
+            back_ns - due_ns
+            for due_ns, back_ns in self._withheld
+            if back_ns > since_ns and due_ns < until_ns
+        )
+        return min(self.ON_THE_WAY * met_ns / 1e6, self.MOST_MS)
+
+
 class Line:
     """Everything around the box, as one MQTT client. Use by `line_to`.
+
+    Args:
+        broker: Where it connects.
+        client_id: As which client.
+        device: The box that it feeds.
+        budget_ms: What verdicts are held to by `kept`, whatever they say of theirs.
+        changes: Of the config section that leads to the broker.
 
     Attributes:
         verdicts: What the gate heard, by (pipeline, frame id): payload and ms since capture.
         statuses: The box's status messages.
         heard: Every other message, by topic.
+        pulse: What the machine withheld from this process, and from its neighbours likewise.
     """
 
-    def __init__(self, broker: LocalBroker, client_id: str, device: str, **changes: object) -> None:
+    def __init__(
+        self,
+        broker: LocalBroker,
+        client_id: str,
+        device: str,
+        budget_ms: float = PATIENT_MS,
+        **changes: object,
+    ) -> None:
+        self.budget_ms = budget_ms
         self.session = Session(section(broker, **changes), client_id)
         self.verdicts: dict[tuple[str, str], list[tuple[bytes, float]]] = {}
         self.statuses: list[dict[str, Any]] = []
         self.heard: dict[str, list[Incoming]] = {}
         self.sent: dict[str, int] = {}
+        self.pulse = Pulse()
         self._prefix = f"{client_id}-{time.time_ns()}"
         for topic, take in (
             (f"edge/{device}/+/verdict", self._verdict),
@@ -296,6 +365,17 @@ class Line:
         """Milliseconds from capture to the first verdict's arrival here."""
         return self.verdicts[pipeline, frame_id][0][1]
 
+    def excused_ms(self, frame_id: str, pipeline: str = "pcb") -> float:
+        """Milliseconds that the machine may have kept a frame's verdict back."""
+        sent_ns = self.sent[frame_id]
+        took_ms = self.latency_ms(frame_id, pipeline)
+        return self.pulse.withheld_ms(sent_ns, sent_ns + round(took_ms * 1e6))
+
+    def late_ms(self, frame_id: str, pipeline: str = "pcb") -> float:
+        """Milliseconds by which the first verdict came later than it may; below 0: in time."""
+        allowed_ms = self.budget_ms + TRANSPORT_MS + self.excused_ms(frame_id, pipeline)
+        return self.latency_ms(frame_id, pipeline) - allowed_ms
+
     def judgements(self, frame_id: str, pipeline: str = "pcb") -> int:
         """How many different verdicts a frame got; at QoS 1 the same one may come twice."""
         return len({payload for payload, _ in self.verdicts.get((pipeline, frame_id), ())})
@@ -307,9 +387,18 @@ class Line:
             count = self.judgements(name, pipeline)
             if count != 1:
                 broken.append(f"frame {number} has {count} verdicts")
-            elif (late_ms := self.latency_ms(name, pipeline) - BUDGET_MS - TRANSPORT_MS) > 0:
+            elif (late_ms := self.late_ms(name, pipeline)) > 0:
                 broken.append(f"frame {number} had its verdict {late_ms:.0f} ms late")
         return broken
+
+    async def judges(self) -> None:
+        """Inspect good parts, one after the other, until one is judged: a busy machine may be late
+        for some.
+        """
+        reason = ""
+        async with asyncio.timeout(READY_S):
+            while reason != "ok":
+                reason = (await self.verdict(self.inspect(len(self.sent) % PARTS)))["reason"]
 
     async def kept(self, names: Sequence[str], pipeline: str = "pcb") -> Counter[str]:
         """Wait for the verdicts, hold the box to its promise, and return the reasons."""
@@ -327,15 +416,23 @@ class Line:
         )
 
     async def status(
-        self, claim: Callable[[dict[str, Any]], bool], what: str, deadline_s: float = 30.0
+        self, claim: Callable[[dict[str, Any]], bool], what: str, deadline_s: float = READY_S
     ) -> dict[str, Any]:
-        """Wait until the latest status fulfils a claim, and return it."""
+        """Wait until the latest status, or one that follows, fulfils a claim, and return it."""
         # The last will, which may be the latest for a moment, has nothing but its state.
         bare: dict[str, Any] = {"counters": {}, "pipelines": {}, "ledger": {}}
-        await until(
-            lambda: bool(self.statuses) and claim({**bare, **self.statuses[-1]}), what, deadline_s
-        )
-        return self.statuses[-1]
+        seen = max(0, len(self.statuses) - 1)
+        found: list[dict[str, Any]] = []
+
+        def fulfilled() -> bool:
+            # Each, not the last alone: a busy machine may bring several between two looks.
+            nonlocal seen
+            news, seen = self.statuses[seen:], len(self.statuses)
+            found.extend(status for status in news if claim({**bare, **status}))
+            return bool(found)
+
+        await until(fulfilled, what, deadline_s)
+        return found[0]
 
     async def box_ready(self) -> dict[str, Any]:
         """Wait until the box says that it is ready."""
@@ -350,13 +447,15 @@ async def line_to(
     *,
     taught: bool = True,
     wait: bool = True,
+    budget_ms: float = PATIENT_MS,
     **changes: object,
 ) -> AsyncIterator[Line]:
     """A line that is connected, has taught board 3, and by default waited for the box."""
     for part in range(PARTS):  # drawing takes as long as judging: not while frames are on the way
         part_jpeg(3, part)
-    line = Line(broker, client_id, device, **{"session_expiry_s": 0, **changes})
+    line = Line(broker, client_id, device, budget_ms, **{"session_expiry_s": 0, **changes})
     running = asyncio.create_task(line.session.run(), name=client_id)
+    beating = asyncio.create_task(line.pulse.beat(), name="pulse")
     try:
         await until(lambda: line.session.connected, "the line is connected")
         if taught:
@@ -368,7 +467,8 @@ async def line_to(
     finally:
         await line.session.close(1.0)
         running.cancel()
-        await asyncio.wait((running,))
+        beating.cancel()
+        await asyncio.wait((running, beating))
 
 
 def spoken(place: Path, request: bytes) -> bytes:
@@ -376,7 +476,7 @@ def spoken(place: Path, request: bytes) -> bytes:
     folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(60)
             connection.connect(f"/proc/self/fd/{folder}/{place.name}")
             connection.sendall(request)
             return connection.recv(4_096)
@@ -396,6 +496,22 @@ def running_broker(**settings: Any) -> Iterator[LocalBroker]:
             yield broker
         finally:
             runner.run(broker.__aexit__())
+
+
+def with_patience(source: Path, folder: Path, budget_ms: int = PATIENT_MS) -> Path:
+    """A deployment's copy that has time; itself where its budget is one that a test has set."""
+    text = (source / "manifest.toml").read_text()
+    budget = re.compile(rf"^budget_ms = {BUDGET_MS:.0f}$", re.MULTILINE)
+    if not budget.search(text):
+        return source
+    shutil.copytree(source, folder)
+    text = budget.sub(f"budget_ms = {budget_ms}", text)
+    calls = re.compile(r"^call_ms = (\d+)$", re.MULTILINE)
+    text = calls.sub(lambda call: f"call_ms = {PATIENCE * int(call[1])}", text)
+    text = re.sub(r"^queue_frames = 4$", "queue_frames = 64", text, flags=re.MULTILINE)
+    (folder / "manifest.toml").write_text(text)
+    pin(folder)
+    return folder
 
 
 @cache

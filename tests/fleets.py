@@ -19,7 +19,7 @@ from edge.ledger.record import GENESIS, next_head
 from edge.mqtt.brokers import LocalBroker
 
 MAX_BYTES: Final = 256 << 10
-END_S: Final = 20.0
+END_S: Final = 60.0
 
 
 def name_of(text: str) -> str:

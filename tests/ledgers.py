@@ -9,7 +9,7 @@ from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.ledger.entry import Entry, Pinned
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 PINNED = Pinned("1" * 64, "2" * 64, "3" * 64, "4" * 64, "5" * 64)
 _Found = TypeVar("_Found")
 

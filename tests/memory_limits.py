@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 _ROOT: Final = Path("/sys/fs/cgroup")
-_GONE_S: Final = 10.0
+_GONE_S: Final = 60.0
 _LAYOUTS: Final = (
     (_ROOT / "memory", "memory.limit_in_bytes", "memory.oom_control"),  # version 1
     (_ROOT, "memory.max", "memory.events"),

@@ -148,7 +148,7 @@ async def verdicts(
     kinds = [(KINDS[n // 2 % len(KINDS)],) if n % 2 else () for n in range(parts)]
     pictures = np.stack([render_part(BOARD, n, kind).image for n, kind in enumerate(kinds)])
     async with LocalBroker(kind="mosquitto") as broker:
-        with Daemon(broker, folder) as daemon:
+        with Daemon(broker, folder, budget_ms=0) as daemon:
             daemon.ready()
             async with line_to(broker) as line, connected(broker, "watcher", TOPIC) as watcher:
                 with rtsp_camera(

@@ -139,7 +139,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalBroker,
 
     with running_broker(kind="mosquitto") as broker:
         overrides = ("status.interval_s=1", "ledger.frames.pass_share=0.5")
-        with Daemon(broker, folder, overrides=overrides) as daemon:
+        with Daemon(broker, folder, overrides=overrides, budget_ms=0) as daemon:
             daemon.ready()
             thread = threading.Thread(target=lambda: asyncio.run(play(broker)))
             thread.start()

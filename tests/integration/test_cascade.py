@@ -34,6 +34,7 @@ class Played:
 
     def __init__(self, folder: Path) -> None:
         self.state = folder / "state"
+        self.deployment = CASCADE
         self.verdicts: list[dict[str, Any]] = []
         self.status: dict[str, Any] = {}
 
@@ -49,6 +50,8 @@ async def _play(folder: Path) -> Played:
     made = Played(folder)
     async with LocalBroker(kind="mosquitto") as broker:
         with Daemon(broker, folder, deployment=CASCADE, overrides=OVERRIDES) as daemon:
+            assert daemon.deployment is not None
+            made.deployment = daemon.deployment
             async with line_to(broker) as line:
                 for number, defects in enumerate(BOARDS):
                     name = line.inspect(number, defects=defects, part_id=f"part-{number}")
@@ -109,7 +112,7 @@ def _replay(
     played: Played, capsys: pytest.CaptureFixture[str], *words: str
 ) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
-    where = ("--json", "--deployment", str(CASCADE))
+    where = ("--json", "--deployment", str(played.deployment))
     status = main(["ledger", "replay", str(played.state), *words, *where])
     return status, json.loads(capsys.readouterr().out)
 

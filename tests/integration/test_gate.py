@@ -6,7 +6,6 @@ The test is the PLC's program: it reads the registers, and opens for nothing but
 import asyncio
 import importlib.util
 import json
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import require_mosquitto
+from brokers import port_of_nobody, require_mosquitto
 from daemons import ROOT, Daemon, line_to
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.server import ModbusTcpServer
@@ -55,7 +54,7 @@ class Plc:
 
     async def sees(self, claim: Callable[[Block], bool], what: str) -> Block:
         """Read until the claim holds."""
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while not claim(block := await self.read()):
             if time.monotonic() > end:
                 pytest.fail(f"the PLC does not see that {what}: {block}")
@@ -66,8 +65,7 @@ class Plc:
 @asynccontextmanager
 async def plc() -> AsyncIterator[tuple[Plc, int]]:
     """A PLC whose registers hold what a stopped bridge may have left there: a pass."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = port_of_nobody()
     registers = SimData(ADDRESS, values=[9, 1, 9, 1, *([0x4242] * 16)], datatype=DataType.REGISTERS)
     server = ModbusTcpServer(SimDevice(id=1, simdata=[registers]), address=("127.0.0.1", port))
     await server.serve_forever(background=True)
@@ -86,7 +84,7 @@ async def bridge(broker: LocalBroker, port: int) -> AsyncIterator[asyncio.subpro
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, EXAMPLE, "--broker-port", str(broker.port), "--plc", "127.0.0.1"),
         *("--plc-port", str(port), "--address", str(ADDRESS), "--beat-ms", "20"),
-        *("--hold-ms", "2000", "--max-age-ms", "5000", "--status-within-s", "3600"),
+        *("--hold-ms", "5000", "--max-age-ms", "60000", "--status-within-s", "3600"),
     )
     try:
         yield process

@@ -6,7 +6,6 @@ the gate are held by test_gate.py.
 
 import asyncio
 import importlib.util
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import require_mosquitto
+from brokers import port_of_nobody, require_mosquitto
 from daemons import ROOT, Daemon, line_to
 
 from edge.mqtt.brokers import LocalBroker
@@ -31,7 +30,7 @@ pytestmark = [
 
 async def sees(node: Any, claim: Callable[[list[int]], bool], what: str) -> list[int]:
     """Read the block until the claim holds."""
-    end = time.monotonic() + 40
+    end = time.monotonic() + 120
     while not claim(block := await node.read_value()):
         if time.monotonic() > end:
             pytest.fail(f"the client does not see that {what}: {block}")
@@ -47,8 +46,7 @@ def test_an_opcua_client_sees_verdicts_and_may_not_write(tmp_path: Path) -> None
     from asyncua import Client, ua
 
     require_mosquitto()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        endpoint = f"opc.tcp://127.0.0.1:{free.getsockname()[1]}/edge"
+    endpoint = f"opc.tcp://127.0.0.1:{port_of_nobody()}/edge"
 
     async def scene(broker: LocalBroker, daemon: Daemon, node: Any) -> None:
         async with line_to(broker) as line:
@@ -89,7 +87,7 @@ def test_an_opcua_client_sees_verdicts_and_may_not_write(tmp_path: Path) -> None
 
     async def connected(endpoint: str) -> tuple[Client, Any]:
         """Wait for the server, and return a client that is not open yet, and the node."""
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while True:
             client = Client(endpoint)
             try:

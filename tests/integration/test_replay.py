@@ -51,7 +51,7 @@ def test_an_honest_daemon_gets_a_clean_score(mosquitto: LocalBroker) -> None:
         assert message.content_type == "image/jpeg"
         assert message.properties["part-id"] == part.part_id
         assert message.properties["reference-id"] == part.reference_id
-        assert abs(int(message.properties["captured-at"]) - message.arrived_at_ns) < 5e9
+        assert abs(int(message.properties["captured-at"]) - message.arrived_at_ns) < 60e9
     assert len({m.properties["frame-id"] for m in frames}) == FRAMES
 
 
@@ -74,12 +74,12 @@ def test_without_properties_or_placeholders_nothing_is_played(
 
 
 def test_a_verdict_that_does_not_come_is_missing(mosquitto: LocalBroker) -> None:
-    score, _ = played(mosquitto, lambda n, v: [] if n == 3 else [v])
+    score, _ = played(mosquitto, lambda n, v: [] if n == 3 else [v], answer_within_s=2.0)
     assert (score.missing, score.is_clean) == (1, False)
 
 
 def test_a_verdict_that_comes_twice_is_found(mosquitto: LocalBroker) -> None:
-    score, _ = played(mosquitto, lambda n, v: [v, v] if n == FRAMES - 1 else [v])
+    score, _ = played(mosquitto, lambda n, v: [v, v] if n == FRAMES - 1 else [v], linger_s=2.0)
     assert (score.duplicates, score.contradictions, score.is_clean) == (1, 0, False)
 
 
@@ -106,8 +106,8 @@ def test_a_playlist_is_played_again_until_there_are_enough_frames(mosquitto: Loc
 
 
 def test_a_daemon_that_is_not_ready_is_named(mosquitto: LocalBroker) -> None:
-    with pytest.raises(TransportError, match=r'daemon box1 was not ready within 0\.2 s.*"offline"'):
-        played(mosquitto, honest, status={"state": "offline", "ready": False}, ready_within_s=0.2)
+    with pytest.raises(TransportError, match=r'daemon box1 was not ready within 3 s.*"offline"'):
+        played(mosquitto, honest, status={"state": "offline", "ready": False}, ready_within_s=3.0)
 
 
 def test_a_broker_that_is_not_there_is_named(mosquitto: LocalBroker) -> None:
@@ -160,7 +160,9 @@ def played(
     status: dict[str, Any] | None = None,
     frames: int = FRAMES,
     rate_hz: float = 50.0,
-    ready_within_s: float = 20.0,
+    ready_within_s: float = 60.0,
+    answer_within_s: float = 60.0,
+    linger_s: float = 0.3,
 ) -> tuple[Score, list[Incoming]]:
     """Play to a peer that answers like this, and return the score and what the peer has seen."""
     seen: list[Incoming] = []
@@ -173,7 +175,11 @@ def played(
                 section(broker), "box1", "pcb", frame_topic, "line/top/reference/{reference_id}"
             )
             pace = Pace(
-                rate_hz, frames, ready_within_s=ready_within_s, answer_within_s=2.0, linger_s=0.3
+                rate_hz,
+                frames,
+                ready_within_s=ready_within_s,
+                answer_within_s=answer_within_s,
+                linger_s=linger_s,
             )
             try:
                 return await replay(ReplayOptions(playlist, target, pace))

@@ -40,7 +40,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A policy that remembers: from the third reject in a row on it stops the line.
     deployment = copy_of(
         DEPLOYMENT,
-        folder / "deployment",
+        folder / "made",
         (
             r"^reject_action = .*$",
             'line_stop_after = 3\nline_stop_action = { name = "action.reject" }',
@@ -77,7 +77,7 @@ def replayed(capsys: pytest.CaptureFixture[str], state: Path) -> Any:
     def run(
         *words: str, folder: Path = state, deployment: Path | None = None
     ) -> tuple[int, dict[str, Any]]:
-        where = deployment or state.parent / "deployment"
+        where = deployment or state.parent / "patient"
         capsys.readouterr()
         status = main(
             ["ledger", "replay", str(folder), *words, "--json", "--deployment", str(where)]
@@ -136,9 +136,7 @@ def test_a_changed_parameter_is_named_with_its_distance_and_the_verdicts_that_mo
 def test_a_changed_parameter_in_the_deployment_is_named_too(
     replayed: Any, state: Path, tmp_path: Path
 ) -> None:
-    other = copy_of(
-        state.parent / "deployment", tmp_path / "other", (r"^score = 0\.5", "score = 0.4")
-    )
+    other = copy_of(state.parent / "patient", tmp_path / "other", (r"^score = 0\.5", "score = 0.4"))
     status, found = replayed("--seq", "1", deployment=other)
     assert status == 1
     assert _differences(found, "parameter")["postprocess.score"]["by"] == pytest.approx(-0.1)
@@ -147,7 +145,7 @@ def test_a_changed_parameter_in_the_deployment_is_named_too(
 
 def test_one_byte_of_a_guest_is_named(replayed: Any, state: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(state.parent / "deployment", other)
+    shutil.copytree(state.parent / "patient", other)
     guest = other / "guests" / "policy.wasm"
     # An empty custom section: another digest, the same code.
     guest.write_bytes(guest.read_bytes() + b"\x00\x02\x01x")
@@ -162,7 +160,7 @@ def test_another_model_is_named_and_the_scores_move(
     replayed: Any, state: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(state.parent / "deployment", other)
+    shutil.copytree(state.parent / "patient", other)
     model = other / "model" / "model.int8.onnx"
     content = bytearray(model.read_bytes())
     _bend_weights(content)
@@ -274,7 +272,7 @@ def test_the_recorded_deployment_is_found_where_updates_put_it(
     copy = tmp_path / "copy"
     shutil.copytree(state, copy)
     digest = _record(state, 1)["deployment"]["digest"]
-    shutil.copytree(state.parent / "deployment", copy / "updates" / "deployments" / digest)
+    shutil.copytree(state.parent / "patient", copy / "updates" / "deployments" / digest)
     assert main(["ledger", "replay", str(copy), "--seq", "1"]) == 0
     assert "1 record: 1 identical" in capsys.readouterr().out
 
@@ -297,7 +295,7 @@ def test_what_ran_it_is_recorded(state: Path) -> None:
 def test_a_wish_that_the_guest_does_not_take_is_refused_with_its_name(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deployment = ("--deployment", str(state.parent / "deployment"))
+    deployment = ("--deployment", str(state.parent / "patient"))
     wish = ("--set", "pipelines.pcb.decide.parameters.rejct=0.5")
     assert main(["ledger", "replay", str(state), "--seq", "1", *deployment, *wish]) == 1
     assert "rejct" in capsys.readouterr().err

@@ -107,10 +107,13 @@ def test_two_wheels_are_equal_and_so_is_that_of_the_sdist(wheel: Path, tmp_path:
 
 def test_the_demo_runs_from_an_empty_folder_and_leaves_it_empty(edge: Tool) -> None:
     done = edge("demo", "--seconds", "2", "--json", "--quiet")
-    assert done.returncode == 0, done.stderr
     score = json.loads(done.stdout.splitlines()[-1])
+    # A busy machine may be late for some: then they have the fail-safe, and the demo says so.
+    assert done.returncode == (1 if score["overruns"] else 0), done.stderr
     assert score["answered"] == score["frames"] == 20
-    assert set(score["reasons"]) <= {Reason.OK, Reason.DEFECT}
+    late = {Reason.OVERRUN, Reason.OVERLOAD, Reason.STALE}
+    assert set(score["reasons"]) <= {Reason.OK, Reason.DEFECT, *late}
+    assert {Reason.OK, Reason.DEFECT} & set(score["reasons"])
     assert list(edge.empty.iterdir()) == []
 
 

@@ -269,7 +269,8 @@ def test_a_server_that_fails_in_every_way_in_turn_costs_no_byte_twice(
         del site.rules["board.int8"]
         before = site.sent_bytes
         device.takes(site.address, 2)
-        assert site.sent_bytes - before < len(MODEL) - 300_000
+        # What a reset takes from the receiver's kernel, unread, is sent again: up to all of it.
+        assert site.sent_bytes - before < len(MODEL) - 250_000
 
 
 def test_a_server_that_drips_its_metadata_is_given_up(device: Device, publisher: Publisher) -> None:

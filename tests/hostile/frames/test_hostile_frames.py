@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from brokers import require_mosquitto, until
 from daemons import (
-    DEPLOYMENT,
     Daemon,
     Line,
     line_to,
@@ -21,7 +20,6 @@ from daemons import (
     reference_jpeg,
     running_broker,
 )
-from deployments import copy_of
 
 from edge.linesim import Board
 from edge.mqtt.brokers import LocalBroker
@@ -103,11 +101,9 @@ def daemon(broker: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def patient(broker: LocalBroker, tmp_path: Path) -> Iterator[Daemon]:
-    """A box for tests that ask why, not when: its budget outlasts 8 MiB on a busy machine."""
-    budget = ("^budget_ms = 200", "budget_ms = 10000")
-    deployment = copy_of(DEPLOYMENT, tmp_path / "deployment", budget)
+    """A box of the test's own."""
     overrides = ("status.interval_s=0.5", "device.id=patient")
-    with Daemon(broker, tmp_path, deployment=deployment, overrides=overrides) as started:
+    with Daemon(broker, tmp_path, overrides=overrides) as started:
         yield started.ready()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brokers import until
 from clocks import YEAR_S, WallClock
-from daemons import CONFIG, Daemon, Line, line_to
+from daemons import CONFIG, READY_S, Daemon, Line, line_to
 
 from edge.cli.main import main
 from edge.mqtt.brokers import LocalBroker
@@ -60,7 +60,7 @@ def test_a_broker_whose_name_does_not_resolve_is_waited_for(
     with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
         said = daemon.logged("mqtt-unreachable")
         assert "nobody.invalid" in said["reason"]
-        daemon.logged("pipeline_ready", deadline_s=40)
+        daemon.logged("pipeline_ready", deadline_s=READY_S)
         assert daemon.alive
         assert daemon.end() == 0
 

@@ -5,8 +5,10 @@ A sensor that floods costs no frame its time.
 
 import asyncio
 import contextlib
+import math
 import random
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -56,7 +58,7 @@ async def flooding(broker: LocalBroker) -> AsyncIterator[None]:
 
 
 async def beside_a_flood(line: Line, frames: int) -> tuple[list[str], list[str]]:
-    """Good frames beside ten times as many of the other camera; and those."""
+    """Good frames beside ten times as many of the other camera, and wait for the answers."""
     flood: list[str] = []
 
     def ten_at_once(_: int) -> None:
@@ -76,16 +78,18 @@ def test_each_frame_beyond_the_rate_has_its_verdict_and_the_good_camera_all_of_i
 
     async def scenario() -> None:
         async with line_to(mosquitto) as line:
+            began = time.monotonic()
             beside, flood = await beside_a_flood(line, 30)
             assert await line.kept(beside) == {"ok": 30}
             await line.all_verdicts(flood, "side")
             reasons = line.reasons(flood, "side")
-            # 10 at once and 10 a second for 3 s may pass; at least so many may not.
-            assert reasons["overload"] >= 240, reasons
+            # 10 at once and 10 a second may pass, 3 s on a quiet machine; the others may not.
+            beyond = 300 - 10 - math.ceil(10 * (time.monotonic() - began))
+            assert reasons["overload"] >= beyond, reasons
             assert sum(reasons.values()) == 300
             assert reasons["ok"] >= 10, reasons
             await line.status(
-                lambda s: s["counters"].get("frames_over_rate{source=camera.side}", 0) >= 240,
+                lambda s: s["counters"].get("frames_over_rate{source=camera.side}", 0) >= beyond,
                 "they are counted",
             )
 

@@ -26,8 +26,6 @@ from edge.mqtt.brokers import LocalBroker
 GATE = "line/top/reject"
 SECRET = 1234.567890123
 FAST_STATUS = ("status.interval_s=1",)
-PATIENT = (r"^budget_ms = 200$", "budget_ms = 20000")
-"""Time is not what these tests are about; a frame that overran would be no part of a window."""
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +39,15 @@ def reverting(folder: Path, ttl_ms: int) -> Path:
     return copy_of(
         DEPLOYMENT,
         folder / "deployment",
-        PATIENT,
         (r"^max_ttl_ms = 5000$", "max_ttl_ms = 60000\nrevert = 0.0"),
         (r"ttl_ms = 2000 \}", f"ttl_ms = {ttl_ms} }}"),
     )
 
 
-def patient(folder: Path, wasm: bytes, *edits: tuple[str, str]) -> Path:
-    """The reference deployment with another policy, and time for it."""
+def changed(folder: Path, wasm: bytes, *edits: tuple[str, str]) -> Path:
+    """The reference deployment with another policy."""
     source = with_policy(DEPLOYMENT, folder / "source", wasm, call_ms=100)
-    return copy_of(source, folder / "deployment", PATIENT, *edits)
+    return copy_of(source, folder / "deployment", *edits)
 
 
 def asked(line: Line) -> list[dict[str, Any]]:
@@ -104,7 +101,7 @@ def test_a_wish_that_is_repeated_holds_on_and_is_reverted_once(
         assert causes(line) == ["wish"] * 4 + ["ttl"]
         assert asked(line)[-1]["frame_id"] == names[-1]
 
-    with Daemon(broker, tmp_path, deployment=reverting(tmp_path, 1_500)) as daemon:
+    with Daemon(broker, tmp_path, deployment=reverting(tmp_path, 4_000)) as daemon:
         daemon.ready()
         play(broker, scenario)
 
@@ -119,11 +116,11 @@ def test_what_a_killed_daemon_left_on_is_reverted_by_the_next(
         (lease,) = json.loads((tmp_path / "state" / "actions.json").read_text())
         assert (lease["action"], lease["topic"], lease["revert"]) == ("action.reject", GATE, 0)
         daemon.start()
-        await until(lambda: "restart" in causes(line), "it is reverted", 40.0)
+        await until(lambda: "restart" in causes(line), "it is reverted")
         assert causes(line) == ["wish", "restart"]
         assert asked(line)[-1]["value"] == 0
 
-    with Daemon(broker, tmp_path, deployment=reverting(tmp_path, 3_000)) as daemon:
+    with Daemon(broker, tmp_path, deployment=reverting(tmp_path, 50_000)) as daemon:
         daemon.ready()
         play(broker, scenario)
         assert daemon.events("action_left_on")[-1]["action"] == "action.reject"
@@ -168,7 +165,7 @@ def test_a_daemon_that_is_stopped_leaves_nothing_on(broker: LocalBroker, tmp_pat
 def test_a_guest_logs_within_its_grant_and_no_more(
     broker: LocalBroker, tmp_path: Path, granted: int
 ) -> None:
-    deployment = patient(
+    deployment = changed(
         tmp_path,
         logging_policy("warm\\1b[2J"),
         (r"^memory_mib = 4$", f"memory_mib = 4\nlog_lines_per_minute = {granted}"),
@@ -201,7 +198,7 @@ def test_a_guest_sees_a_signal_that_it_is_granted_and_no_other(
 ) -> None:
     """The policy looks for the signal's value in all of its memory."""
     oven = '\n[[pipelines.pcb.signals]]\nname = "signal.oven"\nmax_age_ms = 60000\n'
-    deployment = patient(
+    deployment = changed(
         tmp_path,
         prying_policy(SECRET),
         (r"\n\[\[pipelines.pcb.actions\]\]", (oven if granted else "\n") + r"\g<0>"),
@@ -236,7 +233,7 @@ def test_a_window_survives_the_kill_of_its_worker(broker: LocalBroker, tmp_path:
         verdict = await line.verdict(line.inspect(0))
         assert (verdict["reason"], verdict["score"]) == ("ok", 0.1)
 
-    deployment = patient(tmp_path, counting_policy())
+    deployment = changed(tmp_path, counting_policy())
     with Daemon(broker, tmp_path, deployment=deployment, overrides=FAST_STATUS) as daemon:
         daemon.ready()
         play(broker, scenario)
@@ -257,7 +254,7 @@ def test_a_state_that_cannot_be_read_is_logged_counted_and_told(
         policy = status["pipelines"]["pcb"]["policy"]
         assert "edge_state_restore" in policy["state_refused"]
 
-    deployment = patient(tmp_path, forgetful_policy())
+    deployment = changed(tmp_path, forgetful_policy())
     overrides = (*FAST_STATUS, TIMED_LAMP)
     with Daemon(broker, tmp_path, deployment=deployment, overrides=overrides) as daemon:
         daemon.ready()

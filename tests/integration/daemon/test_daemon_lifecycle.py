@@ -29,6 +29,7 @@ async def state(line: Line, wanted: str, detail: str = "") -> None:
 def test_ready_is_said_after_the_probe_went_through(mosquitto: LocalBroker, tmp_path: Path) -> None:
     async def scenario(daemon: Daemon) -> None:
         async with line_to(mosquitto, wait=False) as line:
+            daemon.start()  # now that somebody listens
             await line.box_ready()
             states = [status["ready"] for status in line.statuses]
             assert states[0] is False
@@ -40,8 +41,11 @@ def test_ready_is_said_after_the_probe_went_through(mosquitto: LocalBroker, tmp_
             assert events.index("pipeline_ready") < events.index("ready")
             assert daemon.events("pipeline_ready")[0]["probe_ms"]["infer"] > 0
 
-    with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
+    daemon = Daemon(mosquitto, tmp_path, overrides=QUICK)
+    try:
         asyncio.run(scenario(daemon))
+    finally:
+        daemon.__exit__()
 
 
 def test_a_pipeline_whose_probe_fails_is_never_ready_and_its_frames_are_answered(
@@ -82,9 +86,9 @@ def test_kill_9_makes_the_broker_say_offline_and_the_next_start_says_online(
             daemon.start()
             await line.box_ready()
             assert (await line.verdict(name))["reason"] in ("stale", "not-ready")
-            assert await line.kept([line.inspect(0)]) == {"ok": 1}
+            await line.judges()
 
-    with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
+    with Daemon(mosquitto, tmp_path, overrides=QUICK, budget_ms=0) as daemon:
         asyncio.run(scenario(daemon.ready()))
 
 
@@ -93,10 +97,10 @@ def endless_under_the_lamp(folder: Path) -> Path:
     plain = copy_of(
         DEPLOYMENT,
         folder / "plain",
-        (r"^call_ms = [24]0", "call_ms = 4"),
-        (r"^budget_ms = 200", "budget_ms = 9500"),
+        (r"^call_ms = [24]0", "call_ms = 2000"),
+        (r"^budget_ms = 200", "budget_ms = 20000"),
     )
-    return with_policy(plain, folder / "deployment", policy(ENDLESS), call_ms=9_400)
+    return with_policy(plain, folder / "deployment", policy(ENDLESS), call_ms=10_000)
 
 
 async def in_an_endless_call(line: Line) -> str:
@@ -136,23 +140,25 @@ def test_sigterm_drains_says_goodbye_and_loses_no_frame(
 ) -> None:
     async def scenario(daemon: Daemon) -> None:
         async with line_to(mosquitto) as line:
-            names = await line.play(
-                30,
-                interval_s=0.03,
-                during=lambda n: os.kill(daemon.pid, signal.SIGTERM) if n == 10 else None,
-            )
-            assert await asyncio.to_thread(daemon.ended) == 0
+            names = await line.play(10, interval_s=0.03)
+            await line.verdict(names[7])
+            os.kill(daemon.pid, signal.SIGTERM)
+            while daemon.alive:  # the camera goes on all the while, and beyond
+                names += await line.play(2, interval_s=0.03)
+            names += await line.play(2)
+            assert daemon.ended() == 0
             await state(line, "offline", "the daemon was stopped")
             assert daemon.events("drained")[0]["unanswered"] == 0
             answered = [name for name in names if line.judgements(name)]
             assert len(answered) >= 8
-            assert len(answered) < 30
+            assert len(answered) < len(names)
             # The rest was left with the broker, and is answered after the next start.
             daemon.start()
             await line.all_verdicts(names)
             assert all(line.judgements(name) == 1 for name in names)
 
-    with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
+    overrides = (*QUICK, "deadlines.drain_ms=60000")  # for as much as a busy machine has left over
+    with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
         asyncio.run(scenario(daemon.ready()))
 
 
@@ -186,8 +192,9 @@ def test_after_a_restart_an_id_still_belongs_to_the_frame_that_had_it_first(
             line.inspect(3, frame_id=name, defects=("open",))
             await until(lambda: len(line.verdicts["pcb", name]) == 2, "the refusal")
             assert daemon.end() == 0
+            await state(line, "offline", "the daemon was stopped")
             daemon.start()
-            await line.status(lambda s: s["ready"], "the box is ready again")
+            await line.box_ready()
             line.inspect(2, frame_id=name)
             line.inspect(3, frame_id=name, defects=("open",))
             await until(lambda: len(line.verdicts["pcb", name]) == 4, "both come again")
@@ -200,15 +207,16 @@ def test_after_a_restart_an_id_still_belongs_to_the_frame_that_had_it_first(
 
 def test_sigterm_while_the_worker_loads_ends_both(mosquitto: LocalBroker, tmp_path: Path) -> None:
     with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
-
-        async def scenario() -> None:
-            await until(lambda: bool(daemon.children()), "the worker was started")
-
-        asyncio.run(scenario())
-        (worker,) = daemon.children()
-        assert daemon.end() == 0
-        assert not Path(f"/proc/{worker}").exists()
-        assert not daemon.events("pipeline_ready")
+        for _ in range(10):
+            worker = daemon.worker()
+            assert daemon.end() == 0
+            assert not Path(f"/proc/{worker}").exists()
+            if not daemon.events("pipeline_ready"):
+                return
+            # The signal was so late, on a busy machine, that it had loaded: another one.
+            daemon.log_file.unlink()
+            daemon.start()
+        pytest.fail("ten workers had loaded before they were told to stop")
 
 
 def test_without_a_broker_sigterm_ends_it_as_well(tmp_path: Path) -> None:
@@ -227,7 +235,7 @@ def started(*words: str) -> subprocess.Popen[str]:
 def refused(run: subprocess.Popen[str], said: str) -> None:
     """Wait for the end of a run: a configuration error that says this."""
     try:
-        _, stderr = run.communicate(timeout=60)
+        _, stderr = run.communicate(timeout=200)
     finally:
         run.kill()
     assert (run.returncode, said in stderr) == (78, True), (run.args, stderr)
@@ -293,7 +301,7 @@ sys.exit(main(["run", "--config={CONFIG}", "--set", "storage.path={tmp_path / "s
     "--set", "broker.port=1", "--deployment={DEPLOYMENT}", "--allow-unsigned"]))
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
     )
     assert ended.returncode == 1
     lines = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]

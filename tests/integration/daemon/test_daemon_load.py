@@ -56,9 +56,10 @@ def test_two_pipelines_on_one_camera_judge_every_frame_each(
     mosquitto: LocalBroker, tmp_path: Path
 ) -> None:
     deployment = twice(DEPLOYMENT, tmp_path / "deployment", "second")
+    budget_ms = 2_000  # as long as a stopped worker's frames are waited for
 
     async def scenario(daemon: Daemon) -> None:
-        async with line_to(mosquitto) as line:
+        async with line_to(mosquitto, budget_ms=budget_ms) as line:
             status = await line.box_ready()
             assert set(status["pipelines"]) == {"pcb", "second"}
             names = await line.play(10, interval_s=0.1)
@@ -71,7 +72,9 @@ def test_two_pipelines_on_one_camera_judge_every_frame_each(
             assert "ok" not in await line.kept(names, "pcb")
             assert await line.kept(names, "second") == {"ok": 5}
 
-    with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=QUICK) as daemon:
+    with Daemon(
+        mosquitto, tmp_path, deployment=deployment, overrides=QUICK, budget_ms=budget_ms
+    ) as daemon:
         asyncio.run(scenario(daemon.ready()))
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -16,15 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from brokers import require_mosquitto, until
+from brokers import port_of_nobody, require_mosquitto, until
 from collectors import Collector, collecting
-from daemons import BUDGET_MS, ROOT, Daemon, Line, line_to
+from daemons import ROOT, Daemon, Line, line_to
 from promtool import judged_by_promtool, prometheus_program
 
 from edge.mqtt.brokers import LocalBroker
 
 PASSWORD = "hush-7f3a9c-broker"
 TOKEN = "Bearer hush-51be02-traces"
+BUDGET_MS = 2_000
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -50,8 +50,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     subprocess.run(
         ["mosquitto_passwd", "-b", str(passwords), "box1", PASSWORD], check=True, timeout=30
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = port_of_nobody()
     textfile = folder / "edge.prom"
     with asyncio.Runner() as runner, collecting() as collector:
         # Anonymous clients are admitted too: cameras and tests; the daemon has its user.
@@ -69,7 +68,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
             "traces.share=0",
         )
         try:
-            with Daemon(broker, folder, overrides=overrides) as daemon:
+            with Daemon(broker, folder, overrides=overrides, budget_ms=BUDGET_MS) as daemon:
                 yield Box(broker, daemon.ready(), collector, port, textfile)
         finally:
             runner.run(broker.__aexit__())
@@ -97,7 +96,7 @@ def test_what_is_told_is_right_and_promtool_has_nothing_against_it(box: Box) -> 
             await line.all_verdicts([*names, line.send(b"no image", reference="board-0003")])
             passed = f"{received} {round(figure(before, received)) + 11}\n"
             text = ""
-            end = asyncio.get_running_loop().time() + 20
+            end = asyncio.get_running_loop().time() + 60
             while passed not in text:
                 assert asyncio.get_running_loop().time() < end, text
                 text = await asyncio.to_thread(scraped, box.port)
@@ -106,10 +105,8 @@ def test_what_is_told_is_right_and_promtool_has_nothing_against_it(box: Box) -> 
             assert figure(text, 'edge_pipeline_ready{pipeline="pcb"}') == 1
             assert figure(text, 'edge_worker_resident_memory_bytes{pipeline="pcb"}') > 50 << 20
             assert figure(text, "process_resident_memory_bytes") > 20 << 20
-            assert (
-                'edge_stage_latency_seconds_bucket{pipeline="pcb",stage="infer",le="0.02"' in text
-            )
-            assert 'edge_latency_seconds_bucket{pipeline="pcb",le="0.2"} ' in text
+            assert 'edge_stage_latency_seconds_bucket{pipeline="pcb",stage="infer",le="0.2"' in text
+            assert 'edge_latency_seconds_bucket{pipeline="pcb",le="2"} ' in text
             await until(lambda: passed in box.textfile.read_text(), "the textfile follows")
 
     asyncio.run(scenario())
@@ -125,8 +122,7 @@ def test_a_real_prometheus_reads_the_box_and_its_alerts_stay_quiet(
         shipped.replace("127.0.0.1:9464", f"127.0.0.1:{box.port}").replace("15s", "1s")
     )
     shutil.copy(ROOT / "monitoring" / "alerts.yml", tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        at = f"127.0.0.1:{free.getsockname()[1]}"
+    at = f"127.0.0.1:{port_of_nobody()}"
     arguments = [f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address={at}"]
     with (tmp_path / "output").open("wb") as output:
         server = subprocess.Popen(
@@ -196,35 +192,36 @@ def _take(line: Line, message: Any, heard: list[dict[str, str]]) -> None:
 
 
 def test_whoever_knocks_at_the_metrics_port_makes_no_frame_late(box: Box) -> None:
-    async def knock(stop: asyncio.Event) -> int:
+    knocks: list[bytes] = []
+
+    async def knock(stop: asyncio.Event) -> None:
         """Connect as fast as it goes; say nothing, or nonsense, or half of something."""
-        count = 0
         while not stop.is_set():
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(0.2):
                     _, writer = await asyncio.open_connection("127.0.0.1", box.port)
-                    writer.write(
-                        random.choice((b"", b"GET /metr", b"\x00" * 9_000, b"GET /metrics H"))
-                    )
-                    count += 1
+                    said = random.choice((b"", b"GET /metr", b"\x00" * 9_000, b"GET /metrics H"))
+                    writer.write(said)
+                    knocks.append(said)
                     await asyncio.sleep(0.01)  # a knock's own length; the loop goes on meanwhile
                     writer.close()
-        return count
 
     async def scenario() -> None:
         async with line_to(box.broker) as line:
             stop = asyncio.Event()
             knocking = [asyncio.create_task(knock(stop)) for _ in range(4)]
             names = await line.play(40)
+            while len(knocks) < 20:
+                names += await line.play(2)
             verdicts = await line.all_verdicts(names)
             stop.set()
             # What a busy machine's broker takes is not the daemon's; all from the arrival on is.
-            for each in verdicts:
+            for name, each in zip(names, verdicts, strict=True):
                 took = each["latency_ms"]
-                assert took["total"] - took.get("transport", 0.0) <= BUDGET_MS
+                allowed = BUDGET_MS + line.excused_ms(name)
+                assert took["total"] - took.get("transport", 0.0) <= allowed
             assert any(each["reason"] == "ok" for each in verdicts)
-            knocks = sum(await asyncio.gather(*knocking))
-        assert knocks > 20
+            await asyncio.gather(*knocking)
         text = await asyncio.to_thread(scraped, box.port)
         assert "edge_scrapes_refused_total" in text
 

@@ -72,7 +72,7 @@ def test_what_a_broker_announces_as_too_large_waits_until_it_takes_it(tmp_path: 
                     assert last in cloud.bodies[6].decode()
                     cloud.receipt(6, cloud.head(6))
                     status = await line.status(lambda s: s["ledger"].get("owed") == 0, "paid")
-                    assert status["counters"]["records_refused"] >= 5
+                    assert status["counters"]["records_refused"] >= 1
                     assert daemon.end() == 0
 
     asyncio.run(scenario())

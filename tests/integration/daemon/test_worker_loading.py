@@ -18,7 +18,7 @@ from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError
 
-START_S = 40.0
+START_S = 120.0
 OLD = ROOT / "tests" / "conformance" / "abi-1.0" / "policy.wasm"
 
 

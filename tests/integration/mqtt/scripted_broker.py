@@ -60,7 +60,7 @@ class ScriptedBroker:
             writer.close()
 
     def section(self, **changes: object) -> BrokerSection:
-        fields = {"port": self.port, "connect_timeout_s": 0.3, **changes}
+        fields = {"port": self.port, "connect_timeout_s": 5.0, **changes}
         return BrokerSection.model_validate(fields)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

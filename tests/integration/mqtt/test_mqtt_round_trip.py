@@ -48,12 +48,12 @@ def test_a_broker_that_answers_nothing_to_mqtt_5_is_spoken_to_in_3_1_1(
     embedded_broker: LocalBroker,
 ) -> None:
     async def scenario() -> None:
-        changes = {"protocol": "auto", "connect_timeout_s": 0.5}
+        changes = {"protocol": "auto", "connect_timeout_s": 2.0}
         peer = Peer(section(embedded_broker, **changes), "a", {"t": 1})
         began = time.monotonic()
         async with running(peer):
             assert peer.session.protocol == "3.1.1"
-            assert time.monotonic() - began >= 0.5  # it has waited for an answer to 5
+            assert time.monotonic() - began >= 2.0  # it has waited for an answer to 5
             assert await peer.publish("t", b"1")
             assert (await peer.next()).payload == b"1"
             with capture_logs() as events:

@@ -225,11 +225,11 @@ def test_packets_that_share_a_tls_record_are_all_read_and_can_all_be_acknowledge
         )
         async with script as broker:
             tls = TlsSection(ca_file=authority / "ca.pem")
-            config = broker.section(protocol="5", host="localhost", tls=tls, connect_timeout_s=5)
+            config = broker.section(protocol="5", host="localhost", tls=tls, connect_timeout_s=30)
             peer = Peer(config, "a", {"t": 1})
             async with running(peer, wait=False):
                 for _ in publishes:
-                    await peer.next(deadline_s=5)
+                    await peer.next(deadline_s=12)  # before a keepalive would wake it
                 acknowledgements = {b"\x40\x02\x00" + bytes([mid]) for mid in (1, 2, 3)}
                 await until(lambda: acknowledgements <= set(broker.packets))
             assert peer.session.counters["stale_acknowledgements"] == 0

@@ -20,7 +20,7 @@ from daemons import CONFIG, Daemon, line_to, running_broker
 from edge.cli.main import main
 from edge.mqtt.brokers import LocalBroker
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_ready_daemon_is_shown_with_all_that_matters(
     assert "MQTT 5" in said
     assert re.search(r"deployment pcb revision \d+ \([0-9a-f]{12}, UNSIGNED\)", said)
     assert re.search(r"provider cpu, worker process [1-9]\d*", said)
-    assert re.search(r"latency p50 [\d.]+, .* of 200; 0 of 1 over", said)
+    assert re.search(r"latency p50 [\d.]+, .* of 20000; 0 of 1 over", said)
     assert re.search(r"rate [\d.]+ frames/s", said)
     assert re.search(r"verdicts \w+ decode-error 1", said)
     assert "frames_dropped{reason=decode-error} 1" in said
@@ -163,7 +163,7 @@ def empty_broker() -> Iterator[LocalBroker]:
 def test_no_status_in_time_is_said_with_the_remedy(
     empty_broker: LocalBroker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(empty_broker, "--wait", "0.5")) == 1
+    assert main(command(empty_broker, "--wait", "3")) == 1
     said = capsys.readouterr().err
     assert "no status of box1 on edge/box1/status" in said
     assert "has `edge run` been started there" in said
@@ -202,7 +202,7 @@ def test_a_status_that_is_not_renewed_is_outdated_and_a_finding(
 ) -> None:
     """What a broker kept of a box whose power went, broker and box alike: no last will came."""
     publish_status(empty_broker, time_ns=time.time_ns() - 3_600 * 10**9)
-    assert main(command(empty_broker, "--wait", "0.5")) == 1
+    assert main(command(empty_broker, "--wait", "3")) == 1
     assert "outdated: it last spoke 36" in flat(capsys.readouterr().out)
 
 
@@ -222,5 +222,5 @@ def test_a_user_who_may_not_read_the_status_is_told_of_rights(
     rules = tmp_path / "acl"
     rules.write_text("topic readwrite somewhere/else\n")
     with running_broker(kind="mosquitto", settings=[f"acl_file {rules}"]) as denying:
-        assert main(command(denying, "--wait", "0.5")) == 1
+        assert main(command(denying, "--wait", "3")) == 1
     assert "may this user read the topic" in capsys.readouterr().err

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from brokers import until
 from daemons import DEPLOYMENT, Daemon, Line, line_to
-from deployments import copy_of
 
 from edge.mqtt.brokers import LocalBroker
 
@@ -44,10 +43,6 @@ class Swapping(Daemon):
 def test_exchanges_in_a_row_lose_no_frame_and_judge_none_twice(
     tmp_path: Path, mosquitto: LocalBroker
 ) -> None:
-    # A budget that outlasts a busy machine: what is at stake is each frame's one judgement.
-    budget = ("^budget_ms = 200", "budget_ms = 5000")
-    deployment = copy_of(DEPLOYMENT, tmp_path / "deployment", budget)
-
     async def scenario(daemon: Daemon) -> tuple[Line, list[str], list[str]]:
         async with line_to(mosquitto) as line:
             steady = await line.play(STEADY, 1 / RATE_HZ)
@@ -59,7 +54,7 @@ def test_exchanges_in_a_row_lose_no_frame_and_judge_none_twice(
             await line.all_verdicts([*steady, *during])
             return line, steady, during
 
-    with Swapping.of(mosquitto, tmp_path, deployment) as daemon:
+    with Swapping.of(mosquitto, tmp_path, DEPLOYMENT) as daemon:
         daemon.ready()
         daemon.logged("swapping_ready")
         line, steady, during = asyncio.run(scenario(daemon))
@@ -69,7 +64,7 @@ def test_exchanges_in_a_row_lose_no_frame_and_judge_none_twice(
     by = [json.loads(line.verdicts["pcb", n][0][0])["deployment"]["revision"] for n in names]
     assert len(set(by[:STEADY])) == 1
     turns = sum(a != b for a, b in itertools.pairwise(by))
-    assert turns > EXCHANGES / 4, "the two took turns under the frames"
+    assert turns > EXCHANGES / 8, "the two took turns under the frames"
     if "EDGE_EXCHANGES" in os.environ:
         figures = {
             "exchanges": EXCHANGES,

@@ -104,7 +104,7 @@ async def test_a_bad_release_is_undone_and_barred_after_three_failures(
                     and site.ending(bad) is not None
                 ),
                 "it ends",
-                60,
+                120,
             )
             step = await site.ended(bad)
             assert (step.event, step.reason) == (Event.FAILED, "guest-trap"), step
@@ -126,7 +126,7 @@ async def test_pin_rollback_and_import_by_hand(site: Site, mosquitto: LocalBroke
         assert site.ask("rollback") == "there is no deployment before this one"
         assert (await site.takes(await site.offer(2))).event is Event.HELD
         assert site.ask("rollback") == ""
-        await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 60)
+        await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 120)
         pinned = site.journal
         assert pinned.pinned
         third = await site.offer(3)
@@ -153,7 +153,7 @@ async def test_what_was_undone_leaves_a_rollback_what_ran_before_both(
         assert (await site.takes(bad)).event is Event.FAILED
         assert site.running() == 2
         assert site.ask("rollback") == ""
-        await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 60)
+        await until(lambda: site.running() == 1 and site.journal.state is State.IDLE, "1 runs", 120)
         name = line.inspect(0)
         stream.names.append(name)
         await line.status(
@@ -192,12 +192,12 @@ async def test_a_killed_daemon_goes_on_where_its_journal_stands(
         assert site.running() == running  # neither is lost
         site.daemon.start()
         if state is State.PROBATION:
-            await until(lambda: site.journal.starts == 1, "the start is counted", 60)
+            await until(lambda: site.journal.starts == 1, "the start is counted", 120)
         else:
             await until(
                 lambda: [s.event for s in site.journal.history].count(Event.PROVED) == 3,
                 "it is in shadow again",
-                60,
+                120,
             )
         assert (site.journal.state, site.running()) == (state, running)
 
@@ -224,7 +224,6 @@ async def test_a_deployment_that_takes_the_daemon_down_has_three_starts(
 async def test_workers_that_die_beside_and_under_a_rollout(
     site: Site, mosquitto: LocalBroker
 ) -> None:
-    # So many parts a second that one of them meets a line without its worker.
     async with on_the_line(site, mosquitto, rate_hz=20) as (line, stream):
         active = site.daemon.worker()
         second = await site.offer(2, shadow=100_000)
@@ -240,7 +239,11 @@ async def test_workers_that_die_beside_and_under_a_rollout(
         status = await line.status(
             lambda s: s["pipelines"]["pcb"]["deployment"]["revision"] == 3, "3 judges"
         )
-        os.kill(status["pipelines"]["pcb"]["worker_pid"], signal.SIGKILL)
+        worker = status["pipelines"]["pcb"]["worker_pid"]
+        os.kill(worker, signal.SIGSTOP)  # that it dies with a part at work
+        line_sent = len(stream.names)
+        await until(lambda: len(stream.names) > line_sent + 4, "parts are with it")
+        os.kill(worker, signal.SIGKILL)
         step = await site.ended(third)
         assert (step.event, step.reason) == (Event.FAILED, "worker-lost"), step
         await line.status(
