@@ -8,7 +8,7 @@ from guest_wat import DECIDE, POSTPROCESS, PREPROCESS, STATE, assemble, guest
 
 from edge.wasm.code_cache import CompileLimits
 
-CALL_MS: Final = 40
+CALL_MS: Final = 150
 """Budget of a call in the corpus. Each ends within it and 50 ms."""
 MEMORY_MIB: Final = 8
 """What a guest of the corpus is granted; the good one declares half of it."""

@@ -27,7 +27,7 @@ from edge.wasm.engine import GuestEngine
 pytest_plugins = ["guest_fixtures"]
 
 CORPUS = (*corpus_modules.CASES, *corpus_setup.CASES, *corpus_roles.CASES)
-ALLOWANCE_MS = 50.0
+ALLOWANCE_MS = 100.0
 """What may come on top of the budgets: the alarm, the scheduler, the rest of the frame."""
 TRIES = 4
 """A busy machine delays any call; a guest that escaped its budget would do so each time."""

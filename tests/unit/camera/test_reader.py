@@ -116,7 +116,7 @@ def test_a_bug_is_handed_over_and_not_swallowed(read: Reading) -> None:
 
 def test_a_live_source_is_emptied_between_two_frames(read: Reading) -> None:
     source = Scripted(iter(range(1_000_000)), is_live=True)
-    reader, listener = read(source, rate_hz=20.0)
+    reader, listener = read(source, rate_hz=2.0)
     first = listener.names.get(timeout=DEADLINE_S)
     second = listener.names.get(timeout=DEADLINE_S)
     reader.stop()

@@ -141,7 +141,7 @@ def test_questions_have_bounds(page: Visitor, path: str, status: int) -> None:
 
 def test_an_endless_head_is_refused(page: Visitor) -> None:
     with (
-        socket.create_connection(("127.0.0.1", page.port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection,
         contextlib.suppress(ConnectionError),
     ):
         for _ in range(4):
@@ -168,9 +168,12 @@ def test_a_slow_head_and_an_idle_connection_are_ended(
     monkeypatch.setattr(serving, "HEAD_S", 0.2)
     page = served()
     for begun in (b"", b"GET /api/live HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "):
-        with socket.create_connection(("127.0.0.1", page.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
             connection.sendall(begun)
-            assert connection.recv(1) == b""  # the other end hung up; a wait of 20 s is the bound
+            assert (
+                connection.recv(1) == b""
+            )  # the other end hung up; a wait of a minute is the bound
+    monkeypatch.setattr(serving, "HEAD_S", 60)
     assert page.ask("/api/live").status == 200
 
 
@@ -180,7 +183,7 @@ def test_who_reads_an_answer_slowly_gets_all_of_it(
     pixels = bytes(8 << 20)
     seq = stand.record(judged(10_009), pixels)
     wanted = kept.place(stand.folder / "ledger" / "frames", hashlib.sha256(pixels).hexdigest())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not wanted.exists():
         assert time.monotonic() < deadline
         time.sleep(0.001)  # between two looks, until the deadline
@@ -188,13 +191,13 @@ def test_who_reads_an_answer_slowly_gets_all_of_it(
     page = served()
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)  # or the kernel takes it all
-        slow.settimeout(20)
+        slow.settimeout(60)
         slow.connect(("127.0.0.1", page.port))
         said = f"GET /api/records/{seq}/frame HTTP/1.1\r\nHost: localhost\r\n\r\n"
         slow.sendall(said.encode())
         assert slow.recv(12) == b"HTTP/1.1 200"
         for _ in range(2):  # as long as two idle ones are borne, one after the other
-            with socket.create_connection(("127.0.0.1", page.port), timeout=20) as idle:
+            with socket.create_connection(("127.0.0.1", page.port), timeout=60) as idle:
                 assert idle.recv(1) == b""
         left = b"".join(iter(lambda: slow.recv(1 << 20), b""))
     assert left.partition(b"\r\n\r\n")[2] == pixels
@@ -205,7 +208,7 @@ def test_more_connections_than_the_bound_are_let_go(
 ) -> None:
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
     page = served()
-    held = [socket.create_connection(("127.0.0.1", page.port), timeout=20) for _ in range(2)]
+    held = [socket.create_connection(("127.0.0.1", page.port), timeout=60) for _ in range(2)]
     try:
         for connection in held:
             connection.sendall(b"GET /static/mark.svg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")

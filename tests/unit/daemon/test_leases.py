@@ -189,7 +189,7 @@ def test_a_wrong_clock_holds_nothing_on_for_ever(tmp_path: Path, until_ns: int) 
     (tmp_path / FILE).write_text(left)
 
     async def scenario(leases: Leases, gate: Gate) -> None:
-        await until(lambda: gate.what() == ["restart"], "it is reverted", 5.0)
+        await until(lambda: gate.what() == ["restart"], "it is reverted")
 
     run(tmp_path, scenario)
 

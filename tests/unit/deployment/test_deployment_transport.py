@@ -149,7 +149,7 @@ def test_a_server_that_hangs_is_given_up(site: Site) -> None:
     began = time.monotonic()
     with pytest.raises(TransportError, match=r"no answer.*timed out"):
         _read(site)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_a_server_that_falls_silent_is_given_up(site: Site) -> None:
@@ -177,7 +177,7 @@ def test_a_server_without_end_is_cut_off_at_the_most_that_is_wanted(site: Site) 
 
 
 def test_the_deadline_ends_a_request_and_all_that_follow(site: Site) -> None:
-    transport = Transport(site.address, deadline_s=time.monotonic() + 0.3)
+    transport = Transport(site.address, deadline_s=time.monotonic() + 2.0)
     site.rules["file"] = endless
     with (
         transport.open("file") as stream,

@@ -14,7 +14,7 @@ from edge.fleet.keeping import MAX_ASKED, MAX_WAITING, Keeping
 from edge.fleet.register import Taken
 from edge.fleet.store import Store
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Loop:

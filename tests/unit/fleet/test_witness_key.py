@@ -120,7 +120,9 @@ def test_without_a_known_key_it_is_compared_and_not_cosigned(store: Store) -> No
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense", WITNESS.verifier.vkey, Signer("x", KEY).verifier.vkey]
+    "line",
+    ["nonsense", WITNESS.verifier.vkey, Signer("x", KEY).verifier.vkey],
+    ids=["nonsense", "a cosigner's", "another name's"],
 )
 def test_a_file_of_keys_says_which_line_is_none(tmp_path: Path, line: str) -> None:
     keys = tmp_path / "keys"

@@ -304,7 +304,7 @@ def test_an_endless_run_is_terminated_from_another_thread_and_the_model_goes_on(
         while not ended.is_set() and time.monotonic() < deadline:
             bound.terminate()
             ended.wait(0.05)
-        thread.join(5)
+        thread.join(60)
         assert len(errors) == round_ + 1
     assert "terminate" in str(errors[0])
 

@@ -53,7 +53,7 @@ def _offer(keeper: Keeper, number: int, content: bytes = b"", *, of: Entry | Non
 
 
 def _settled(keeper: Keeper, kept_or_dropped: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while keeper.counts.kept + keeper.counts.dropped < kept_or_dropped:
         assert time.monotonic() < deadline, keeper.counts
         time.sleep(0.001)  # between two looks, until the deadline

@@ -88,7 +88,7 @@ def test_answers_come_on_the_event_loops_thread(folder: Path) -> None:
         committed: asyncio.Future[int] = loop.create_future()
         # set_result from another thread would not wake the loop: this would run into the deadline.
         ledger.append(entry(1), frame(1), committed.set_result)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await committed == 1
             assert await asyncio.to_thread(ledger.close) == 0
 

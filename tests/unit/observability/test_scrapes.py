@@ -34,7 +34,7 @@ async def serving(
 async def asked(port: int, request: bytes) -> bytes:
     """Send a request and return all that comes, to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         writer.write(request)
         answer = b""
         with contextlib.suppress(ConnectionResetError):
@@ -53,13 +53,14 @@ def test_figures_are_answered_and_rendered_once_a_second_at_most() -> None:
 
     async def scenario() -> None:
         async with serving(render) as (scrapes, _):
+            began = asyncio.get_running_loop().time()
             for _ in range(3):
                 head, _, body = (await asked(scrapes.port, GET)).partition(b"\r\n\r\n")
                 assert head.startswith(
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"
                 )
                 assert body == b"edge_ready 1\n"
-            assert rendered == 1
+            assert rendered <= 1 + int(asyncio.get_running_loop().time() - began)
             head = await asked(scrapes.port, GET.replace(b"GET", b"HEAD"))
             assert head.endswith(b"Content-Length: 13\r\nConnection: close\r\n\r\n")
 

@@ -32,7 +32,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestEngine]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("deployments") / "script"
-    return with_policy(DEPLOYMENT, place, counting_script(), call_ms=20)
+    return with_policy(DEPLOYMENT, place, counting_script(), call_ms=120)
 
 
 def stand(engine: GuestEngine, folder: Path, policy: PolicyState | None = None) -> FramePath:
