@@ -34,7 +34,7 @@ STEPS: Final = (
     "the_journal_has_fields_to_search_by",
     "the_page_looks_on_as_the_daemons_user_and_can_alter_nothing",
     "who_takes_over_the_page_can_ask_nothing_about_deployments",
-    "a_killed_daemon_is_back_within_three_seconds",
+    "a_killed_daemon_is_started_again_after_a_second",
     "a_wrong_configuration_is_said_and_not_restarted",
     "stopping_drains",
     "going_back_over_a_newer_format_is_refused_and_changes_nothing",
