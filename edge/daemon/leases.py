@@ -6,7 +6,8 @@ on disk:
 
 1. the journal names an action before the message that turns it on leaves; only that first step
    waits for the disk, a longer time or another value does not;
-2. an action leaves the journal when the broker has its revert;
+2. an action leaves the journal when the broker has its revert; one that was refused, or given up
+   with connections that ended on it, is sent again;
 3. at start whatever the journal names is reverted when its time is over, at the latest as long
    after the start as it was to hold.
 
@@ -15,6 +16,7 @@ A crash between message and broker's answer may revert twice, and never not at a
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -32,7 +34,9 @@ FILE: Final = "actions.json"
 _MAX_JOURNAL_BYTES: Final = 1 << 20
 _NS_PER_MS: Final = 1_000_000
 _AGAIN_S: Final = 1.0
-"""Where the outgoing queue is full: when to try again."""
+"""Where the outgoing queue is full: when to try again. Where the broker refused it, too, and then
+after twice as long each time, up to `_LAST_AGAIN_S`."""
+_LAST_AGAIN_S: Final = 60.0
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -74,6 +78,7 @@ class Leases:
         self._journaled: frozenset[str] = frozenset()
         self._waiting: list[tuple[Lease, Callable[[], None]]] = []
         self._released = False
+        self._refused: Counter[str] = Counter()
         self._writing = asyncio.Lock()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._dirty = asyncio.Event()
@@ -168,9 +173,16 @@ class Leases:
         def done(accepted: bool) -> None:
             if not accepted:
                 log.error("action_revert_refused", action=lease.action, topic=lease.topic)
-            if self._leases.get(lease.action) is lease:
+            if self._leases.get(lease.action) is not lease:
+                return
+            if accepted:
                 del self._leases[lease.action]
+                del self._refused[lease.action]
                 self._dirty.set()
+            elif not self._released:  # else the next daemon tries it
+                again_s = min(_AGAIN_S * 2 ** self._refused[lease.action], _LAST_AGAIN_S)
+                self._refused[lease.action] += 1
+                self._end_in(lease, again_s, cause)
 
         if self._publish(lease, cause, done):
             self._counters.count("actions_reverted", action=lease.action, cause=cause)

@@ -141,6 +141,31 @@ def test_a_revert_that_finds_no_room_is_tried_again(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_revert_that_the_broker_refused_is_sent_again_and_stays_in_the_journal(
+    tmp_path: Path,
+) -> None:
+    async def scenario(leases: Leases, gate: Gate) -> None:
+        gate.broker = False
+        leases.hold(lease(ttl_ms=1), gate.wish)
+        await until(lambda: gate.what() == ["wish", "ttl"], "it is reverted")
+        gate.unacknowledged.pop()(False)
+        assert leases.held == ("action.gate",)
+        assert gate.journal() == ["action.gate"]
+        gate.broker = True
+        await until(lambda: gate.what() == ["wish", "ttl", "ttl"], "it is reverted again")
+        await until(lambda: gate.journal() == [], "it has left the journal")
+        # One that is refused while the daemon stops is the next daemon's.
+        gate.broker = False
+        leases.hold(lease(ttl_ms=60_000), gate.wish)
+        await until(lambda: gate.what()[3:] == ["wish"], "it is on")
+        leases.release()
+        gate.unacknowledged.pop()(False)
+        await leases.close()
+        assert gate.journal() == ["action.gate"]
+
+    run(tmp_path, scenario)
+
+
 def test_what_is_not_acknowledged_stays_in_the_journal_for_the_next_daemon(tmp_path: Path) -> None:
     async def first(leases: Leases, gate: Gate) -> None:
         gate.broker = False
