@@ -34,7 +34,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.config import BrokerSection
 from edge.errors import TransportError
-from edge.mqtt import packets, security
+from edge.mqtt import packets, properties, security
 from edge.mqtt.attempts import Version
 from edge.mqtt.events import Answered, Closed, Event, Opened, Paused, Subscribed
 from edge.mqtt.messages import Outgoing, Will
@@ -47,6 +47,8 @@ RESTING_BYTES: Final = 64 << 10
 """Of packets that the kernel holds while a connection with a pace rests."""
 
 _log = structlog.get_logger("edge.mqtt")
+
+properties.install()
 
 
 class UnansweredError(TransportError):

@@ -341,3 +341,25 @@ def test_a_goodbye_flushes_and_leaves_no_will(mosquitto: LocalBroker) -> None:
             assert [int((await reader.next()).payload) for _ in range(200)] == list(range(200))
 
     asyncio.run(scenario())
+
+
+def test_no_properties_of_a_message_end_the_connection_or_are_all_read(
+    mosquitto: LocalBroker,
+) -> None:
+    async def scenario() -> None:
+        receiver = Peer(section(mosquitto, protocol="5"), "receiver", {"t": 1})
+        sender = Peer(section(mosquitto, protocol="5"), "sender", {})
+        async with running(receiver), running(sender):
+            for properties in (
+                {"part-id": "a \ufeff in it"},
+                {"frame-id": "f1", **{f"n{n}": "" for n in range(3_000)}},
+                {"frame-id": "f2"},
+            ):
+                assert sender.session.publish("t", b"x", properties=properties)
+            got = [(await receiver.next()).properties for _ in range(3)]
+            assert got[0] == {"part-id": "a \ufeff in it"}
+            assert (len(got[1]), got[1]["frame-id"]) == (64, "f1")
+            assert got[2] == {"frame-id": "f2"}
+            assert not receiver.disconnects
+
+    asyncio.run(scenario())
