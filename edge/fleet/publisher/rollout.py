@@ -44,8 +44,12 @@ class Reports:
         self.changed = asyncio.Event()
         self._fresh: set[str] = set()
         self._connected = asyncio.Event()
+        # A client of its own, forgotten by the broker when it goes: what that kept for an earlier
+        # one are reports of then, and a pid is the same in every container.
         self._session = Session(
-            broker, f"edge-publisher-{os.getpid()}", on_connected=self._connected.set
+            broker.model_copy(update={"session_expiry_s": 0}),
+            f"edge-publisher-{os.urandom(4).hex()}",
+            on_connected=self._connected.set,
         )
         self._session.subscribe(reports.TOPIC.format(device="+"), 1, self._take)
 
@@ -169,9 +173,15 @@ async def widen(
             return End.HALTED
         if percent < offered.percent and percent != percents[-1]:
             continue  # it was widened so far before
+        # Resumed once, at the beginning: whoever halts it in this very moment is not overruled.
+        resumed = None if begun else False
         begun = True
-        release = fleet.change(group, revision, percent=max(percent, offered.percent), halted=False)
+        release = fleet.change(
+            group, revision, percent=max(percent, offered.percent), halted=resumed
+        )
         _publish(fleet, group)
+        if release.halted:
+            return End.HALTED
         heard.hint(group)
         end = time.monotonic() + ring_s
         counting = Counting(group, release, heard.by_device.values())

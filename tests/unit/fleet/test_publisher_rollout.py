@@ -164,6 +164,26 @@ async def test_what_an_operator_halts_elsewhere_stays_halted(plant: Plant) -> No
 
 
 @on_a_loop
+async def test_what_is_halted_just_before_the_next_ring_stays_halted(plant: Plant) -> None:
+    change = plant.fleet.change
+
+    def late(*what: object, percent: float, halted: bool | None) -> Release:
+        if percent == 100:
+            halt(Fleet(plant.fleet.folder), GROUP, 1)
+        return change(*what, percent=percent, halted=halted)  # type: ignore[arg-type]
+
+    async with running(plant.peer), plant.heard.listening():
+        await plant.all_report()
+        plant.fleet.change = late  # type: ignore[assignment, method-assign]
+        rollout = asyncio.create_task(plant.widen(50, 100))
+        await until(lambda: plant.release.percent == 50)
+        for box in BOXES:
+            await plant.report(box, active=plant.deployed)
+        assert await rollout is End.HALTED
+        assert plant.release.halted
+
+
+@on_a_loop
 async def test_a_rollout_that_is_begun_again_goes_on_where_it_was(plant: Plant) -> None:
     async with running(plant.peer), plant.heard.listening():
         await plant.all_report()
@@ -189,3 +209,22 @@ async def test_reports_of_nonsense_and_in_another_name_are_not_believed(plant: P
 async def test_a_release_that_is_not_there_is_told(plant: Plant) -> None:
     with pytest.raises(DeploymentError, match="has no release of revision 7; it has 1"):
         await widen(plant.fleet, plant.heard, GROUP, 7, [100], 1, plant.rings.append)
+
+
+def test_a_publisher_hears_no_report_that_was_said_between_two_of_its_runs(
+    mosquitto: LocalBroker,
+) -> None:
+    async def scenario() -> None:
+        box = Peer(section(mosquitto, protocol="5"), "box1", {})
+        said = msgspec.json.encode(Report("box1", GROUP, State.IDLE, 0))
+        kept = msgspec.json.encode(Report("box2", GROUP, State.IDLE, 0))
+        async with running(box):
+            assert await box.publish(TOPIC.format(device="box2"), kept, retain=True)
+            for run in (1, 2):
+                heard = Reports(section(mosquitto, protocol="5"))
+                async with heard.listening():
+                    await until(lambda heard=heard: "box2" in heard.by_device)  # type: ignore[misc] # mypy infers no default of a lambda
+                assert "box1" not in heard.by_device, run
+                assert await box.publish(TOPIC.format(device="box1"), said)
+
+    asyncio.run(scenario())
