@@ -10,21 +10,26 @@ Obligations, numbered as in the code:
 4. Every checkpoint's root is that of the tree at its size, and none is ahead of the records. That
    goes for checkpoints that were kept elsewhere, too: by them a ledger is found that was rewritten
    as a whole, or exchanged for an older one.
+5. Where the keys are known from elsewhere, no more is left unsigned than a device leaves at any
+   time: who rewrites a ledger cannot sign it, and so removes its checkpoints.
 
 Where records are as they were and only a hash or a checkpoint was altered, that is what is named.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge.errors import ProofError
 from edge.ledger import checkpoint as checkpoints
 from edge.ledger.checkpoint import Checkpoint
 from edge.ledger.merkle import HASH_BYTES
 from edge.ledger.note import Verifier
-from edge.ledger.signing import Kept
+from edge.ledger.signing import DUE_RECORDS, DUE_S, Kept
 from edge.ledger.tiles import WIDTH, Edge, split
 from edge.ledger.verify import Finding
+
+MAX_UNSIGNED: Final = 2 * DUE_RECORDS
+"""A batch or two may come in before the checkpoint that is due."""
 
 
 class Stored(Protocol):
@@ -54,6 +59,7 @@ class Audit:
         origin: Of its checkpoints.
         known: Keys that may sign them.
         elsewhere: Checkpoints that were kept elsewhere.
+        hold_to_keys: The keys are known from elsewhere (obligation 5).
 
     Attributes:
         known: Keys that may sign.
@@ -68,7 +74,10 @@ class Audit:
         origin: str,
         known: Sequence[Verifier],
         elsewhere: Sequence[bytes] = (),
+        *,
+        hold_to_keys: bool = False,
     ) -> None:
+        self._hold_to_keys = hold_to_keys
         self.checkpoints = self.signed = self.incomparable = 0
         self._stored = stored
         self._origin = origin
@@ -141,7 +150,18 @@ class Audit:
                 return _tree(last, f"the last hashes of level {level} are not those of the tree")
         if len(rows) > len(self._tree.rows):
             return _tree(last, "it has more hashes than there are records")
-        return None
+        return self._unsigned(last) if self._hold_to_keys else None
+
+    def _unsigned(self, last: int) -> Finding | None:  # 5
+        if not last or (self.checkpoints and last - self.signed <= MAX_UNSIGNED):
+            return None
+        which = f"records {self.signed + 1} to {last} are" if last > 1 else "record 1 is"
+        return Finding(
+            self.signed + 1,
+            "unsigned",
+            f"{which} under no checkpoint, and a device signs after {DUE_RECORDS} records or "
+            f"{DUE_S:.0f} s: checkpoints were removed, or it has not been able to sign",
+        )
 
     def _read_checkpoints(self) -> Finding | None:
         found: list[tuple[Checkpoint, bool]] = []

@@ -38,14 +38,15 @@ def audited(
 
     Args:
         ledger: Open for reading.
-        known: Keys that may have signed; none: those that the ledger itself names.
+        known: Keys that must have signed; none: those that the ledger itself names may have.
         expected: A head that the caller knows from elsewhere.
         elsewhere: Checkpoints that were kept elsewhere.
 
     Raises:
         ProofError: What the ledger names as its keys are none.
     """
-    audit = Audit(ledger, ledger.log_origin, known or keys_of(ledger), elsewhere)
+    held = bool(known)
+    audit = Audit(ledger, ledger.log_origin, known or keys_of(ledger), elsewhere, hold_to_keys=held)
     return verify(ledger.origin, ledger.marks, ledger.rows(), expected, audit), audit
 
 

@@ -66,7 +66,8 @@ class Finding(msgspec.Struct, frozen=True):
     Attributes:
         seq: The record at fault; 0: not one record.
         kind: `altered`, `removed`, `inserted`, `displaced`, `unreadable`, `mark`, `rewritten`,
-            `tree` (a hash of it was altered, the records not) or `checkpoint` (likewise).
+            `tree` (a hash of it was altered, the records not), `checkpoint` (likewise) or
+            `unsigned` (more than a device leaves so).
         detail: The whole sentence.
     """
 

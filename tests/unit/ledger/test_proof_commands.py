@@ -18,8 +18,8 @@ from ledgers import entry
 
 from edge.cli import ledger as command
 from edge.errors import ConfigError
+from edge.ledger import audit, note
 from edge.ledger import checkpoint as checkpoints
-from edge.ledger import note
 from edge.ledger.note import COSIGNER, Signer
 from edge.ledger.signing import Keys
 from edge.ledger.store import Prepared, Retention, Store
@@ -411,3 +411,27 @@ def test_a_ledger_without_a_checkpoint_says_so(run: Run, tmp_path: Path) -> None
     checked = run("verify", tmp_path)
     assert checked.status == 0
     assert "signed up to 0; the last 3 records are not signed yet" in checked.out
+
+
+def test_a_ledger_whose_checkpoints_were_removed_is_held_to_the_key_that_is_known(
+    run: Run, state: Path, vkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(state / "ledger", tmp_path / "ledger")
+    database = sqlite3.connect(tmp_path / "ledger" / "ledger.db", isolation_level=None)
+    assert run("verify", tmp_path, "--key", vkey).status == 0  # control
+    database.execute("DELETE FROM checkpoint WHERE size > 300")
+    # So much may be unsigned at any time; beyond that, somebody rewrote what was signed.
+    assert run("verify", tmp_path, "--key", vkey).status == 0
+    with monkeypatch.context() as stricter:
+        stricter.setattr(audit, "MAX_UNSIGNED", RECORDS - 301)
+        found = run("verify", tmp_path, "--key", vkey)
+        assert found.status == 1
+        assert "unsigned: records 301 to 600 are under no checkpoint" in found.out
+    database.execute("DELETE FROM checkpoint")
+    database.execute("DELETE FROM signer")
+    database.close()
+    found = run("verify", tmp_path, "--key", vkey)
+    assert found.status == 1
+    assert "unsigned: records 1 to 600 are under no checkpoint" in found.out
+    # Control: by its own word nothing is wrong, which is why keys are to be known from elsewhere.
+    assert run("verify", tmp_path).status == 0
