@@ -17,6 +17,7 @@ from msgspec import Meta
 from edge.contracts.abi import MAX_ACTIONS, MAX_DEFECTS, MAX_STATE_BYTES, REASON_BYTES
 from edge.contracts.frame import ContentType
 from edge.contracts.plan import PipelinePlan
+from edge.contracts.sight import Sight
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Defect, Kind
 
@@ -162,6 +163,7 @@ class Judged(Message, frozen=True):
         findings: SHA-256, hex, of the findings as the policy saw them, before they were rounded.
         crops: Findings that the second model of a cascade looked at.
         crops_beyond: Those that were too many, and keep the first model's word.
+        sight: What its picture is like, where it was looked at.
         lines: What the guests logged.
         state_refused: Not empty: the policy could not go on from its state, and started empty.
     """
@@ -180,6 +182,7 @@ class Judged(Message, frozen=True):
     findings: str = ""
     crops: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     crops_beyond: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    sight: Sight | None = None
 
 
 class Failed(Message, frozen=True):

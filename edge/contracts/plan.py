@@ -206,6 +206,24 @@ class RefinePlan(msgspec.Struct, frozen=True):
         return settings
 
 
+class DriftPlan(msgspec.Struct, frozen=True):
+    """How a pipeline is watched for drift.
+
+    Attributes:
+        learn_frames: Looked at while a reference is learnt; 0: it is not watched.
+        window_frames: The newest ones, compared with the reference.
+        every_ms: At most one frame in so many milliseconds is looked at; 0: each.
+        max_distance: How far the window's median may lie from the reference's, in spreads.
+        max_psi: The population stability index that verdicts may have.
+    """
+
+    learn_frames: int = 0
+    window_frames: int = 300
+    every_ms: int = 3_000
+    max_distance: float = 3.0
+    max_psi: float = 0.1
+
+
 class PipelinePlan(msgspec.Struct, frozen=True):
     """Everything about one pipeline of one deployment.
 
@@ -220,6 +238,7 @@ class PipelinePlan(msgspec.Struct, frozen=True):
         postprocess: Likewise, and then the same program.
         graph: Name under which a wasi-nn program finds the model; empty: the roles are guests'.
         refine: The second model, where the pipeline is a cascade; None: it has one model.
+        drift: How it is watched.
     """
 
     name: str
@@ -240,6 +259,7 @@ class PipelinePlan(msgspec.Struct, frozen=True):
     actions: tuple[ActionGrant, ...] = ()
     graph: str = ""
     refine: RefinePlan | None = None
+    drift: DriftPlan = DriftPlan()
 
     @property
     def classes(self) -> tuple[str, ...]:

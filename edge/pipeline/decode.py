@@ -88,7 +88,7 @@ def _jpeg(
         simplejpeg.decode_jpeg(
             payload,
             _JPEG_COLOUR[image.pixel_format],
-            buffer=_shaped(pixels, width, height, image.pixel_format),
+            buffer=shaped(pixels, width, height, image.pixel_format),
         )
     except ValueError as damaged:
         raise DecodeError(f"JPEG of {len(payload)} bytes is damaged: {damaged}") from damaged
@@ -114,11 +114,11 @@ def _png(
         raise DecodeError(f"PNG of {len(payload)} bytes is damaged: {damaged.err}") from damaged
     if decoded is None or decoded.shape[:2] != (height, width):
         raise DecodeError(f"PNG of {len(payload)} bytes is damaged: its pixels cannot be read")
-    shaped = _shaped(pixels, width, height, image.pixel_format)
+    target = shaped(pixels, width, height, image.pixel_format)
     if image.pixel_format is PixelFormat.RGB:
-        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=shaped)
+        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=target)
     else:
-        np.copyto(shaped, decoded.reshape(shaped.shape))
+        np.copyto(target, decoded.reshape(target.shape))
     return width, height
 
 
@@ -137,8 +137,8 @@ def _raw(
         raise DecodeError(
             f"raw {found} frame of {width}x{height} has {expected} bytes, found {len(payload)}"
         )
-    source = _shaped(np.frombuffer(payload, np.uint8), width, height, found)
-    target = _shaped(pixels, width, height, image.pixel_format)
+    source = shaped(np.frombuffer(payload, np.uint8), width, height, found)
+    target = shaped(pixels, width, height, image.pixel_format)
     if found is image.pixel_format:
         np.copyto(target, source)
         return width, height
@@ -235,9 +235,10 @@ def bare_png(payload: bytes | bytearray) -> tuple[tuple[int, int], bytes | bytea
     raise DecodeError(f"PNG of {len(view)} bytes is truncated: its end chunk is missing")
 
 
-def _shaped(
+def shaped(
     flat: npt.NDArray[np.uint8], width: int, height: int, pixel_format: PixelFormat
 ) -> npt.NDArray[np.uint8]:
+    """Return the view of the image that lies, rows without gaps, at the start of `flat`."""
     channels = pixel_format.channels
     shape = (height, width) if channels == 1 else (height, width, channels)
     return flat[: width * height * channels].reshape(shape)

@@ -17,14 +17,16 @@ import numpy.typing as npt
 
 from edge.contracts.messages import Failed, GuestLine, Judge, Judged, PolicyState
 from edge.contracts.plan import PipelinePlan
+from edge.contracts.sight import Sight
 from edge.contracts.signal import SignalState
 from edge.contracts.verdict import Defect
 from edge.errors import FrameError, GuestError, IncompatibleError
 from edge.inference.model import OnnxModel
-from edge.pipeline.decode import decode
+from edge.pipeline.decode import decode, shaped
 from edge.pipeline.finders import Slot
 from edge.pipeline.references import DecodedReferences, Encoded, EncodedReferences
 from edge.pipeline.refine import Refined
+from edge.pipeline.sight import look
 from edge.pipeline.stages import FRAME_SLOTS, Modules, Stages
 from edge.wasm.roles import Decision
 
@@ -52,9 +54,19 @@ class DecodedFrame:
     Attributes:
         encoded: The reference that it was sent with, which may be withdrawn while it is under way.
         stage_ms: The stopwatch: milliseconds of each stage that is done.
+        sight: What its picture is like, where it was looked at.
     """
 
-    __slots__ = ("_standing", "encoded", "payload", "reference", "request", "slot", "stage_ms")
+    __slots__ = (
+        "_standing",
+        "encoded",
+        "payload",
+        "reference",
+        "request",
+        "sight",
+        "slot",
+        "stage_ms",
+    )
 
     def __init__(
         self,
@@ -71,6 +83,7 @@ class DecodedFrame:
         self.reference = reference
         self.encoded = encoded
         self.stage_ms: dict[str, float] = {}
+        self.sight: Sight | None = None
         self._standing = standing
 
     def lies_in(self, standing: _Standing) -> bool:
@@ -121,6 +134,7 @@ class FramePath:
         # Where each frame meets a set of its own, that set must stand before its pixels come.
         self._ahead = threading.Semaphore(1 if self._fresh else FRAME_SLOTS)
         self._astray = False
+        self._look_again_ns = 0
         self._resume(self._standing)
         if self._standing.stages.refiner is not None:
             self._standing.stages.refiner.warm()
@@ -190,6 +204,7 @@ class FramePath:
             findings=hashlib.sha256(refined.found.tobytes()).hexdigest(),
             crops=refined.crops,
             crops_beyond=refined.beyond,
+            sight=frame.sight,
         )
 
     def take_up(self, policy: PolicyState) -> None:
@@ -316,8 +331,18 @@ class FramePath:
             raise
         slot.set_size(width, height)
         frame = DecodedFrame(request, payload, standing, slot, reference, encoded)
+        if self._is_to_be_looked_at(request, began):
+            frame.sight = look(shaped(slot.pixels, width, height, self._plan.image.pixel_format))
         frame.stage_ms["decode"] = _ms(time.perf_counter_ns() - began)
         return frame
+
+    def _is_to_be_looked_at(self, request: Judge, now_ns: int) -> bool:
+        """Whether it is time for a look at what pictures are like; the next is due later then."""
+        rule = self._plan.drift
+        if not rule.learn_frames or request.probe or now_ns < self._look_again_ns:
+            return False
+        self._look_again_ns = now_ns + rule.every_ms * 1_000_000
+        return True
 
     def _follow(self, frame: DecodedFrame) -> DecodedFrame:
         """Bring a frame along whose guest memory went away with a trap after it was decoded."""
@@ -325,6 +350,7 @@ class FramePath:
             return frame
         with self._placing:
             moved = self._place(frame.request, frame.payload, frame.encoded)
+            moved.sight = moved.sight or frame.sight
             self._under_way[self._under_way.index(frame)] = moved
             frame.release()
         return moved
