@@ -16,6 +16,7 @@ from edge.contracts.parameters import Finding, Names, findings
 from edge.contracts.plan import (
     ActionGrant,
     CropPlan,
+    DriftPlan,
     GuestPlan,
     ImagePlan,
     ModelPlan,
@@ -33,6 +34,7 @@ from edge.deployment import files, pins
 from edge.deployment.card import Card, Tensor
 from edge.deployment.manifest import Guest, Manifest, Model, Pipeline, Refine
 from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES
+from edge.deployment.rules import DriftRule
 from edge.deployment.schema import parse
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
 from edge.wasm.section import parameter_schema
@@ -239,6 +241,17 @@ def _plan(
             ActionGrant(grant.name, grant.max_per_minute, grant.max_ttl_ms, grant.revert)
             for grant in pipeline.actions
         ),
+        drift=_drift_plan(deployment.manifest.drift),
+    )
+
+
+def _drift_plan(rule: DriftRule) -> DriftPlan:
+    return DriftPlan(
+        learn_frames=rule.learn_frames,
+        window_frames=rule.window_frames,
+        every_ms=round(rule.every_s * 1e3),
+        max_distance=rule.max_distance,
+        max_psi=rule.max_psi,
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from edge.contracts.abi import MAX_DEFECTS, MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
 from edge.contracts.program import MAGIC as PROGRAM_FORMATS
-from edge.deployment.rules import CanaryRule, Golden, ProbationRule, ShadowRule, Share
+from edge.deployment.rules import CanaryRule, DriftRule, Golden, ProbationRule, ShadowRule, Share
 from edge.deployment.schema import Name, Pinned, Strict
 
 MAX_PARAMETER_BYTES: Final = 16 << 10
@@ -323,6 +323,7 @@ class Manifest(Strict):
     shadow: ShadowRule = Field(default_factory=ShadowRule)
     canary: CanaryRule = Field(default_factory=CanaryRule)
     probation: ProbationRule = Field(default_factory=ProbationRule)
+    drift: DriftRule = Field(default_factory=DriftRule)
     pipelines: dict[Name, Pipeline] = Field(min_length=1, max_length=16)
 
 

@@ -1,4 +1,4 @@
-"""What a deployment asks of itself before it is committed: golden, shadow, canary, probation.
+"""What a deployment asks of itself: golden, shadow, canary, probation, and then drift.
 
 Tables of the manifest. Their defaults suit a line with twenty parts a second; each deployment may
 be stricter or looser, and what it asks is signed with it.
@@ -74,6 +74,38 @@ class ProbationRule(Strict):
         0.3,
         description="Distance of the score's distribution from its predecessor's, by Kolmogorov "
         "and Smirnov.",
+    )
+
+
+class DriftRule(Strict):
+    """How a deployment is watched for drift once it runs: lamps age, lenses foul, cameras shift."""
+
+    learn_frames: int = Field(
+        600, ge=0, le=1_000, description="Looked at to learn what is usual; 0: it is not watched."
+    )
+    window_frames: int = Field(
+        300, ge=20, le=1_000, description="The newest looks, which are compared with that."
+    )
+    every_s: float = Field(
+        3.0,
+        ge=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description="At most one frame in so many seconds is looked at; 0: each.",
+    )
+    max_distance: float = Field(
+        3.0,
+        ge=0.5,
+        le=100,
+        allow_inf_nan=False,
+        description="How far the usual picture may move, in spreads of the pictures learnt.",
+    )
+    max_psi: float = Field(
+        0.1,
+        ge=0.01,
+        le=100,
+        allow_inf_nan=False,
+        description="Population stability index that scores, verdicts and findings may have.",
     )
 
 

@@ -13,7 +13,7 @@ from deployment_samples import edit, write_folder
 from edge.config import DeviceConfig, parse
 from edge.contracts.abi import PARAMETERS_SECTION
 from edge.contracts.frame import PixelFormat
-from edge.contracts.plan import Overflow, PipelinePlan, TensorSpec
+from edge.contracts.plan import DriftPlan, Overflow, PipelinePlan, TensorSpec
 from edge.contracts.verdict import Kind
 from edge.deployment import files
 from edge.deployment.folder import load_folder, plans
@@ -167,6 +167,21 @@ def test_a_deployment_and_a_device_become_a_plan(folder: Path, device: DeviceCon
     assert (plan.decide.memory_mib, plan.decide.call_ms) == (1, 5)
     assert [grant.name for grant in plan.signals] == ["signal.lamp"]
     assert [grant.max_ttl_ms for grant in plan.actions] == [500]
+
+
+def test_a_deployment_is_watched_unless_it_says_otherwise(
+    folder: Path, device: DeviceConfig
+) -> None:
+    (plan,) = plans(load_folder(folder), device)
+    assert plan.drift == DriftPlan(learn_frames=600)
+    edit(
+        folder / "manifest.toml", "[pipelines.board]", "[drift]\nevery_s = 0.5\n\n[pipelines.board]"
+    )
+    (plan,) = plans(load_folder(folder), device)
+    assert plan.drift == DriftPlan(learn_frames=600, every_ms=500)
+    edit(folder / "manifest.toml", "every_s = 0.5", "learn_frames = 0")
+    (plan,) = plans(load_folder(folder), device)
+    assert plan.drift.learn_frames == 0
 
 
 def test_a_plan_survives_the_channel(folder: Path, device: DeviceConfig) -> None:

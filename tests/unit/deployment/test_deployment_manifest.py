@@ -30,7 +30,7 @@ def set_key(found: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     table = found
     for parent in parents:
-        table = table[parent]
+        table = table.setdefault(parent, {})
     table[last] = value
 
 
@@ -47,6 +47,15 @@ def test_the_manifest_of_these_tests_is_sound() -> None:
         ("deployment.name", "two words"),
         ("deployment.abi", "1"),
         ("deployment.surprise", 1),
+        ("drift.learn_frames", -1),
+        ("drift.learn_frames", 1_001),
+        ("drift.window_frames", 19),
+        ("drift.window_frames", 1_001),
+        ("drift.every_s", -0.1),
+        ("drift.every_s", float("inf")),
+        ("drift.max_distance", 0.4),
+        ("drift.max_psi", 0.0),
+        ("drift.surprise", 1),
         ("pipelines.board.source", "reference.top"),
         ("pipelines.board.source", "top"),
         ("pipelines.board.source", "camera.a/b"),
