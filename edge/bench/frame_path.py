@@ -22,6 +22,7 @@ from edge.bench import bare_script, detector
 from edge.contracts.frame import ContentType, PixelFormat
 from edge.contracts.messages import Judge, PolicyState
 from edge.contracts.plan import (
+    DriftPlan,
     GuestPlan,
     ImagePlan,
     ModelPlan,
@@ -256,6 +257,7 @@ def _plan(
         preprocess=_guest("letterbox", {}),
         postprocess=_guest("boxes", {"layout": "yolov8", "score": threshold, "iou": 0.45}),
         decide=_guest("policy", {"reject": 0.5, "review": 0.4}),
+        drift=DriftPlan(learn_frames=600),  # as every deployment is watched that says nothing else
     )
 
 

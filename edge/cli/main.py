@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "camera": ("edge.camera.command", "publish a folder, a camera or a stream as frames"),
     "ledger": ("edge.cli.ledger", "recorded verdicts: verify, show, prove, replay, override"),
     "deploy": ("edge.cli.deploy", "deployments of this device: history, why, pin, roll back, USB"),
+    "drift": ("edge.cli.drift", "what this device has learnt as usual; learn it anew"),
     "fleet": ("edge.cli.fleet", "many devices: publish deployments to them, collect their records"),
     "bench": ("edge.bench.command", "measure the frame path beside the bare script"),
     "guest": ("edge.cli.guest", "make, build, inspect and test guests"),

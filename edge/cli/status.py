@@ -59,6 +59,23 @@ _NOTABLE_MQTT: Final = (
 )
 
 
+class DriftFinding(msgspec.Struct, frozen=True):
+    """Something that is not as it was learnt."""
+
+    measure: str
+    detail: str
+    since_ns: int = 0
+
+
+class DriftStatus(msgspec.Struct, frozen=True):
+    """What the status message says of a pipeline's drift; absent where it is not watched."""
+
+    state: str
+    learnt: int = 0
+    of: int = 0
+    findings: tuple[DriftFinding, ...] = ()
+
+
 class PipelineStatus(msgspec.Struct, frozen=True):
     """One pipeline, as the status message has it."""
 
@@ -72,6 +89,7 @@ class PipelineStatus(msgspec.Struct, frozen=True):
     latency_ms: dict[str, float] = {}
     frames_per_s: float | None = None
     policy: dict[str, Any] = {}
+    drift: DriftStatus | None = None
 
 
 class DeploymentsStatus(msgspec.Struct, frozen=True):
@@ -407,7 +425,18 @@ def _pipeline(name: str, pipeline: PipelineStatus) -> Table:
         table.add_row("  at work", f"{pipeline.unanswered} frames")
     if refused := pipeline.policy.get("state_refused"):
         table.add_row("  policy", f"[yellow]started empty: {_plain(str(refused))}[/yellow]")
+    if pipeline.drift is not None:
+        _add_drift(table, pipeline.drift)
     return table
+
+
+def _add_drift(table: Table, drift: DriftStatus) -> None:
+    if drift.state == "learning":
+        table.add_row("  drift", f"learns what is usual: {drift.learnt} of {drift.of} frames")
+    elif not drift.findings:
+        table.add_row("  drift", "none")
+    for finding in drift.findings:
+        table.add_row("  drift", f"[yellow]{_plain(finding.detail)}[/yellow]")
 
 
 def _verdicts(series: list[tuple[str, int]]) -> Table:

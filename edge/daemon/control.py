@@ -6,9 +6,10 @@ Rules:
    ledger may not speak here either, and nothing of it can be reached from the network. The kernel
    says who connected; what they call themselves is kept beside it.
 2. What a socket grants is one kind of request. `control.sock` has the daemon look for a deployment,
-   keep to the one it has, or return to the one before. `words/words.sock` takes what a person says
-   of a verdict, in a folder of its own, so that a confined process can be shown it without the
-   other: the operator's page is. The one being busy holds nobody up at the other.
+   keep to the one it has, or return to the one before, and learn anew what is usual.
+   `words/words.sock` takes what a person says of a verdict, in a folder of its own, so that a
+   confined process can be shown it without the other: the operator's page is. The one being busy
+   holds nobody up at the other.
 3. One request a connection: a line of JSON, and a line of JSON back, of bounded size and time.
 4. No request changes a verdict, record or setting, and no deployment runs for one that is not
    signed by the root that was installed with the device.
@@ -28,12 +29,12 @@ import msgspec
 import structlog
 
 from edge.errors import StorageError, TransportError
-from edge.ledger.entry import Correction
+from edge.ledger.entry import MAX_BY_CHARS, MAX_REASON_CHARS, Correction
 
 log = structlog.get_logger("edge.daemon")
 
 CONTROL: Final = "control.sock"
-"""Takes `Deployments`. Below the storage folder."""
+"""Takes `Deployments` and `LearnAnew`. Below the storage folder."""
 WORDS: Final = "words/words.sock"
 """Takes `Override`."""
 MAX_LINE_BYTES: Final = 16 << 10
@@ -73,9 +74,39 @@ class Deployments(msgspec.Struct, frozen=True, tag="deployments"):
     repository: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
 
 
-Request = Override | Deployments
+class LearnAnew(msgspec.Struct, frozen=True, tag="learn-anew"):
+    """Forget what is usual, and learn it from now on: a lamp was exchanged, say.
+
+    Attributes:
+        by: Who says so: a name or a role.
+        reason: Why, in their words.
+        pipeline: Whose; empty: of each.
+    """
+
+    by: str
+    reason: str
+    pipeline: str = ""
+
+    def problem(self) -> str:
+        """Say what is wrong with it; empty: nothing."""
+        for name, text, longest in (
+            ("by", self.by, MAX_BY_CHARS),
+            ("reason", self.reason, MAX_REASON_CHARS),
+        ):
+            if not text.strip() or len(text) > longest or not text.isprintable():
+                return f"{name}: expected 1 to {longest} printable characters"
+        return ""
+
+
+Request = Override | Deployments | LearnAnew
 Record = Callable[[Correction], Awaitable[tuple[str, int]]]
 Change = Callable[[Deployments], Awaitable[str]]
+Learn = Callable[[LearnAnew, str], Awaitable[str]]
+
+_controls: Final[msgspec.json.Decoder[Deployments | LearnAnew]] = msgspec.json.Decoder(
+    Deployments | LearnAnew
+)
+_words: Final = msgspec.json.Decoder(Override)
 
 
 _Asked = TypeVar("_Asked")
@@ -90,13 +121,17 @@ class Control:
             where nothing is recorded.
         change: Does something about deployments; tells why it was refused, or "". None where a
             local folder runs.
+        learn: Learns anew what is usual, for whoever is named; tells why it was refused, or "".
     """
 
-    def __init__(self, folder: Path, record: Record | None, change: Change | None) -> None:
+    def __init__(
+        self, folder: Path, record: Record | None, change: Change | None, learn: Learn
+    ) -> None:
         self._record = record
         self._change = change
-        self._control = _Door(folder / CONTROL, Deployments, self._about_deployments)
-        self._words = _Door(folder / WORDS, Override, self._about_verdicts)
+        self._learn = learn
+        self._control = _Door(folder / CONTROL, _controls, self._about_the_box)
+        self._words = _Door(folder / WORDS, _words, self._about_verdicts)
 
     async def serve(self) -> None:
         """Answer until cancelled. Where no socket can be made it is logged, and frames go on."""
@@ -111,6 +146,11 @@ class Control:
         if self._record is None:
             return Said("this device records nothing: ledger.enabled is off")
         return Said(*await self._record(msgspec.structs.replace(correction, via=peer)))
+
+    async def _about_the_box(self, request: Deployments | LearnAnew, peer: str) -> Said:
+        if isinstance(request, LearnAnew):
+            return Said(request.problem() or await self._learn(request, peer))
+        return await self._about_deployments(request, peer)
 
     async def _about_deployments(self, request: Deployments, peer: str) -> Said:
         if self._change is None:
@@ -136,15 +176,18 @@ class _Door(Generic[_Asked]):
 
     Args:
         place: Of the socket; its folder is made.
-        kind: What it takes.
+        requests: Reads what it takes.
         answer: Does what is asked by somebody, whom the kernel names.
     """
 
     def __init__(
-        self, place: Path, kind: type[_Asked], answer: Callable[[_Asked, str], Awaitable[Said]]
+        self,
+        place: Path,
+        requests: "msgspec.json.Decoder[_Asked]",
+        answer: Callable[[_Asked, str], Awaitable[Said]],
     ) -> None:
         self._place = place
-        self._kind = kind
+        self._requests = requests
         self._answer = answer
         self._connections = 0
 
@@ -183,7 +226,7 @@ class _Door(Generic[_Asked]):
 
     async def _hear(self, line: bytes, peer: str) -> Said:
         try:
-            request = msgspec.json.decode(line, type=self._kind)
+            request = self._requests.decode(line)
         except (msgspec.DecodeError, RecursionError) as wrong:
             return Said(f"not a request that {self._place.name} takes: {wrong}")
         return await self._answer(request, peer)

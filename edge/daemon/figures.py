@@ -39,6 +39,7 @@ def exposition(
         [
             *_box(status),
             *_pipelines(running, status["pipelines"]),
+            *_drift(status["pipelines"]),
             *_latencies(running),
             *_counted(counters),
             *_broker(status),
@@ -118,6 +119,50 @@ def _pipelines(running: tuple[ActivePipeline, ...], status: dict[str, Any]) -> l
                 )
                 for name, of in status.items()
             ),
+        ),
+    ]
+
+
+def _drift(status: dict[str, Any]) -> list[Family]:
+    watched = {name: of["drift"] for name, of in status.items() if of["drift"]}
+    rows = [
+        ({"pipeline": name, "measure": measure}, figures)
+        for name, drift in watched.items()
+        for measure, figures in drift["measures"].items()
+    ]
+    drifting = {
+        (name, finding["measure"])
+        for name, drift in watched.items()
+        for finding in drift["findings"]
+    }
+    return [
+        gauge(
+            "drift_learnt_ratio",
+            "Share of what is usual that was learnt; below 1 nothing is compared yet.",
+            *(({"pipeline": name}, of["learnt"] / of["of"]) for name, of in watched.items()),
+        ),
+        gauge(
+            "drifting",
+            "Whether a measure has left what was learnt as usual.",
+            *(
+                (labels, int((labels["pipeline"], labels["measure"]) in drifting))
+                for labels, _ in rows
+            ),
+        ),
+        gauge(
+            "drift_ratio",
+            "How far a measure is from what is usual, over how far it may be.",
+            *((labels, figures["ratio"]) for labels, figures in rows),
+        ),
+        gauge(
+            "drift_now",
+            "A measure as it is now; units are the measures' own.",
+            *((labels, figures["now"]) for labels, figures in rows),
+        ),
+        gauge(
+            "drift_reference",
+            "The same as it was learnt.",
+            *((labels, figures["reference"]) for labels, figures in rows),
         ),
     ]
 

@@ -113,6 +113,11 @@ class Rollout:
             topic = report.DESIRED.format(device=config.device.id)
             session.subscribe(topic, 1, self._hinted)
 
+    @property
+    def settled(self) -> bool:
+        """Whether what runs is committed."""
+        return self._installed.journal.state is not State.PROBATION
+
     def given(self, frame: Frame, verdict: Verdict, seen: Seen) -> None:
         """Take note of a verdict of an active pipeline."""
         older, newer = self._recent.get(verdict.pipeline, (Rates(), Rates()))

@@ -78,6 +78,7 @@ async def _run(
             tasks.create_task(supervisor.keep_sending(), name="records"),
             tasks.create_task(supervisor.keep_control(), name="control"),
             tasks.create_task(supervisor.keep_leases(), name="actions"),
+            tasks.create_task(supervisor.keep_drift(), name="drift"),
             tasks.create_task(supervisor.keep_telling(), name="telling"),
             tasks.create_task(supervisor.lineup.keep(), name="workers"),
             tasks.create_task(supervisor.keep_deployments(), name="deployments"),

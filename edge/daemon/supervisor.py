@@ -12,15 +12,19 @@ import structlog
 from edge import __version__
 from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
+from edge.contracts.verdict import Verdict
 from edge.daemon.actions import reverting
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.checkpoints import keys_of
 from edge.daemon.control import Control
+from edge.daemon.drifting import Drifting
 from edge.daemon.figures import exposition
 from edge.daemon.inputs import Inputs
+from edge.daemon.intake import Frame
 from edge.daemon.leases import Leases
 from edge.daemon.lineup import Lineup
 from edge.daemon.liveness import FRAMES_S, LEDGER_S, RECORDS_S, SESSION_S, Liveness
+from edge.daemon.outlets import Seen
 from edge.daemon.recording import Recording
 from edge.daemon.rollout import Rollout
 from edge.daemon.telling import Telling
@@ -94,6 +98,9 @@ class Supervisor:
         self._boot_id = f"{config.device.id}-{os.urandom(4).hex()}"
         cache_dir = config.storage.path / "guests"
         self.lineup = Lineup(self._pipeline, self._inputs, cache_dir)
+        self._drifting = Drifting(
+            config.storage.path, self._counters, self._settled, self._changed.set
+        )
         self._rollout: Rollout | None = None
         if installed is not None:
             self._rollout = Rollout(
@@ -109,6 +116,7 @@ class Supervisor:
     async def prepare(self) -> None:
         """Take up what the last run left: actions that are on, and verdicts that were given."""
         self._leases.recover()
+        self._drifting.recover()
         for plan in self._plans:
             await self.lineup.add(plan)
 
@@ -125,7 +133,11 @@ class Supervisor:
         """Answer on the two sockets of this box; until cancelled."""
         record = self._recording.override if self._recording else None
         change = self._rollout.asked if self._rollout else None
-        await Control(self._config.storage.path, record, change).serve()
+        await Control(self._config.storage.path, record, change, self._drifting.learn_anew).serve()
+
+    async def keep_drift(self) -> None:
+        """Keep what was learnt of usual pictures and verdicts; until cancelled."""
+        await self._drifting.keep()
 
     async def keep_deployments(self) -> None:
         """Look for updates, and take them; until cancelled."""
@@ -193,6 +205,7 @@ class Supervisor:
                     "records_not_committed", unrecorded=unrecorded, detail="left to redelivery"
                 )
         self._leases.release()
+        await self._drifting.save()
         await asyncio.gather(self.session.close(grace_s), self.sensors.close(grace_s))
         await self._leases.close()
         await self._telling.close()
@@ -265,7 +278,10 @@ class Supervisor:
             "time_ns": time.time_ns(),
             "mqtt": {"protocol": self.session.protocol, **self.session.counters},
             "mqtt_signals": self._hearing(),
-            "pipelines": {p.plan.name: p.status() for p in self.lineup},
+            "pipelines": {
+                p.plan.name: {**p.status(), "drift": self._drifting.status(p.plan)}
+                for p in self.lineup
+            },
             "references": self._inputs.status(),
             "deployments": self._rollout.status() if self._rollout else None,
             "ledger": self._recording.status() if self._recording else None,
@@ -301,10 +317,20 @@ class Supervisor:
             self._changed.set,
             self._telling.traces,
         )
-        if self._rollout is not None:
-            pipeline.on_given = self._rollout.given
-            pipeline.on_lost = self._rollout.lost
+        rollout = self._rollout
+
+        def given(frame: Frame, verdict: Verdict, seen: Seen) -> None:
+            if rollout is not None:
+                rollout.given(frame, verdict, seen)
+            self._drifting.given(pipeline.plan, frame, verdict, seen)
+
+        pipeline.on_given = given
+        if rollout is not None:
+            pipeline.on_lost = rollout.lost
         return pipeline
+
+    def _settled(self) -> bool:
+        return self._rollout is None or self._rollout.settled
 
     def _open_ledger(self) -> Recording | None:
         if not self._config.ledger.enabled:

@@ -54,6 +54,11 @@ TABLE: Final[Mapping[str, Meaning]] = MappingProxyType(
         "frames_unclaimed": Meaning(
             "Frames of a camera that no pipeline of the active deployment has."
         ),
+        "drifts": Meaning(
+            "Times that pictures or verdicts began to drift from what was learnt as usual.",
+            ("pipeline", "measure"),
+        ),
+        "drift_unwritten": Meaning("Times that what was learnt as usual could not be written."),
         # Workers
         "workers_started": Meaning("Worker processes started.", ("pipeline",)),
         "workers_lost": Meaning("Worker processes that ended unasked.", ("pipeline", "cause")),

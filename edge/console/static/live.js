@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { el, fill, svg, terms } from "./dom.js";
 import { picture } from "./picture.js";
-import { badge, bytes, count, counted, KINDS, kindOf, ms, score, span, symbol } from "./words.js";
+import { badge, bytes, count, counted, KINDS, kindOf, ms, percent, score, span, symbol } from "./words.js";
 
 const STRIP = 80;
 const CHART = 120;
@@ -147,8 +147,37 @@ function pipeline(name, about, now) {
       ["over budget", latency.count ? el("span", { class: over ? "bad-text" : "" }, `${count(over)} of ${count(latency.count)}`) : ""],
       ["at work", about.unanswered ? counted(about.unanswered, "frame") : ""],
       ["canary", about.canary ? `${about.canary.name ?? "a deployment"} judges a share` : ""],
+      ["drift", drift(about.drift)],
     ]),
+    (about.drift?.findings ?? []).map((finding) => el("p", { class: "caution" },
+      finding.detail, " ", el("span", { class: "quiet" }, `since ${span((now.time_ns - finding.since_ns) / 1e9)}`))),
+    about.drift?.measures ? sights(about.drift) : null,
     heard.length > 1 ? chart(heard, about.budget_ms) : null);
+}
+
+/** What a pipeline has learnt as usual, in a word. */
+function drift(about) {
+  if (!about) return "not watched";
+  if (about.state === "learning") return `learns what is usual: ${count(about.learnt)} of ${count(about.of)} frames`;
+  return about.findings.length ? el("span", { class: "caution" }, counted(about.findings.length, "finding")) : "none";
+}
+
+/** How far each measure is from what is usual; the mark is where drift begins. */
+function sights(about) {
+  const measures = Object.entries(about.measures);
+  if (!measures.length) return null;
+  return el("table", { class: "counts sights", "aria-label": "Now, and what is usual" },
+    el("thead", null, el("tr", null, ["", "now", "usual", "of what may be"].map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", null, measures.map(([name, { now, reference, ratio }]) => el("tr", null,
+      el("th", { scope: "row" }, name),
+      el("td", { class: "number" }, figure(now)),
+      el("td", { class: "number" }, figure(reference)),
+      el("td", { class: "share" }, el("meter", { class: ratio >= 1 ? "review" : "pass", min: 0, max: 2, value: Math.min(ratio, 2), title: percent(ratio) })),
+    ))));
+}
+
+function figure(value) {
+  return typeof value === "number" ? value.toPrecision(3) : "–";
 }
 
 function chart(heard, budget) {

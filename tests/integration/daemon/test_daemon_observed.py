@@ -103,6 +103,7 @@ def test_what_is_told_is_right_and_promtool_has_nothing_against_it(box: Box) -> 
             assert not judged_by_promtool("check", "metrics", stdin=text.encode())
             assert figure(text, 'edge_verdicts_total{kind="review",reason="decode-error"}') >= 1
             assert figure(text, 'edge_pipeline_ready{pipeline="pcb"}') == 1
+            assert 0 < figure(text, 'edge_drift_learnt_ratio{pipeline="pcb"}') < 1
             assert figure(text, 'edge_worker_resident_memory_bytes{pipeline="pcb"}') > 50 << 20
             assert figure(text, "process_resident_memory_bytes") > 20 << 20
             assert 'edge_stage_latency_seconds_bucket{pipeline="pcb",stage="infer",le="0.2"' in text
