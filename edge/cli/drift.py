@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from edge import config
 from edge.cli.arguments import add_config
+from edge.cli.plain import plain
 from edge.daemon.control import LearnAnew, ask
 from edge.daemon.drifting import FILE, read
 from edge.drift.kept import Kept
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _USAGE: Final = 2
+_MAX_BY: Final = 1_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,12 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(name: str, kept: Kept) -> Table:
-    title = f"{name}: {kept.camera}, learnt since {_time(kept.since_ns)} UTC"
+    title = f"{plain(name)}: {plain(kept.camera)}, learnt since {_time(kept.since_ns)} UTC"
     if kept.by:
-        title += f", by {kept.by}"
-    table = Table("recipe", "measure", "usual", "spread", title=escape(title), title_justify="left")
+        title += f", by {plain(kept.by, _MAX_BY)}"
+    table = Table("recipe", "measure", "usual", "spread", title=title, title_justify="left")
     for recipe, reference in kept.references.items():
-        called = escape(recipe or "-")
+        called = plain(recipe or "-")
         if reference.typical is None or reference.spread is None:
             table.add_row(called, f"learning, {len(reference.samples)} frames")
             continue
@@ -91,7 +92,7 @@ def _table(name: str, kept: Kept) -> Table:
             called = ""
         table.add_row(called, "verdicts", f"{reference.verdicts.frames} frames")
     if kept.drifting:
-        drifting = ", ".join(f"{n} since {_time(at)}" for n, at in kept.drifting.items())
+        drifting = ", ".join(f"{plain(n)} since {_time(at)}" for n, at in kept.drifting.items())
         table.caption = f"drifts: {drifting}"
     return table
 

@@ -205,9 +205,9 @@ class Supervisor:
                     "records_not_committed", unrecorded=unrecorded, detail="left to redelivery"
                 )
         self._leases.release()
-        await self._drifting.save()
         await asyncio.gather(self.session.close(grace_s), self.sensors.close(grace_s))
         await self._leases.close()
+        await self._drifting.save()
         await self._telling.close()
         log.info("drained", unanswered=sum(left), drain_ms=round((time.monotonic() - began) * 1e3))
 

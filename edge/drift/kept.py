@@ -20,6 +20,8 @@ DEFECT_BINS: Final = 6
 Numbers = tuple[float, float, float, float, float, float, float]
 """Those of a `Sight`, in its order."""
 Counts = Annotated[int, msgspec.Meta(ge=0)]
+Instant = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""UTC, nanoseconds: within what a date can say."""
 
 
 class Sample(NamedTuple):
@@ -99,12 +101,12 @@ class Kept(msgspec.Struct):
 
     camera: str = ""
     deployment: str = ""
-    since_ns: int = 0
+    since_ns: Instant = 0
     by: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
     references: Annotated[dict[str, Reference], msgspec.Meta(max_length=MAX_RECIPES)] = {}
     sights: Annotated[list[Numbers], msgspec.Meta(max_length=MAX_FRAMES)] = []
     judgements: Annotated[list[Judgement], msgspec.Meta(max_length=MAX_FRAMES)] = []
-    drifting: Annotated[dict[str, int], msgspec.Meta(max_length=16)] = {}
+    drifting: Annotated[dict[str, Instant], msgspec.Meta(max_length=16)] = {}
     v: Literal[1] = 1
 
 

@@ -229,6 +229,7 @@ def test_a_restart_goes_on_where_it_was() -> None:
         b'{"pcb": {"references": {"a": {"typical": [1, 2]}}}}',
         b'{"pcb": {"references": {"a": {"verdicts": {"kinds": [1]}}}}}',
         b'{"pcb": {"references": {"a": {"verdicts": {"kinds": [1, -1, 0]}}}}}',
+        b'{"pcb": {"since_ns": 9223372036854775808}}',
         b'{"pcb": {"sights": [[null, 0, 0, 0, 0, 0, 0]]}}',
         b'{"pcb": {"judgements": [["a", "maybe", 0.5, 0]]}}',
         b"\xff\xfe",
