@@ -16,7 +16,6 @@ import structlog
 
 from edge import durable
 from edge.contracts.plan import PipelinePlan
-from edge.contracts.sight import Sight
 from edge.contracts.verdict import Verdict
 from edge.daemon.control import LearnAnew
 from edge.daemon.intake import Frame
@@ -32,7 +31,6 @@ log = structlog.get_logger("edge.daemon")
 FILE: Final = "drift.json"
 """In the state directory."""
 MAX_FILE_BYTES: Final = 16 << 20
-_MAX_NUMBER: Final = 10_000
 MAX_PIPELINES: Final = 32
 """Kept; those of deployments that went give way."""
 SAVE_S: Final = 600.0
@@ -100,7 +98,7 @@ class Drifting:
     def given(self, plan: PipelinePlan, frame: Frame, verdict: Verdict, seen: Seen) -> None:
         """Take note of a verdict of an active pipeline."""
         sight = seen.judged.sight if seen.judged is not None else None
-        if sight is None or not plan.drift.learn_frames or not _sane(sight):
+        if sight is None or not plan.drift.learn_frames:
             return
         recipe = frame.reference_id if plan.reference else ""
         sample = Sample(recipe, sight, verdict.verdict, verdict.score, len(verdict.defects))
@@ -228,8 +226,3 @@ class Drifting:
                 )
         self._urgent.set()
         self._on_change()
-
-
-def _sane(sight: Sight) -> bool:
-    """Whether the numbers can be such: they come from a worker, and a worker may be hostile."""
-    return all(0 <= number <= _MAX_NUMBER for number in msgspec.structs.astuple(sight))

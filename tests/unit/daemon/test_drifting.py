@@ -22,6 +22,7 @@ from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen
 from edge.errors import StorageError
 from edge.observability.counters import Counters
+from edge.worker.channel import decode_from_worker
 
 USUAL = Sight(118.0, 50.0, 1.0, 2.0, 0.4, 50.0, 50.0)
 WHO = LearnAnew("maintenance", "another lamp")
@@ -54,6 +55,10 @@ class Box:
         found = self.drifting.status(self.plan)
         assert found is not None
         return found
+
+
+def packed(said: Judged) -> bytes:
+    return msgspec.msgpack.encode(said)
 
 
 def inode(file: Path) -> int:
@@ -169,11 +174,19 @@ def test_another_camera_is_learnt_anew(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_numbers_that_no_picture_has_are_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -0.1, 1e300])
+@pytest.mark.parametrize("name", Sight.__struct_fields__)
+def test_numbers_that_no_picture_has_do_not_come_from_a_worker(name: str, number: float) -> None:
+    said = Judged(1, Kind.PASS, "ok", 0.1, (), {}, sight=USUAL)
+    assert decode_from_worker.decode(packed(said)) == said
+    wrong = msgspec.structs.replace(USUAL, **{name: number})
+    with pytest.raises(msgspec.ValidationError):
+        decode_from_worker.decode(packed(msgspec.structs.replace(said, sight=wrong)))
+
+
+def test_a_frame_that_was_not_looked_at_is_left(tmp_path: Path) -> None:
     async def scenario() -> None:
         box = Box(tmp_path)
-        for number in (float("nan"), float("inf"), -1.0, 1e300):
-            box.give(30, msgspec.structs.replace(USUAL, sharpness=number))
         box.give(30, None)
         assert box.status["learnt"] == 0
         await box.drifting.save()
