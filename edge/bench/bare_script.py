@@ -9,6 +9,7 @@ matters on a socket. Also the camera of the benchmark, so that all variants are 
 """
 
 import argparse
+import contextlib
 import json
 import socket
 import sys
@@ -215,4 +216,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the bench, which says so
+        main()

@@ -33,6 +33,7 @@ from edge.observability import log
 _FLUSH_S: Final = 5.0
 _RATE_HZ: Final = 10.0
 _GIVE_UP_S: Final = 60.0
+_BEST_QUALITY: Final = 100
 _EXAMPLES: Final = """\
 examples:
   edge camera rtsp://10.0.0.7/live --config /etc/edge/edge.toml --rate 20
@@ -231,16 +232,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frames a second at most (default: 10; of a pipe: each picture)",
     )  # fmt: skip
     parser.add_argument(
-        "--frames", type=int, default=0, metavar="N", help="stop after so many (default: never)"
+        "--frames", type=_count, default=0, metavar="N", help="stop after so many (default: never)"
     )
     parser.add_argument("--loop", action="store_true", help="begin a folder again after its end")
     parser.add_argument("--reference-id", default="", help="the reference of all frames")
     parser.add_argument(
-        "--quality", type=int, choices=range(1, 101), default=90, metavar="1..100",
+        "--quality", type=_quality, default=90, metavar="1..100",
         help="of the JPEGs made of video (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--lag-ms", type=_positive, default=0.0, metavar="MS",
+        "--lag-ms", type=_number, default=0.0, metavar="MS",
         help="how old a video's picture is when it is read here, taken off its capture time: "
         "measure it (default: 0)",
     )  # fmt: skip
@@ -275,7 +276,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.rate or (math.inf if arguments.source == PIPE else _RATE_HZ),
         arguments.qos,
         arguments.reference_id,
-        max(arguments.frames, 0),
+        arguments.frames,
         give_up_s=arguments.give_up or _GIVE_UP_S,
     )
     counts = asyncio.run(_until_signalled(options))
@@ -310,7 +311,28 @@ def _bound_topic(settings: config.DeviceConfig, camera: str) -> str:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not (value > 0 and math.isfinite(value)):
+    if (value := _number(text)) == 0:
         raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number, not below 0, found {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}")
+    return int(text)
+
+
+def _quality(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _BEST_QUALITY:
+        raise argparse.ArgumentTypeError(f"expected a whole number 1..100, found {text!r}")
+    return int(text)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import config
-from edge.cli.arguments import add_config
+from edge.cli.arguments import add_command, add_config
 from edge.cli.plain import plain
 from edge.daemon.control import Deployments, ask
 from edge.deployment.installed import FOLDER, read_journal
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _command(commands: "Commands", name: str, summary: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=f"{summary}.".capitalize())
+    parser = add_command(commands, name, summary)
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -131,6 +131,8 @@ def _show(which: str, journal: Journal, *, as_json: bool) -> int:
         if which == "status":
             shown = {k: v for k, v in msgspec.to_builtins(journal).items() if k != "history"}
         print(msgspec.json.encode(shown).decode())
+    elif which == "history" and not journal.history:
+        print("nothing has happened to a deployment yet")
     elif which == "history":
         Console().print(_history(journal))
     elif which == "why":

@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import math
 import sys
 from collections import Counter
 from typing import Final
@@ -11,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from edge.cli.arguments import add_config, add_deployment
+from edge.cli.arguments import add_config, add_deployment, seconds
 from edge.config import LogSection
 from edge.doctor.check import Check, Outcome
 from edge.doctor.examination import examine
@@ -32,18 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_deployment(parser)
     parser.add_argument(
         "--wait",
-        type=_seconds,
+        type=seconds(_MAX_WAIT_S),
         metavar="SECONDS",
         help="wait so long for a frame of each camera, and miss it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 < value <= _MAX_WAIT_S):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_MAX_WAIT_S:g}")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(msgspec.json.encode({"checks": checks, "counts": counts}).decode())
     else:
         console.print(
-            f"{counts[Outcome.OK]} ok, {counts[Outcome.FINDING]} findings, "
+            f"{counts[Outcome.OK]} ok, {counts[Outcome.FINDING]} "
+            f"{'finding' if counts[Outcome.FINDING] == 1 else 'findings'}, "
             f"{counts[Outcome.UNKNOWN]} could not be checked"
         )
     return int(counts[Outcome.FINDING] > 0)

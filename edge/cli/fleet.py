@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.cli import publish, simulate
-from edge.cli.arguments import add_config
+from edge.cli.arguments import add_command, add_config
 from edge.fleet import config
 from edge.fleet.alarms import Alarm
 from edge.fleet.collecting import collect, store_of
@@ -31,18 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their arguments."""
     commands = parser.add_subparsers(dest="fleet_command", metavar="COMMAND", required=True)
     summary = "take in the records of all devices, verify and keep them, and receipt them"
-    collecting = commands.add_parser("collect", help=summary, description=f"{summary}.")
+    collecting = add_command(commands, "collect", summary)
     collecting.set_defaults(run_fleet=_collect)
     summary = "list devices, what is held of them, and the alarms that stand"
-    listing = commands.add_parser("devices", help=summary, description=f"{summary}.")
+    listing = add_command(commands, "devices", summary)
     listing.set_defaults(run_fleet=_devices)
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     summary = "accept a device's alarms, and go on beyond records that are missing"
-    accepting = commands.add_parser("accept", help=summary, description=f"{summary}.")
+    accepting = add_command(commands, "accept", summary)
     accepting.set_defaults(run_fleet=_accept)
     accepting.add_argument("device", metavar="DEVICE")
     summary = "write the records that are held of a device to standard output, one a line"
-    exporting = commands.add_parser("export", help=summary, description=f"{summary}.")
+    exporting = add_command(commands, "export", summary)
     exporting.set_defaults(run_fleet=_export)
     exporting.add_argument("device", metavar="DEVICE")
     exporting.add_argument(
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for command in (collecting, listing, accepting, exporting):
         add_config(command, "the collector's config")
     publish.add_commands(commands)
-    simulate.add_command(commands)
+    simulate.add_simulate(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,9 +79,10 @@ def _devices(settings: config.CollectConfig, arguments: argparse.Namespace) -> i
         print(json.dumps({"devices": [_as_json(d, ledgers, alarms) for d in devices]}))
     else:
         console = Console()
-        if not devices:
+        if devices:
+            console.print(_table(devices, ledgers, alarms))
+        else:
             console.print("no device has been heard yet")
-        console.print(_table(devices, ledgers, alarms))
         for alarm in alarms:
             line = Text(f"{alarm.device}: {alarm.kind.value}: {alarm.detail}", style="red")
             console.print(line, soft_wrap=True)
@@ -155,7 +156,8 @@ def _export(settings: config.CollectConfig, arguments: argparse.Namespace) -> in
     names = [row.ledger for row in store.ledgers() if row.device == arguments.device]
     ledger = arguments.ledger or (names[-1] if names else "")
     if ledger not in names:
-        print(f"edge: {arguments.device}: no ledger {ledger} is held of it", file=sys.stderr)
+        which = f"ledger {ledger}" if ledger else "ledger"
+        print(f"edge: {arguments.device}: no {which} is held of it", file=sys.stderr)
         return 1
     after = 0
     while page := store.bodies(arguments.device, ledger, after, 1_000):

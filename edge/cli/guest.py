@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from edge.cli.arguments import add_command
 from edge.contracts import abi
 from edge.errors import ConfigError, IncompatibleError
 from edge.sdk import inspection, measure, project, seal, trial
@@ -28,19 +29,19 @@ _WASM_MEMORY_MIB: Final = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their arguments."""
     commands = parser.add_subparsers(dest="guest_command", metavar="COMMAND", required=True)
-    _inspect_arguments(commands.add_parser("inspect", help="what a module is, beside the ABI"))
-    test = commands.add_parser("test", help="hold a guest to golden vectors, and to the ABI")
+    _inspect_arguments(add_command(commands, "inspect", "what a module is, beside the ABI"))
+    test = add_command(commands, "test", "hold a guest to golden vectors, and to the ABI")
     _vector_arguments(test, _test)
-    bench = commands.add_parser("bench", help="time a guest's calls and its cold start")
+    bench = add_command(commands, "bench", "time a guest's calls and its cold start")
     _vector_arguments(bench, _bench)
-    _new_arguments(commands.add_parser("new", help="make a project from a template"))
-    build = commands.add_parser("build", help="compile a project to a module")
+    _new_arguments(add_command(commands, "new", "make a project from a template"))
+    build = add_command(commands, "build", "compile a project to a module")
     build.set_defaults(run_guest=_build)
     build.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
-    languages = commands.add_parser("languages", help="languages, and whether they can be built")
+    languages = add_command(commands, "languages", "languages, and whether they can be built")
     languages.set_defaults(run_guest=_languages)
     _add_json(languages)
-    _seal_arguments(commands.add_parser("seal", help="make a module of another toolchain a guest"))
+    _seal_arguments(add_command(commands, "seal", "make a module of another toolchain a guest"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.cli import ledger_prove, ledger_text, ledger_verify, override
+from edge.cli.arguments import add_command
 from edge.errors import StorageError
 from edge.ledger import reading
 from edge.ledger import record as records
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own commands."""
     commands = parser.add_subparsers(dest="ledger_command", metavar="COMMAND", required=True)
     summary = "print records"
-    showing = commands.add_parser("show", help=summary, description=f"{summary.capitalize()}.")
+    showing = add_command(commands, "show", summary)
     chosen = showing.add_mutually_exclusive_group()
     chosen.add_argument("--part", metavar="ID", help="the records of this part")
     chosen.add_argument("--frame", metavar="ID", help="the records of this frame")
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     showing.add_argument("--json", action="store_true", help="print one JSON object")
     summary = "write all records to standard output"
-    exporting = commands.add_parser("export", help=summary, description=f"{summary.capitalize()}.")
+    exporting = add_command(commands, "export", summary)
     exporting.add_argument(
         "--format",
         choices=("jsonl", "csv"),

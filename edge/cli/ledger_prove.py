@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge.cli import ledger_text
+from edge.cli.arguments import add_command
 from edge.errors import ConfigError, ProofError
 from edge.ledger import checkpoint as checkpoints
 from edge.ledger import note as notes
@@ -33,7 +34,7 @@ _MAX_RECORD_BYTES: Final = 16 << 20
 def add(commands: "Commands") -> None:
     """Add the commands."""
     summary = "write one file that proves records to somebody who has only that and a public key"
-    proving_ = commands.add_parser("prove", help=summary, description=f"{summary.capitalize()}.")
+    proving_ = add_command(commands, "prove", summary)
     chosen = proving_.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--part", metavar="ID", help="all records of this part")
     chosen.add_argument("--frame", metavar="ID", help="all records of this frame")
@@ -48,9 +49,7 @@ def add(commands: "Commands") -> None:
         "--out", type=Path, metavar="FILE", help=f"default: NAME{proofs.SUFFIX} in this folder"
     )
     summary = "print the last signed checkpoint, to be kept elsewhere"
-    checkpoint = commands.add_parser(
-        "checkpoint", help=summary, description=f"{summary.capitalize()}."
-    )
+    checkpoint = add_command(commands, "checkpoint", summary)
     checkpoint.add_argument(
         "--size", type=_number, default=0, metavar="N", help="that of so many records, instead"
     )
@@ -58,16 +57,16 @@ def add(commands: "Commands") -> None:
         "--all", action="store_true", help="list all: size, and who signed and cosigned"
     )
     summary = "write the ledger as static files (C2SP tlog-tiles), or continue what lies there"
-    tiles = commands.add_parser("tiles", help=summary, description=f"{summary.capitalize()}.")
+    tiles = add_command(commands, "tiles", summary)
     tiles.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="where; made if absent"
     )
     summary = "make the key that signs checkpoints, or print its public part"
-    key = commands.add_parser("key", help=summary, description=f"{summary.capitalize()}.")
+    key = add_command(commands, "key", summary)
     keys = key.add_subparsers(dest="key_command", metavar="COMMAND", required=True)
-    new = keys.add_parser("new", help="make a key; an old file is never replaced")
+    new = add_command(keys, "new", "make a key; an old file is never replaced")
     new.add_argument("file", type=Path, metavar="FILE", help="to be named by ledger.key")
-    show = keys.add_parser("show", help="print the public keys of a ledger (vkey), one a line")
+    show = add_command(keys, "show", "print the public keys of a ledger (vkey), one a line")
     show.add_argument(
         "--file", type=Path, metavar="FILE", help="that of a key file, before it has signed"
     )

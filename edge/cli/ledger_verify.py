@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from edge.cli import ledger_text
+from edge.cli.arguments import add_command
 from edge.errors import ProofError, StorageError
 from edge.ledger import note as notes
 from edge.ledger import proof as proofs
@@ -56,7 +57,7 @@ class Audited(msgspec.Struct, frozen=True):
 def add(commands: "Commands") -> None:
     """Add the commands."""
     summary = "check chain, tree and checkpoints: is any record altered, removed, put in or moved?"
-    verifying = commands.add_parser("verify", help=summary, description=summary.capitalize())
+    verifying = add_command(commands, "verify", summary)
     verifying.add_argument(
         "--head",
         type=_place,
@@ -76,7 +77,7 @@ def add(commands: "Commands") -> None:
         "folder", type=Path, metavar="DIR", help="state directory, or a copy of its ledger"
     )
     summary = "check a proof made by `edge ledger prove`"
-    proving = commands.add_parser("verify-proof", help=summary, description=f"{summary}.")
+    proving = add_command(commands, "verify-proof", summary)
     add_keys(proving, "", required=True)
     proving.add_argument(
         "--record", type=Path, metavar="FILE", help="the record's bytes, where the proof has none"
@@ -176,7 +177,8 @@ def _print_sound(path: Path, report: Report, found: Audited, *, own: bool) -> No
     print(f"head {report.last}:{report.head}")
     unsigned = report.last - found.signed
     print(
-        f"{found.checkpoints} checkpoints, signed up to {found.signed}"
+        f"{found.checkpoints} checkpoint{'' if found.checkpoints == 1 else 's'}, "
+        f"signed up to {found.signed}"
         + (f"; the last {unsigned} records are not signed yet" if unsigned else "")
     )
     if found.incomparable:

@@ -5,18 +5,23 @@ does not restart on it).
 """
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 from typing import Final, Protocol
 
 from edge import __version__
+from edge.cli.arguments import add_command
 from edge.errors import ConfigError, EdgeError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_CONFIG: Final = 78
 EXIT_INTERRUPTED: Final = 130
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a redirected standard output answers where its medium takes no more."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("edge.demo.command", "play a simulated line through the real daemon and score it"),
@@ -49,32 +54,11 @@ class Command(Protocol):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the console script's entry."""
-    words = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="edge",
-        description="Camera frames in over MQTT, verdicts out within their budget.",
-        epilog="edge COMMAND --help explains a command.",
-    )
-    parser.add_argument("--version", action="version", version=f"edge {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    module: Command | None = None
-    for name, (where, summary) in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary, description=f"{summary}.".capitalize())
-        if name == next((word for word in words if not word.startswith("-")), ""):
-            # Only the chosen command's room is imported: the daemon must not carry OpenCV.
-            module = importlib.import_module(where)
-            module.add_arguments(subparser)
-    if not words:
-        parser.print_help(sys.stderr)
-        return EXIT_USAGE
-    arguments = parser.parse_args(words)
-    assert module is not None, "argparse accepts no other command"
-    return _guarded(module, arguments)
-
-
-def _guarded(command: Command, arguments: argparse.Namespace) -> int:
     try:
-        return command.run(arguments)
+        status = _run(sys.argv[1:] if argv is None else argv)
+        # Here, where it can be said that it failed; the interpreter's own flush comes too late.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ConfigError as wrong:
         print(f"edge: configuration: {_harmless(str(wrong))}", file=sys.stderr)
         return EXIT_CONFIG
@@ -84,9 +68,44 @@ def _guarded(command: Command, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, say) has enough; point stdout elsewhere so that exit does not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, say) has enough.
+        _say_no_more()
         return 0
+    except OSError as failed:
+        if failed.errno not in _FULL or failed.filename is not None:
+            raise
+        _say_no_more()
+        print(f"edge: standard output: {failed.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    return status
+
+
+def _run(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="Camera frames in over MQTT, verdicts out within their budget.",
+        epilog="edge COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    module: Command | None = None
+    for name, (where, summary) in COMMANDS.items():
+        subparser = add_command(commands, name, summary)
+        if name == next((word for word in words if not word.startswith("-")), ""):
+            # Only the chosen command's room is imported: the daemon must not carry OpenCV.
+            module = importlib.import_module(where)
+            module.add_arguments(subparser)
+    if not words:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    arguments = parser.parse_args(words)
+    assert module is not None, "argparse accepts no other command"
+    return module.run(arguments)
+
+
+def _say_no_more() -> None:
+    """Point stdout elsewhere, so that what is left in its buffer does not fail at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _harmless(sentence: str) -> str:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edge.cli import model_bench, model_golden, model_trial
+from edge.cli.arguments import add_command
 from edge.cli.model_plan import CARD, read_card, show_findings, specs
 from edge.deployment.card import Card
 from edge.errors import IncompatibleError
@@ -25,7 +26,7 @@ _SHOWN_OPERATORS: Final = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    looks = actions.add_parser("inspect", help="read a model's graph without running it")
+    looks = add_command(actions, "inspect", "read a model's graph without running it")
     looks.add_argument("path", type=Path, metavar="FILE|DIR", help="ONNX file, or folder of a card")
     looks.add_argument("--json", action="store_true", help="print one JSON object")
     looks.set_defaults(act=_inspect)
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("bench", model_bench, "measure a model's variants, threads and providers in turn"),
         ("golden", model_golden, "run known inputs and write what comes out into the card"),
     ):
-        parser_of = actions.add_parser(name, help=text)
+        parser_of = add_command(actions, name, text)
         module.add_arguments(parser_of)
         parser_of.set_defaults(act=module.run)
 

@@ -71,7 +71,7 @@ def write(folder: Path, text: str) -> None:
     """Put golden tables at the end of a card, in the place of those it has.
 
     Raises:
-        DeploymentError: Something else follows the tables that it has.
+        DeploymentError: Something else follows the tables that it has, or it cannot be written.
     """
     path = folder / CARD
     head, mark, rest = path.read_text(encoding="utf-8").partition(_MARK)
@@ -80,7 +80,10 @@ def write(folder: Path, text: str) -> None:
         for line in rest.splitlines()
     ):
         raise DeploymentError(f"{path}: other tables follow [[golden]]; move them before it")
-    durable.replace(path, (head.rstrip("\n") + "\n" + text).encode(), 0o644)
+    try:
+        durable.replace(path, (head.rstrip("\n") + "\n" + text).encode(), 0o644)
+    except OSError as failed:
+        raise DeploymentError(f"{path}: cannot be written: {failed.strerror}") from failed
 
 
 def _made(

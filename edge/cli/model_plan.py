@@ -80,10 +80,9 @@ def whole(most: int) -> Callable[[str], int]:
     """Read a number from 1 to `most`."""
 
     def read(text: str) -> int:
-        value = int(text)
-        if not 1 <= value <= most:
-            raise argparse.ArgumentTypeError(f"{value} is not in 1..{most}")
-        return value
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number 1..{most}, found {text!r}")
+        return int(text)
 
     return read
 

@@ -4,6 +4,7 @@ The running daemon writes it (`edge.daemon.control`): the ledger has one writer.
 """
 
 import argparse
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -52,8 +53,9 @@ def add(commands: "Commands") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record it; 1 where it was refused."""
     folder = arguments.folder
-    if not (folder / WORDS).exists() and (folder.parent / WORDS).exists():
-        folder = folder.parent  # the ledger's own folder was named
+    with contextlib.suppress(PermissionError):  # which `ask` meets too, and explains
+        if not (folder / WORDS).exists() and (folder.parent / WORDS).exists():
+            folder = folder.parent  # the ledger's own folder was named
     correction = Correction(
         verdict=Kind(arguments.verdict),
         by=arguments.by,

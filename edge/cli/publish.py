@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from edge.cli.arguments import add_command
 from edge.cli.plain import plain
 from edge.config import LogSection
 from edge.deployment.release import Release
@@ -85,9 +86,7 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
 def _command(
     commands: Any, name: str, summary: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=f"{summary}.".capitalize()
-    )
+    parser = add_command(commands, name, summary)
     parser.add_argument("fleet", type=Path, metavar="FLEET", help="the fleet's folder")
     parser.set_defaults(publish=run, keys=[])
     return parser

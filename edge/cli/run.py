@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _local(
     arguments: argparse.Namespace, settings: config.DeviceConfig
 ) -> tuple[PipelinePlan, ...]:
-    if not arguments.allow_unsigned:
+    if arguments.deployment.is_dir() and not arguments.allow_unsigned:
         raise ConfigError(
             "--deployment",
             f"{arguments.deployment} is a local folder, and nothing vouches for it",

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from edge.cli.arguments import add_command
 from edge.cli.publish import add_steps
 from edge.config import LogSection
 from edge.fleet.simulation.fleet import simulate
@@ -26,11 +27,11 @@ _DAY_S: Final = 86_400
 _HOUR_S: Final = 3_600
 
 
-def add_command(commands: Any) -> None:
+def add_simulate(commands: Any) -> None:
     """Add the subcommand to `edge fleet`."""
     given = Scenario()
     summary = "play rollouts on many devices in one process: a good release, then a bad one"
-    parser = commands.add_parser("simulate", help=summary, description=f"{summary}.".capitalize())
+    parser = add_command(commands, "simulate", summary)
     parser.add_argument(
         "--devices", type=int, default=given.devices, metavar="N",
         help=f"how many, at most {MAX_DEVICES} (default {given.devices})",

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import io
-import math
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from rich.live import Live
 from rich.table import Table
 
 from edge import config
-from edge.cli.arguments import add_config
+from edge.cli.arguments import add_config, seconds
 from edge.cli.plain import plain as _plain
 from edge.config import DeviceConfig, LogSection
 from edge.contracts.verdict import DeploymentRef
@@ -145,7 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="live, until Ctrl-C")
     parser.add_argument(
         "--wait",
-        type=_seconds,
+        type=seconds(MAX_WAIT_S),
         default=WAIT_S,
         metavar="SECONDS",
         help=f"how long a status is waited for (default {WAIT_S:g})",
@@ -153,13 +152,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the status as JSON, one line each"
     )
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 < value <= MAX_WAIT_S):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {MAX_WAIT_S:g}")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,9 +14,19 @@ from edge.errors import ConfigError
 MAX_FILE_BYTES: Final = 1 << 20
 """Largest device config; a real one has 2 KiB."""
 _MAX_SHOWN: Final = 80
+_WHERE: Final = "name a file by --config; device_configs/ has one for each kind of box"
 _REMEDY: Final = (
     "correct it and run `edge check --config FILE`; docs/configuration.md lists all keys"
 )
+
+_TOML_WORDS: Final = {
+    "model_type": "a table",
+    "dict_type": "a table",
+    "tuple_type": "an array",
+    "list_type": "an array",
+    "path_type": "a path in quotes",
+}
+"""What pydantic calls by the names of Python."""
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -31,7 +41,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> DeviceConfig:
     Raises:
         ConfigError: The file cannot be read, is not TOML, or a key is unknown or out of range.
     """
-    return parse(_read_toml(path), str(path), overrides)
+    return parse(_read_toml(path, _WHERE), str(path), overrides)
 
 
 def load_as(
@@ -42,7 +52,7 @@ def load_as(
     Raises:
         ConfigError: As in `load`.
     """
-    return _parse_as(model, _read_toml(path), str(path), overrides, remedy)
+    return _parse_as(model, _read_toml(path, ""), str(path), overrides, remedy)
 
 
 def parse(document: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> DeviceConfig:
@@ -87,8 +97,11 @@ def explain(
     for error in invalid.errors(include_url=False):
         parts = [str(part) for part in error["loc"]]
         key = ".".join(parts) or "(file)"
-        message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        message = error["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should", "should").replace("String should", "should")
         match error["type"]:
+            case kind if kind in _TOML_WORDS:
+                message = f"should be {_TOML_WORDS[kind]}, found {_shortened(error['input'])}"
             case "extra_forbidden":
                 message = "unknown key" + (_guess(model, parts) if model else "")
             case "missing":
@@ -122,16 +135,12 @@ def _shortened(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, where: str) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as failed:
-        raise ConfigError(
-            path,
-            f"cannot be read: {failed.strerror}",
-            "name a file by --config; device_configs/ has one for each kind of box",
-        ) from failed
+        raise ConfigError(path, f"cannot be read: {failed.strerror}", where) from failed
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(path, f"is larger than {MAX_FILE_BYTES} bytes", "is it the right file?")
     try:

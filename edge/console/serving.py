@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import signal
 import socket
@@ -239,6 +240,8 @@ def _listening(options: Options) -> socket.socket:
         raise ConfigError(
             "--listen",
             f"{options.host}:{options.port}: {failed.strerror}",
-            "another program may listen there: choose another port",
+            "ports below 1024 are root's: choose another"
+            if failed.errno == errno.EACCES
+            else "another program may listen there: choose another port",
         ) from failed
     return listening

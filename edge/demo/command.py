@@ -17,6 +17,7 @@ from rich.console import Console
 
 from edge.config import BrokerSection, LogSection
 from edge.daemon.local import DEPLOYMENT, LocalDaemon
+from edge.errors import ConfigError
 from edge.mqtt.brokers import LocalBroker
 from edge.observability import log
 from edge.replay.command import ReplayOptions, positive, replay
@@ -73,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    if arguments.picture is not None:
+        _try(arguments.picture)
     log.configure(LogSection(level="error"), tty=sys.stderr.isatty())
     console = Console(stderr=arguments.json, record=arguments.picture is not None)
     score = asyncio.run(_demo(arguments, console))
@@ -84,6 +87,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(score.to_json()) + "\n")
     return 0 if score.is_clean else 1
+
+
+def _try(picture: Path) -> None:
+    """Have a picture that cannot be saved said before the line has run for it."""
+    try:
+        picture.open("ab").close()
+    except OSError as failed:
+        raise ConfigError("--picture", f"{picture}: cannot be written: {failed.strerror}") from None
 
 
 async def _demo(arguments: argparse.Namespace, console: Console) -> Score:

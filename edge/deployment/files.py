@@ -21,6 +21,12 @@ from edge.errors import DeploymentError, UntrustedError
 _CHUNK_BYTES: Final = 1 << 20
 _REMEDY: Final = "fetch the deployment anew, or run `python -m edge.deployment.pin` on your own"
 
+_HEADS: Final = {
+    "manifest.toml": "a deployment is a folder with its manifest: docs/deployments.md",
+    "model.toml": "a model is a folder with its card: docs/models.md",
+}
+"""Where these are missing, the folder is another one than was meant."""
+
 
 def verify(root: Path, path: str, sha256: str, max_bytes: int) -> Path:
     """Check a pinned file and return its absolute path.
@@ -71,7 +77,11 @@ def _open(root: Path, path: str, max_bytes: int) -> BinaryIO:
     try:
         handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as failed:
-        raise DeploymentError(f"{here}: cannot be read: {failed.strerror} ({_REMEDY})") from failed
+        if not root.is_dir():
+            what = "is no folder" if root.exists() else "there is no such folder"
+            raise DeploymentError(f"{root}: {what}") from failed
+        remedy = _HEADS.get(path, _REMEDY) if isinstance(failed, FileNotFoundError) else _REMEDY
+        raise DeploymentError(f"{here}: cannot be read: {failed.strerror} ({remedy})") from failed
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):  # 3

@@ -199,11 +199,26 @@ class Reading:
 
 
 def find(folder: Path) -> Path | None:
-    """Return the database in a state directory, in the ledger's folder, or in a copy of either."""
+    """Return the database in a state directory, in the ledger's folder, or in a copy of either.
+
+    Raises:
+        StorageError: This user may not look there, or not read it.
+    """
     for candidate in (folder / schema.DATABASE, folder / FOLDER / schema.DATABASE):
-        if candidate.is_file():
+        try:
+            there = candidate.is_file()
+        except PermissionError:
+            raise _denied(candidate) from None
+        # Asked, not opened: to close a database's file ends the locks that this process has on it.
+        if there and not os.access(candidate, os.R_OK, effective_ids=True):
+            raise _denied(candidate)
+        if there:
             return candidate
     return None
+
+
+def _denied(path: Path) -> StorageError:
+    return StorageError(f"{path}: Permission denied (look as the daemon's user or as root)")
 
 
 @contextlib.contextmanager

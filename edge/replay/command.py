@@ -208,17 +208,19 @@ def _bound(settings: config.DeviceConfig, name: str) -> str:
 
 def positive(text: str) -> float:
     """Read an argument that is a finite number above 0."""
-    value = float(text)
-    if not (value > 0 and math.isfinite(value)):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return value
+    return int(text)
 
 
 def _variants(text: str) -> tuple[Variant, ...]:

@@ -196,7 +196,8 @@ class _Player:
         ):
             raise TransportError(
                 f"no broker on {at} within {self._pace.connect_within_s:g} s: "
-                f"{self._session.last_error or 'no answer'} (check --host and --port)"
+                f"{self._session.last_error or 'no answer'} "
+                "(is it running? broker.host and broker.port, of --config or --set, say where)"
             )
         for topic_filter, reason in self._session.refused_filters.items():
             raise TransportError(f"the broker refuses to subscribe us to {topic_filter}: {reason}")

@@ -37,7 +37,7 @@ def add(commands: "Commands") -> None:
     )
     parser.add_argument("--pipeline", metavar="NAME", default="", help="of this pipeline only")
     parser.add_argument(
-        "--verdict", type=Kind, choices=list(Kind), metavar="KIND", help="recorded as this only"
+        "--verdict", type=_kind, metavar="KIND", help="recorded as pass, reject or review only"
     )
     parser.add_argument(
         "--deployment",
@@ -66,6 +66,14 @@ def add(commands: "Commands") -> None:
     parser.add_argument(
         "folder", type=Path, metavar="DIR", help="state directory, or a copy of its ledger"
     )
+
+
+def _kind(text: str) -> Kind:
+    try:
+        return Kind(text)
+    except ValueError:
+        known = ", ".join(Kind)
+        raise argparse.ArgumentTypeError(f"expected one of {known}, found {text!r}") from None
 
 
 def _count(text: str) -> int:

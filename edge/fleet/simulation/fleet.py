@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import statistics
 import time
 from collections import Counter
@@ -91,7 +92,13 @@ async def simulate(scenario: Scenario, folder: Path, say: Callable[[Standing], N
         fleet = _fleet(folder / "fleet", broker.port, scenario)
         server = StaticServer(fleet.folder / REPOSITORY)
         # Spawned: a child of a process with threads must not be a fork of it.
-        pool = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            os.cpu_count(),
+            multiprocessing.get_context("spawn"),
+            # Ctrl-C reaches the whole group; it is for this process to end the others.
+            signal.signal,
+            (signal.SIGINT, signal.SIG_IGN),
+        )
         with server.serving(), pool:
             play = _Play(scenario, folder, fleet, server, pool, say)
             return await play.run(began)

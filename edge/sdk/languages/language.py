@@ -93,10 +93,19 @@ def cache_folder(name: str) -> Path:
     """Where a toolchain keeps what every build needs again; made where it is missing.
 
     Below `$XDG_CACHE_HOME/edge`, which may be emptied at any time.
+
+    Raises:
+        BuildError: This user may not write there.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base).absolute() / "edge" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failed:
+        raise BuildError(
+            f"{folder}: cannot be made: {failed.strerror} "
+            "(let XDG_CACHE_HOME name a folder that this user may write)"
+        ) from failed
     return folder
 
 

@@ -1,8 +1,59 @@
-"""The words before any command."""
+"""The words before any command, and what holds for all of them."""
+
+import argparse
+import errno
+import importlib
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from edge.cli.main import COMMANDS, main
+
+_WORDS: dict[object, str] = {int: "int", float: "float"}
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from _parsers(each)
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def command(request: pytest.FixtureRequest) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"edge {request.param}", description="A command.")
+    importlib.import_module(COMMANDS[request.param][0]).add_arguments(parser)
+    return parser
+
+
+def test_the_help_of_every_command_begins_with_what_it_does(
+    command: argparse.ArgumentParser,
+) -> None:
+    said = {each.prog: each.description or "" for each in _parsers(command)}
+    unsaid = {prog for prog, text in said.items() if not text[:1].isupper() or text[-1] not in ".?"}
+    assert unsaid == set()
+
+
+def test_a_summary_keeps_its_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["deploy", "import", "--help"])
+    assert "a USB stick's." in capsys.readouterr().out
+
+
+def test_a_wrong_word_is_never_answered_with_the_name_of_a_function(
+    command: argparse.ArgumentParser,
+) -> None:
+    for parser in _parsers(command):
+        for action in parser._actions:
+            try:
+                parser._get_value(action, "wrong")
+            except argparse.ArgumentError as refused:
+                told = str(refused)
+                assert "invalid" not in told or f"invalid {_WORDS.get(action.type)} " in told, (
+                    parser.prog
+                )
 
 
 def test_edge_alone_names_every_command_and_is_a_usage_error(
@@ -21,3 +72,51 @@ def test_a_command_that_is_none_is_answered_with_those_that_are(
         main(["nonsense"])
     assert ended.value.code == 2
     assert "'replay'" in capsys.readouterr().err
+
+
+class _Failing:
+    """A standard output whose medium takes nothing, or an import that is interrupted."""
+
+    def __init__(self, failure: BaseException) -> None:
+        self._failure = failure
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        pass
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        raise self._failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(OSError(errno.ENOSPC, "No space left on device"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_a_full_disk_behind_standard_output_and_ctrl_c_end_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    failure: BaseException,
+    status: int,
+) -> None:
+    monkeypatch.setattr(importlib, "import_module", lambda _: _Failing(failure))
+    assert main(["check"]) == status
+    said = capfd.readouterr().err
+    assert said == ("edge: standard output: No space left on device\n" if status == 1 else "")
+
+
+def test_ctrl_c_while_a_command_is_imported_is_an_ordinary_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert main(["check"]) == 130
+
+
+def test_an_error_of_a_file_that_has_a_name_is_a_bug_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failure = OSError(errno.ENOSPC, "No space left on device", "state/ledger.db")
+    monkeypatch.setattr(importlib, "import_module", lambda _: _Failing(failure))
+    with pytest.raises(OSError, match=r"ledger\.db"):
+        main(["check"])

@@ -77,6 +77,18 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         load_folder(folder)
 
 
+def test_what_is_no_deployment_at_all_is_not_told_to_be_fetched_anew(tmp_path: Path) -> None:
+    for root, said in (
+        (tmp_path / "nowhere", "nowhere: there is no such folder"),
+        (Path(__file__), "test_deployment_folder.py: is no folder"),
+        (tmp_path, "manifest.toml: cannot be read: No such file or directory (a deployment is"),
+    ):
+        with pytest.raises(DeploymentError) as refused:
+            load_folder(root)
+        assert said in str(refused.value)
+        assert "anew" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["guests/pre.wasm", "guests", "manifest.toml"])
 def test_a_symbolic_link_is_refused_even_to_the_right_bytes(
     folder: Path, tmp_path: Path, name: str
