@@ -159,7 +159,7 @@ cameras: setup-tests ## Try RTSP and GigE Vision cameras, and measure what a str
 	@/usr/bin/python3 -c "import gi, numpy; [gi.require_version(*n) for n in (('GstRtspServer', '1.0'), ('Aravis', '0.8'))]" || \
 	  apt-get -qq install -y --no-install-recommends python3-gi python3-numpy gir1.2-gst-rtsp-server-1.0 \
 	  gir1.2-aravis-0.8 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-	EDGE_TEST_CAMERAS=1 $(BIN)/pytest tests/integration/test_real_cameras.py
+	EDGE_TEST_CAMERAS=1 $(BIN)/pytest tests/integration/test_real_cameras.py tests/systemd/test_camera_units.py
 	PYTHONPATH=tests $(BIN)/python tests/rtsp_bench.py $(ARGS)
 
 # In an environment of their own: the wheel is large, and only training needs it. UV_TORCH_BACKEND=cpu

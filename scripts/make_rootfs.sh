@@ -1,10 +1,11 @@
 #!/bin/sh
-# Make a Debian 12 root for tests: make_rootfs.sh OUT [amd64|arm64|bare]
+# Make a Debian 12 root for tests: make_rootfs.sh OUT [amd64|arm64|bare|genicam]
 #
 # amd64: with systemd, and apt's cache holding what edge's package depends on and recommends, so that
 # `apt-get install ./edge…deb` works inside without a network; boots by boot_rootfs.sh. arm64: unpacked
 # only, with Python, for arm_run.sh. bare: amd64 with apt and little more, for a container image to
-# build upon. As root, by mmdebstrap; made once by one form of this script, then taken as it is.
+# build upon. genicam: amd64 with what docs/examples/genicam_bridge.py needs. As root, by mmdebstrap;
+# made once by one form of this script, then taken as it is.
 # Packages come from where this machine's apt takes Debian 12's, by the same proxy; where it has none
 # of Debian 12's, from Debian's own mirror.
 set -eu
@@ -34,9 +35,11 @@ if [ "$arch" = arm64 ]; then
 elif [ "$arch" = bare ]; then
     set -- "$@" --variant=minbase
 else
+    bridge=
+    [ "$arch" = genicam ] && bridge=,python3-gi,gir1.2-aravis-0.8
     # shellcheck disable=SC2016
     set -- "$@" --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,python3 \
+        --include=systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,python3$bridge \
         --skip=cleanup/apt --customize-hook='APT_CONFIG=$MMDEBSTRAP_APT_CONFIG
             export APT_CONFIG
             apt-get clean

@@ -11,20 +11,16 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from gateways import EPOCH, OUT, booted, hold, package
 
-ROOT: Final = Path(__file__).parents[2]
-OUT: Final = ROOT / ".out" / "systemd"
-EPOCH: Final = "1700000000"
 BILL: Final = "usr/share/doc/edge-verdict/edge.cdx.json"
 FULL: Final = os.environ.get("EDGE_TEST_SYSTEMD") == "full"
 STEPS: Final = (
@@ -56,15 +52,6 @@ LONG_STEPS: Final = (
     "the_way_back_over_a_newer_format_is_as_the_page_says",
     "what_was_disabled_stays_so_over_a_removal",
 )
-FIRST_BOOT: Final = f"""[Service]
-Type=oneshot
-TimeoutStartSec=infinity
-ExecStart=/usr/bin/python3 /out/driver.py {"" if FULL else "--short"}
-ExecStopPost=/usr/bin/systemctl exit 0
-StandardOutput=file:/out/driver.txt
-StandardError=file:/out/driver.txt
-"""
-
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
@@ -77,94 +64,16 @@ pytestmark = [
 ]
 
 
-def _require(*tools: str) -> None:
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if not missing:
-        return
-    reason = f"{', '.join(missing)} not installed (scripts/setup_tests.sh does it)"
-    if os.environ.get("CI") == "true" and os.geteuid() == 0:
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _may_boot() -> bool:
-    """Whether root is root here, and not that of a container that was given little."""
-    tried = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"],
-        capture_output=True,
-        check=False,
-    )
-    return tried.returncode == 0 and os.access("/sys/fs/cgroup", os.W_OK)
-
-
-@cache
-def package(name: str, suffix: str = "") -> Path:
-    """Build the package, into a folder of its own."""
-    _require("dpkg-deb")
-    out = OUT / name
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, str(ROOT / "scripts" / "deb.py"), "--out", str(out), "--level", "1"]
-    done = subprocess.run(
-        [*command, "--version-suffix", suffix],
-        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (built,) = out.glob("*.deb")
-    return built
-
-
 @cache
 def gateway() -> dict[str, dict[str, Any]]:
     """Boot the gateway once, and return how each step ended, by name."""
-    if os.geteuid() != 0:
-        pytest.skip("booting systemd as PID 1 needs root")
-    _require("mmdebstrap", "systemd-nspawn", "unshare")
-    if not _may_boot():
-        pytest.skip("this root may make no mounts and control groups: a container without rights?")
-    rootfs = ROOT / ".out" / "rootfs-amd64"
-    with ThreadPoolExecutor() as beside:  # the one waits for disks and mirrors, the other computes
-        making = beside.submit(
-            subprocess.run,
-            ["sh", str(ROOT / "scripts" / "make_rootfs.sh"), str(rootfs)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        built = package("first")
-    made = making.result()
-    assert made.returncode == 0, made.stderr[-3000:]
-    shared = OUT / "shared"
-    shutil.rmtree(shared, ignore_errors=True)
-    shared.mkdir(parents=True)
-    shutil.copyfile(built, shared / built.name)
-    if FULL:
-        shutil.copyfile(package("next", "+1"), shared / "edge-next.deb")
-    shutil.copyfile(Path(__file__).with_name("driver.py"), shared / "driver.py")
-    shutil.copyfile(ROOT / "docs" / "install.md", shared / "install.md")
-    (shared / "first-boot.service").write_text(FIRST_BOOT)
-    booted = subprocess.run(
-        ["bash", str(ROOT / "scripts" / "boot_rootfs.sh"), str(rootfs), str(shared)],
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    results = shared / "results.json"
-    assert results.exists(), booted.stdout[-3000:] + booted.stderr[-3000:]
-    for package_file in shared.glob("*.deb"):
-        package_file.unlink()
-    return {result["claim"]: result for result in json.loads(results.read_text())}
+    words = () if FULL else ("--short",)
+    return booted("amd64", OUT / "shared", "driver.py", *words, upgrade=FULL)
 
 
 @pytest.mark.parametrize("step", STEPS if not FULL else (*STEPS, *LONG_STEPS))
 def test_on_a_fresh_gateway(step: str) -> None:
-    result = gateway()[step]
-    if result["outcome"] == "skipped":
-        pytest.skip(result["detail"])
-    assert result["outcome"] == "passed", result["detail"]
+    hold(gateway()[step])
 
 
 @pytest.mark.skipif(not FULL, reason="make systemd-test builds the package a second time")

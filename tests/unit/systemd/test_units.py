@@ -20,6 +20,7 @@ UNIT = ROOT / "systemd" / "edge.service"
 COLLECT_UNIT = ROOT / "systemd" / "edge-collect.service"
 CONSOLE_UNIT = ROOT / "systemd" / "edge-console.service"
 CAMERA_UNIT = ROOT / "docs" / "examples" / "edge-camera@.service"
+GENICAM = CAMERA_UNIT.with_name("edge-camera@.service.d") / "genicam.conf"
 WORST_EXPOSURE = 1.3
 DROP_INS = {"plain": 1.3, "interpreted": 1.2, "cuda": 1.5, "jetson": 1.5}
 """The worst exposure by systemd's own reckoning: a GPU's device nodes cost 0.2."""
@@ -103,6 +104,17 @@ def test_the_example_of_a_cameras_unit_is_sound(tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if unit.name in line] == []
     assert done.returncode == 0, done.stderr
     assert _exposure(unit) <= WORST_EXPOSURE
+
+
+def test_a_genicam_bridge_is_confined_like_any_camera(tmp_path: Path) -> None:
+    unit = _copy(tmp_path, of=CAMERA_UNIT).rename(tmp_path / "edge-camera@top.service")
+    plain = _exposure(unit)
+    (tmp_path / "edge-camera@top.service.d").mkdir()
+    shutil.copy(GENICAM, tmp_path / "edge-camera@top.service.d")
+    command = [_tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert [line for line in done.stderr.splitlines() if "edge-camera@top" in line] == []
+    assert plain < _exposure(unit) <= WORST_EXPOSURE  # more: the grant is seen
 
 
 def test_systemd_complains_about_an_unknown_key(tmp_path: Path) -> None:
