@@ -19,6 +19,7 @@ from edge.contracts.verdict import Verdict
 from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen
 from edge.daemon.references import Held
+from edge.daemon.signals import as_granted
 from edge.daemon.standing import ReadyWorker, stand_up
 from edge.daemon.worker_process import WorkerGoneError
 from edge.deployment import files
@@ -128,8 +129,16 @@ class Candidate:
             found[name] = {"golden": len(golden), "slowest_ms": round(max(took, default=0.0), 2)}
         return found
 
-    async def shadow(self, frame: Frame, verdict: Verdict, seen: Seen) -> Judged | Failed | None:
+    async def shadow(
+        self, frame: Frame, verdict: Verdict, seen: Seen, active: PipelinePlan
+    ) -> Judged | Failed | None:
         """Judge a frame that the active pipeline has judged; None where it cannot be compared.
+
+        Args:
+            frame: The frame.
+            verdict: What it was given.
+            seen: What that came from.
+            active: The plan by which it was given.
 
         Raises:
             WorkerGoneError: The worker ended.
@@ -138,13 +147,14 @@ class Candidate:
         if ready is None or seen.judged is None:
             return None
         plan = ready.plan
-        if plan.reference and seen.reference is None:
+        if plan.reference and (seen.reference is None or plan.reference != active.reference):
             return None
         # The policy decides from the state that the active one decided from, where it can read it.
         ready.worker.take_up(seen.judged.before)
-        signals = seen.signals
-        if len(signals) != len(plan.signals):
-            signals = (SignalValue(),) * len(plan.signals)
+        known = dict(zip((grant.name for grant in active.signals), seen.signals, strict=True))
+        signals = tuple(
+            as_granted(known.get(grant.name, SignalValue()), grant) for grant in plan.signals
+        )
         request = self._request(
             ready,
             frame.content,

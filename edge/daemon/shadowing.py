@@ -39,7 +39,9 @@ class Shadowing:
         self._pipelines = {
             pipeline.plan.name: pipeline
             for pipeline in lineup
-            if pipeline.plan.name in candidate.readies and self._rule.frames
+            if (ready := candidate.readies.get(pipeline.plan.name)) is not None
+            and ready.plan.source == pipeline.plan.source
+            and self._rule.frames
         }
         self._shadows = {name: Shadow(self._rule) for name in self._pipelines}
         self._open = set(self._shadows)
@@ -93,7 +95,8 @@ class Shadowing:
 
     async def _compare(self, frame: Frame, verdict: Verdict, seen: Seen) -> Finding | None:
         name, active = verdict.pipeline, seen.judged
-        answer = await self._candidate.shadow(frame, verdict, seen)
+        by = self._pipelines[name].plan
+        answer = await self._candidate.shadow(frame, verdict, seen, by)
         if answer is None or active is None:
             return None
         shadow = self._shadows[name]

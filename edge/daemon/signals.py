@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from edge.config import Binding, ClockSection
+from edge.contracts.plan import SignalGrant
 from edge.contracts.signal import SignalState, SignalValue
 
 _NS_PER_MS: Final = 1_000_000
@@ -81,9 +82,7 @@ class SignalHistory:
         if value is None:
             return SignalValue()
         age_ns = instant_ns - self._measured.get(time_ns, time_ns)
-        fresh = age_ns <= max_age_ms * _NS_PER_MS
-        state = SignalState.FRESH if fresh else SignalState.STALE
-        return SignalValue(value, age_ns, state)
+        return SignalValue(value, age_ns, _state(age_ns, max_age_ms))
 
     def _forget_from(self, at: int) -> None:
         for later in self._times[at:]:
@@ -93,6 +92,17 @@ class SignalHistory:
     def _forget(self, time_ns: int) -> None:
         del self._values[time_ns]
         self._measured.pop(time_ns, None)
+
+
+def as_granted(seen: SignalValue, grant: SignalGrant) -> SignalValue:
+    """Return a value that was seen under another grant, as this one trusts it."""
+    if seen.state is SignalState.ABSENT:
+        return seen
+    return SignalValue(seen.value, seen.age_ns, _state(seen.age_ns, grant.max_age_ms))
+
+
+def _state(age_ns: int, max_age_ms: int) -> SignalState:
+    return SignalState.FRESH if age_ns <= max_age_ms * _NS_PER_MS else SignalState.STALE
 
 
 def believed(time_ns: int, clock: ClockSection, arrived_at_ns: int) -> bool:
