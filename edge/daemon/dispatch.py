@@ -215,8 +215,8 @@ class Dispatch:
 
     def judged(self, judged: Judged) -> None:
         """Take a worker's judgement."""
-        if judged.policy is not None:
-            self.policy = judged.policy
+        if judged.policy is not None and judged.ticket in self._at_work:
+            self.policy = judged.policy  # also where the frame was answered without it
         admission = self._back(judged.ticket)
         if admission is not None:
             self._answer(

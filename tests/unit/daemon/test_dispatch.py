@@ -409,6 +409,17 @@ def test_the_policys_state_is_kept_for_the_next_worker(line: Line) -> None:
     assert line.dispatch.policy == PolicyState(1, b"s")
 
 
+def test_an_answer_that_nobody_waits_for_moves_no_policy(line: Line) -> None:
+    """A worker that was a candidate may still owe an answer from its shadow."""
+    worker = line.ready()
+    line.send("a")
+    line.dispatch.judged(judged(worker.requests[0].ticket + 1, policy=PolicyState(9, b"shadow")))
+    assert line.dispatch.policy == PolicyState()
+    line.turn(BUDGET_MS)
+    line.dispatch.judged(judged(worker.requests[0].ticket))
+    assert line.dispatch.policy == PolicyState(1, b"s"), "late, and the policy has moved on"
+
+
 class AnyOrderOfEvents(RuleBasedStateMachine):
     """Whatever happens in whatever order: at most one verdict, and one by the deadline."""
 
