@@ -133,6 +133,8 @@ def _export(path: Path, form: str) -> int:
     with reading.opened(path) as ledger:
         if form == "jsonl":
             for row in ledger.rows():
+                if b"\n" in row.body:  # it could show a reader records that there are not
+                    raise StorageError(f"record {row.seq}: more than one line (edge ledger verify)")
                 sys.stdout.buffer.write(row.body + b"\n")
             sys.stdout.buffer.flush()
             return 0

@@ -76,6 +76,9 @@ def record(device: str, body: bytes, max_bytes: int) -> Arrival:
     """
     if len(body) > max_bytes:
         raise RefusedError(f"a record of {len(body)} bytes; the limit is {max_bytes}")
+    if b"\n" in body or b"\r" in body:
+        # What is exported is a record a line: one of several could show another device's.
+        raise RefusedError("not a record: canonical bytes are one line")
     try:
         claims = _claims.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:

@@ -44,6 +44,10 @@ def test_a_record_is_kept_as_the_bytes_that_came() -> None:
         (_altered(ledger="x"), "not a record"),
         (_altered(ledger="0" * 16 + "\n"), "not a record"),
         (_altered(v=0), "not a record"),
+        (
+            _altered(deep=1).replace(b"1}", b'\n{"type":"verdict","device":"box2"}\n}'),
+            "are one line",
+        ),
         (_altered(deep=None).replace(b"null", b"[" * 60_000 + b"]" * 60_000), "not a record"),
     ],
 )

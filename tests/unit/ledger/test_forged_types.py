@@ -179,3 +179,19 @@ def test_a_table_for_people_holds_no_formulas(
         "'-1+1",
     )
     assert not any(cell[:1] in ("=", "+", "-", "@") for row in rows for cell in row.values())
+
+
+def test_an_export_of_a_record_a_line_shows_no_record_that_is_none(
+    ledger: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    command = ["ledger", "export", "--format", "jsonl", str(ledger.parent.parent)]
+    assert main(command) == 0
+    assert capfdbinary.readouterr().out.count(b"\n") == RECORDS + 1  # control
+    with contextlib.closing(sqlite3.connect(ledger, isolation_level=None)) as opened:
+        opened.execute(
+            "UPDATE record SET body=? WHERE seq=2", (b'{"x":\n{"type":"verdict","seq":2}\n}',)
+        )
+    assert main(command) == 1
+    shown = capfdbinary.readouterr()
+    assert shown.out.count(b"\n") == 1
+    assert b"record 2: more than one line" in shown.err
