@@ -19,7 +19,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from edge.config import DeviceConfig
@@ -146,7 +145,7 @@ class Rollout:
             self.trouble,
         )
         topic = report.TOPIC.format(device=self._config.device.id)
-        self._session.publish(topic, msgspec.json.encode(said), retain=True)
+        self._session.publish(topic, report.encode(said), retain=True)
 
     def status(self) -> dict[str, Any]:
         """Return what the status message says of deployments."""

@@ -92,6 +92,18 @@ def report_of(
     )
 
 
+def encode(report: Report) -> bytes:
+    """Write a report, no larger than its readers take.
+
+    Figures that are too many stay on the device, where `edge deploy why` shows them.
+    """
+    payload = msgspec.json.encode(report)
+    if len(payload) > MAX_BYTES and report.outcome is not None:
+        bare = msgspec.structs.replace(report.outcome, evidence={})
+        payload = msgspec.json.encode(msgspec.structs.replace(report, outcome=bare))
+    return payload
+
+
 def decode(payload: bytes, where: str) -> Report:
     """Read a report.
 

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
 from edge.config import BrokerSection, UpdateSection
 from edge.deployment import asking, report
 from edge.deployment.fetch_messages import Fetched, Outcome, Refused, Request
@@ -159,7 +157,7 @@ class SimulatedDevice:
             self._trouble,
         )
         topic = report.TOPIC.format(device=self.name)
-        self.session.publish(topic, msgspec.json.encode(said), retain=True)
+        self.session.publish(topic, report.encode(said), retain=True)
 
     def _hinted(self, message: Incoming) -> None:
         self.session.acknowledge(message)

@@ -1,11 +1,14 @@
 """The rollout's table: whatever happens, what is active was agreed on, or there is nothing."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from edge.contracts.verdict import Kind
 from edge.deployment import report, rollout
 from edge.deployment.rollout import (
     MAX_FAILURES,
@@ -19,6 +22,8 @@ from edge.deployment.rollout import (
     State,
     advance,
 )
+from edge.deployment.rules import ShadowRule
+from edge.deployment.watch import Shadow
 from edge.errors import DeploymentError, StorageError
 
 ONE, TWO = (Deployed("bench", number, str(number) * 64) for number in (1, 2))
@@ -247,3 +252,33 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_a_report_of_many_pipelines_is_small_enough_for_its_reader() -> None:
+    """As many as a manifest may have, each with as many examples, of the longest ids."""
+    evidence: dict[str, Any] = {}
+    for number in range(16):
+        shadow = Shadow(ShadowRule(frames=5, min_agreement=0.0))
+        for frame in range(5):
+            shadow.add('"' * 127 + str(frame), Kind.PASS, 1.0, Kind.REJECT, 1.0)
+        evidence[f"{number:064}"] = shadow.evidence()
+    journal = Journal()
+    for event in (Event.OFFERED, Event.BEGAN, Event.PROVED, Event.FAILED):
+        journal = advance(
+            journal,
+            event,
+            1,
+            offered=TWO if event is Event.OFFERED else None,
+            reason="disagreement" if event is Event.FAILED else "",
+            detail="x" * 600,
+            evidence={"shadow": evidence},
+        )
+    said = report.report_of(journal, "box1", "line-a", 1, 1, "")
+    assert len(msgspec.json.encode(said)) > report.MAX_BYTES  # control: it would not be read
+    heard = report.decode(report.encode(said), "box1")
+    assert heard.outcome is not None
+    assert (heard.outcome.event, heard.outcome.reason) == (Event.FAILED, "disagreement")
+    assert heard.outcome.evidence == {}
+    # Control: one that is read keeps its figures.
+    small = report.report_of(Journal(), "box1", "line-a", 1, 1, "")
+    assert report.decode(report.encode(small), "box1") == small
