@@ -35,6 +35,9 @@ pin = $(BIN)/python -m edge.deployment.pin models/$(1)/deployment \
   $(foreach guest,$(GUESTS_$(1)),guests/$(guest)/$(guest).wasm) \
   $(or $(PLACED_$(1)),models/$(1)/model.toml $(onnx))
 
+# For recipes and tests that load ONNX Runtime without edge, which switches it off itself.
+export ORT_DISABLE_TELEMETRY := 1
+
 # The stamp holds the folder that .venv was made in: a checkout that was moved or copied is set up
 # again, because a virtual environment does not survive a move.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
