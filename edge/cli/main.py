@@ -20,8 +20,10 @@ EXIT_USAGE: Final = 2
 EXIT_CONFIG: Final = 78
 EXIT_INTERRUPTED: Final = 130
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What a redirected standard output answers where its medium takes no more."""
+_OUTER: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+)
+"""Rights and media: nothing that a command could do otherwise, wherever it meets them."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("edge.demo.command", "play a simulated line through the real daemon and score it"),
@@ -72,10 +74,11 @@ def main(argv: list[str] | None = None) -> int:
         _say_no_more()
         return 0
     except OSError as failed:
-        if failed.errno not in _FULL or failed.filename is not None:
+        if failed.errno not in _OUTER:
             raise
-        _say_no_more()
-        print(f"edge: standard output: {failed.strerror}", file=sys.stderr)
+        if failed.filename is None:
+            _say_no_more()
+        print(f"edge: {failed.filename or 'standard output'}: {failed.strerror}", file=sys.stderr)
         return EXIT_FAILED
     return status
 

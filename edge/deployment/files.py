@@ -68,14 +68,16 @@ def _open(root: Path, path: str, max_bytes: int) -> BinaryIO:
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts:  # 1
         raise DeploymentError(f"{root}: {path!r} does not stay below the deployment folder")
     here = root
-    for part in parts:  # 2
-        here /= part
-        if here.is_symlink():
-            raise DeploymentError(
-                f"{here}: is a symbolic link; a deployment folder holds its files itself"
-            )
     try:
+        for part in parts:  # 2
+            here /= part
+            if here.is_symlink():
+                raise DeploymentError(
+                    f"{here}: is a symbolic link; a deployment folder holds its files itself"
+                )
         handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as denied:
+        raise DeploymentError(f"{here}: cannot be read: {denied.strerror}") from denied
     except OSError as failed:
         if not root.is_dir():
             what = "is no folder" if root.exists() else "there is no such folder"

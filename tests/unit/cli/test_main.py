@@ -113,10 +113,17 @@ def test_ctrl_c_while_a_command_is_imported_is_an_ordinary_end(
     assert main(["check"]) == 130
 
 
-def test_an_error_of_a_file_that_has_a_name_is_a_bug_of_ours(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_file_that_this_user_may_not_touch_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failure = OSError(errno.ENOSPC, "No space left on device", "state/ledger.db")
+    failure = PermissionError(errno.EACCES, "Permission denied", "frames/1.png")
+    monkeypatch.setattr(importlib, "import_module", lambda _: _Failing(failure))
+    assert main(["check"]) == 1
+    assert capsys.readouterr().err == "edge: frames/1.png: Permission denied\n"
+
+
+def test_an_error_of_any_other_kind_is_a_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = OSError(errno.ENOENT, "No such file or directory", "state/ledger.db")
     monkeypatch.setattr(importlib, "import_module", lambda _: _Failing(failure))
     with pytest.raises(OSError, match=r"ledger\.db"):
         main(["check"])

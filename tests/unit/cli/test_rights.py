@@ -9,6 +9,7 @@ import pytest
 from edge import durable
 from edge.cli import model_golden
 from edge.cli.main import main
+from edge.deployment.folder import load_folder
 from edge.errors import DeploymentError
 from edge.sdk.languages.language import BuildError, cache_folder
 
@@ -83,3 +84,8 @@ def test_a_picture_that_cannot_be_saved_is_said_before_the_line_runs(
 ) -> None:
     assert main(["demo", "--picture", str(tmp_path / "nowhere" / "demo.svg")]) == 78
     assert "demo.svg: cannot be written: No such file" in capsys.readouterr().err
+
+
+def test_a_deployment_of_another_user_is_one_that_cannot_be_read(others: Path) -> None:
+    with pytest.raises(DeploymentError, match=r"state/manifest\.toml: cannot be read: Permission"):
+        load_folder(others)
