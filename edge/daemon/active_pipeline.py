@@ -81,7 +81,7 @@ class ActivePipeline:
         on_change: Callable[[], None],
         traces: FrameTraces | None = None,
     ) -> None:
-        self.on_given: Callable[[Frame, Verdict, Seen], None] = lambda _frame, _verdict, _seen: None
+        self.on_given: Callable[[Frame, Verdict, Seen], None] = _unwatched
         self.on_lost: Callable[[str, str], None] = lambda _pipeline, _reason: None
         self._config = config
         self._session = session
@@ -157,13 +157,9 @@ class ActivePipeline:
 
         Monotonic seconds.
         """
-        oldest_ns = [each.oldest_deadline_ns for each in self._dispatches]
-        known_ns = [each for each in oldest_ns if each is not None]
-        return min(known_ns) / 1e9 if known_ns else time.monotonic()
-
-    @property
-    def _dispatches(self) -> tuple[Dispatch, ...]:
-        return (self._dispatch, *((self._canary.dispatch,) if self._canary else ()))
+        dispatches = [self._dispatch, *([self._canary.dispatch] if self._canary else [])]
+        oldest_ns = [d.oldest_deadline_ns for d in dispatches if d.oldest_deadline_ns is not None]
+        return min(oldest_ns) / 1e9 if oldest_ns else time.monotonic()
 
     async def recall(self) -> None:
         """Remember the verdicts given before this start, for frames that are delivered again."""
@@ -351,8 +347,9 @@ class ActivePipeline:
                 await self._underway.idle()
         left = self.unanswered
         if left:
-            for dispatch in self._dispatches:
-                dispatch.give_up("the daemon stops, and its worker has not judged it yet")
+            self.on_given = _unwatched  # no deployment is to be undone for what our end costs
+            self.judge_alone()
+            self._dispatch.give_up("the daemon stops, and its worker has not judged it yet")
         return left
 
     # What dispatch causes (`edge.daemon.dispatch.Outlets`).
@@ -448,6 +445,10 @@ class ActivePipeline:
         """Kill the worker; the next one is started."""
         log.error("worker_hangs", pipeline=self.plan.name, detail=detail)
         self._keeper.kill()
+
+
+def _unwatched(_frame: Frame, _verdict: Verdict, _seen: Seen) -> None:
+    """Nobody is told of a verdict."""
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
