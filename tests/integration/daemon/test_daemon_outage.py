@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from clouds import Cloud
 from daemons import Daemon, Line, line_to
 
 from edge.ledger import reading
+from edge.ledger.outbox import RETRY_S
 from edge.linesim import Board
 from edge.mqtt.brokers import LocalBroker
 
@@ -94,7 +96,7 @@ async def through_an_outage(folder: Path, attempts: int) -> None:
                 await broker.start()
                 await until(lambda: line.session.connected, "the line is connected")
                 line.statuses.clear()
-                before = len(cloud.order)
+                before, began = len(cloud.order), time.monotonic()
                 os.kill(daemon.pid, signal.SIGCONT)
                 await line.box_ready()
                 async with connected(broker, "late", "edge/box1/status") as late:
@@ -110,7 +112,9 @@ async def through_an_outage(folder: Path, attempts: int) -> None:
                 after = cloud.order[before:]
                 last = sorted(set(after), key=after[::-1].index, reverse=True)
                 assert last == sorted(last)
-                assert max(Counter(after).values()) <= 2
+                # Twice, and again by the timer on a machine on which this takes so long.
+                again = int((time.monotonic() - began) / RETRY_S)
+                assert max(Counter(after).values()) <= 2 + again
                 assert recorded(folder / "state") == count
                 await started_anew(daemon, line)
 

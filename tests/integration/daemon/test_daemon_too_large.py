@@ -68,7 +68,7 @@ def test_what_a_broker_announces_as_too_large_waits_until_it_takes_it(tmp_path: 
                     await line.box_ready()
                     (last,) = await judged(line, 1)
                     await until(lambda: 6 in cloud.bodies, "all that was owed has come")
-                    assert cloud.order == [1, 2, 3, 4, 5, 6]
+                    assert list(dict.fromkeys(cloud.order)) == [1, 2, 3, 4, 5, 6]
                     assert last in cloud.bodies[6].decode()
                     cloud.receipt(6, cloud.head(6))
                     status = await line.status(lambda s: s["ledger"].get("owed") == 0, "paid")

@@ -172,7 +172,7 @@ def test_a_read_that_waits_ends_when_it_is_interrupted(pipe: Pipe) -> None:
     reading = threading.Thread(target=lambda: taken.append(pipe.source.read()))
     reading.start()
     pipe.source.interrupt()
-    reading.join(20)
+    reading.join(60)
     assert taken == [None]
 
 

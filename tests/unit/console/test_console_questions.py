@@ -307,7 +307,7 @@ def test_few_questions_wait(stand: Stand) -> None:
         snapshots = Snapshots(stand.folder)
         held = threading.Event()
         waiting = [
-            asyncio.create_task(snapshots.ask(lambda _: held.wait(20))) for _ in range(MAX_WAITING)
+            asyncio.create_task(snapshots.ask(lambda _: held.wait(60))) for _ in range(MAX_WAITING)
         ]
         await asyncio.sleep(0)
         with pytest.raises(BusyError):

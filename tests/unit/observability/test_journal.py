@@ -15,7 +15,7 @@ from edge.observability.journal import Journal, fields_of
 def journald(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hearing:
         hearing.bind(str(tmp_path / "journal"))
-        hearing.settimeout(5)
+        hearing.settimeout(60)
         yield hearing
 
 

@@ -15,7 +15,7 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
     name = str(tmp_path / "notify") if request.param == "path" else f"@edge-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiving:
         receiving.bind("\0" + name[1:] if name.startswith("@") else name)
-        receiving.settimeout(5)
+        receiving.settimeout(60)
         yield name, receiving
 
 

@@ -151,7 +151,7 @@ def test_native_alarm_is_not_held_up_by_busy_threads(
     finally:
         done.set()
         for thread in busy:
-            thread.join(10)
+            thread.join(60)
 
 
 def test_thread_takes_over_where_the_system_has_no_timers(
@@ -193,7 +193,7 @@ def test_other_thread_is_refused(engine: GuestEngine, files: GuestFiles) -> None
 
     other = threading.Thread(target=trespass)
     other.start()
-    other.join(10)
+    other.join(60)
     assert len(seen) == 2
     assert all("belongs to another thread" in line for line in seen)
 
