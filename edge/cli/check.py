@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Final
 
 from edge import config
@@ -12,6 +13,7 @@ from edge.deployment import files
 from edge.deployment.folder import LoadedDeployment, load_folder, plans
 from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
+from edge.inference.inspect import differences, inspect
 from edge.ledger.note import read_key
 from edge.wasm.section import declared_pages
 
@@ -38,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
             deployment = load_folder(arguments.deployment)
             _hold_memory(deployment)
             pipelines = plans(deployment, settings)
+            _hold_models(pipelines)
         except DeploymentError as unfit:
             raise ConfigError("--deployment", str(unfit)) from unfit
     if arguments.json:
@@ -82,6 +85,22 @@ def _hold_memory(deployment: LoadedDeployment) -> None:
                 )
     if wrong:
         raise IncompatibleError(f"{deployment.root / MANIFEST}: {'; '.join(wrong)}")
+
+
+def _hold_models(pipelines: tuple[PipelinePlan, ...]) -> None:
+    """Compare each model file with its card, without running it; its worker does, too.
+
+    Raises:
+        IncompatibleError: A file is refused, or is not what its card says; all of it is named.
+    """
+    for pipeline in pipelines:
+        refine = pipeline.refine
+        for model in (pipeline.model, *([refine.model] if refine is not None else [])):
+            path = Path(model.path)
+            if wrong := differences(inspect(path), model.inputs, model.outputs):
+                raise IncompatibleError(
+                    f"{path}: {'; '.join(wrong)} (write the card as `edge model inspect` shows it)"
+                )
 
 
 def _cascade(pipeline: PipelinePlan, refine: RefinePlan) -> str:

@@ -7,6 +7,7 @@ import pytest
 from deployments import copy_of
 
 from edge.cli.main import main
+from edge.deployment.pin import pin
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "device_configs/x86-cpu.toml")
@@ -23,6 +24,20 @@ def test_a_guest_that_declares_more_memory_than_its_grant_is_named_with_both(
     assert re.search(
         r"pipelines\.pcb\.postprocess\.memory_mib is 1, and guests/boxes\.wasm declares \d+", said
     ), said
+
+
+def test_a_card_that_names_what_the_model_has_not_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of(DEPLOYMENT, tmp_path / "deployment")
+    card = folder / "model" / "model.toml"
+    card.write_text(card.read_text().replace('name = "scores"', 'name = "output0"'))
+    pin(folder)
+    assert main(["check", "--config", CONFIG, "--deployment", str(folder)]) == 78
+    said = capsys.readouterr().err
+    assert "model.int8.onnx: the card has an output output0, which the file has not" in said
+    assert "the file has an output scores: float32[1, 6400, 6], which the card has not" in said
+    assert "edge model inspect" in said
 
 
 def test_the_reference_deployment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
