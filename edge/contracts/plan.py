@@ -16,6 +16,9 @@ from edge.contracts.verdict import DeploymentRef, Kind
 MAX_MODEL_BYTES: Final = 512 << 20
 """Largest model file that is read: protobuf ends at 2 GiB, these boxes well before."""
 
+MAX_IMAGE_BYTES: Final = 256 << 20
+"""Largest image decoded: the probe frame crosses to a worker in one packet of its size."""
+
 
 class Overflow(StrEnum):
     """What gives way when frames come faster than they are judged; each loss is a verdict."""

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from edge.contracts.abi import MAX_DEFECTS, MAX_STATE_BYTES
 from edge.contracts.frame import MAX_SIDE_PX, PixelFormat
+from edge.contracts.plan import MAX_IMAGE_BYTES
 from edge.contracts.program import MAGIC as PROGRAM_FORMATS
 from edge.deployment.rules import CanaryRule, DriftRule, Golden, ProbationRule, ShadowRule, Share
 from edge.deployment.schema import Name, Pinned, Strict
@@ -55,6 +56,16 @@ class Image(Strict):
     def max_bytes(self) -> int:
         """Size of the largest decoded image."""
         return self.max_width * self.max_height * PixelFormat(self.format).channels
+
+    @model_validator(mode="after")
+    def _carried(self) -> Self:
+        if self.max_bytes > MAX_IMAGE_BYTES:
+            raise ValueError(
+                f"{self.max_width}x{self.max_height} {self.format} takes "
+                f"{self.max_bytes / MIB:.0f} MiB decoded; at most {MAX_IMAGE_BYTES / MIB:.0f} MiB "
+                "are carried to a worker"
+            )
+        return self
 
 
 class Model(Strict):

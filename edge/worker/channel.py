@@ -13,11 +13,12 @@ from typing import Final
 import msgspec
 
 from edge.contracts.messages import FromWorker, Message, ToWorker
+from edge.contracts.plan import MAX_IMAGE_BYTES
 from edge.errors import TransportError
 
 _LENGTHS: Final = struct.Struct("<II")
 MAX_HEAD_BYTES: Final = 1 << 20
-MAX_BODY_BYTES: Final = 256 << 20
+MAX_BODY_BYTES: Final = MAX_IMAGE_BYTES
 """Towards a worker; nothing that comes from one has a body."""
 SOCKET_BUFFER_BYTES: Final = 1 << 20
 """Room for a few frames of ordinary size, so that sending one does not wait for the reader."""

@@ -94,6 +94,9 @@ def test_a_value_out_of_its_bounds_is_refused_by_its_key(key: str, value: object
     assert str(raised.value).startswith(f"manifest.toml: {key}")
 
 
+IMAGE = {"format": "GRAY8", "max_width": 16_384}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -110,6 +113,20 @@ def test_values_that_contradict_each_other_are_refused(changes: dict[str, Any], 
     with pytest.raises(DeploymentError, match=r"manifest\.toml: pipelines\.board: ") as raised:
         validate(found, Manifest, "manifest.toml")
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(("height", "good"), [(16_384, True), (16_385, False)])
+def test_an_image_that_no_packet_carries_is_refused_before_its_probe_frame(
+    height: int, good: bool
+) -> None:
+    found = document()
+    set_key(found, "pipelines.board.image", IMAGE | {"max_height": height})
+    set_key(found, "pipelines.board.preprocess.memory_mib", 4_096)
+    if good:
+        assert validate(found, Manifest, "m").pipelines["board"].image.max_bytes == 256 << 20
+        return
+    with pytest.raises(DeploymentError, match=r"board\.image: .* at most 256 MiB are carried"):
+        validate(found, Manifest, "m")
 
 
 def test_one_module_may_serve_several_roles() -> None:
