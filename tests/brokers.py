@@ -1,6 +1,7 @@
 """Real brokers for tests, and a peer to talk to the code under test through them.
 
-Fixtures: `mosquitto` and `embedded_broker` (started, on a free port), `any_broker` (both in turn).
+Fixtures: `mosquitto` and `embedded_broker` (started, on a free port), `any_broker` (both in
+turn), and `broker`, one Mosquitto for a whole file.
 Without Mosquitto its tests skip with that reason, and fail in CI.
 """
 
@@ -13,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,13 +40,23 @@ def require_mosquitto() -> None:
 def mosquitto() -> Iterator[LocalBroker]:
     """A running Mosquitto without persistence, open to anonymous clients."""
     require_mosquitto()
-    yield from _running(LocalBroker(kind="mosquitto"))
+    with running_broker(kind="mosquitto") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[LocalBroker]:
+    """A Mosquitto for the whole file; tests that break it start their own."""
+    require_mosquitto()
+    with running_broker(kind="mosquitto") as started:
+        yield started
 
 
 @pytest.fixture
 def embedded_broker() -> Iterator[LocalBroker]:
     """A running embedded broker (MQTT 3.1.1)."""
-    yield from _running(LocalBroker(kind="embedded"))
+    with running_broker(kind="embedded") as started:
+        yield started
 
 
 @pytest.fixture(params=["mosquitto", "embedded"])
@@ -52,11 +64,15 @@ def any_broker(request: pytest.FixtureRequest) -> Iterator[LocalBroker]:
     """Both kinds in turn."""
     if request.param == "mosquitto":
         require_mosquitto()
-    yield from _running(LocalBroker(kind=request.param))
+    with running_broker(kind=request.param) as started:
+        yield started
 
 
-def _running(broker: LocalBroker) -> Iterator[LocalBroker]:
+@contextlib.contextmanager
+def running_broker(**settings: Any) -> Iterator[LocalBroker]:
+    """A local broker for code that is not async."""
     with asyncio.Runner() as runner:
+        broker = LocalBroker(**settings)
         runner.run(broker.__aenter__())
         try:
             yield broker

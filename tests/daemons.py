@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -484,18 +484,6 @@ def spoken(place: Path, request: bytes) -> bytes:
         return b""
     finally:
         os.close(folder)
-
-
-@contextlib.contextmanager
-def running_broker(**settings: Any) -> Iterator[LocalBroker]:
-    """A local broker for code that is not async."""
-    with asyncio.Runner() as runner:
-        broker = LocalBroker(**settings)
-        runner.run(broker.__aenter__())
-        try:
-            yield broker
-        finally:
-            runner.run(broker.__aexit__())
 
 
 def with_patience(source: Path, folder: Path, budget_ms: int = PATIENT_MS) -> Path:

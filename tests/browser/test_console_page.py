@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from brokers import require_mosquitto, until
+from brokers import require_mosquitto, running_broker, until
 from consoles import ROOT, TOKEN, Console
-from daemons import Daemon, line_to, running_broker
+from daemons import Daemon, line_to
 
 from edge.mqtt.brokers import LocalBroker
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from brokers import connected, require_mosquitto, section, until
-from daemons import running_broker
+from brokers import connected, require_mosquitto, running_broker, section, until
 from numpy.typing import NDArray
 
 from edge.camera import reader as reader_module

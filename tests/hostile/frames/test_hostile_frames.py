@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import require_mosquitto, until
+from brokers import until
 from daemons import (
     Daemon,
     Line,
     line_to,
     part_jpeg,
     reference_jpeg,
-    running_broker,
 )
 
 from edge.linesim import Board
@@ -83,13 +82,6 @@ PROPERTIES: tuple[dict[str, Any], ...] = (
     {"frame_id": "\u202eé"},  # Mosquitto keeps control characters away itself
     {"reference": "../../etc/passwd"},
 )
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[LocalBroker]:
-    require_mosquitto()
-    with running_broker(kind="mosquitto") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

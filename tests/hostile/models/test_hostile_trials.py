@@ -20,8 +20,8 @@ from edge.inference.trial import Request, trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "unit/inference"))
 import onnx_samples as samples
-from brokers import require_mosquitto
-from daemons import Daemon, line_to, running_broker
+from brokers import require_mosquitto, running_broker
+from daemons import Daemon, line_to
 
 X, Y = samples.value("x", "float32", (1, 4)), samples.value("y", "float32", (1, 4))
 SHAPED = numpy_helper.from_array(np.asarray([1 << 33], np.int64), "shape")

@@ -3,18 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from brokers import require_mosquitto
-from daemons import TIMED_LAMP, Daemon, running_broker
+from daemons import TIMED_LAMP, Daemon
 
 from edge.mqtt.brokers import LocalBroker
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[LocalBroker]:
-    """A Mosquitto for the whole file."""
-    require_mosquitto()
-    with running_broker(kind="mosquitto") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

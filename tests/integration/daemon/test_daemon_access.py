@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Peer, require_mosquitto, running, section, until
+from brokers import Peer, require_mosquitto, running, running_broker, section, until
 from consoles import Console
-from daemons import ROOT, Daemon, part_jpeg, reference_jpeg, running_broker
+from daemons import ROOT, Daemon, part_jpeg, reference_jpeg
 
 from edge.mqtt.brokers import LocalBroker
 

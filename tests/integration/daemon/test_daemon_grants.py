@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import until
-from daemons import DEPLOYMENT, TIMED_LAMP, Daemon, Line, line_to, running_broker
+from brokers import running_broker, until
+from daemons import DEPLOYMENT, TIMED_LAMP, Daemon, Line, line_to
 from deployments import copy_of, with_policy
 from evil_guests import (
     EVIL_LAMP,

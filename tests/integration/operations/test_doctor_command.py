@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brokers import connected, require_mosquitto
-from daemons import CONFIG, DEPLOYMENT, running_broker, with_patience
+from brokers import connected, require_mosquitto, running_broker
+from daemons import CONFIG, DEPLOYMENT, with_patience
 
 from edge.cli.main import main
 from edge.config import DeviceConfig, parse

@@ -14,20 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import connected, require_mosquitto, until
-from daemons import CONFIG, Daemon, line_to, running_broker
+from brokers import connected, require_mosquitto, running_broker, until
+from daemons import CONFIG, Daemon, line_to
 
 from edge.cli.main import main
 from edge.mqtt.brokers import LocalBroker
 
 DEADLINE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[LocalBroker]:
-    require_mosquitto()
-    with running_broker(kind="mosquitto") as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

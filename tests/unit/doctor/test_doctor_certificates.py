@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from brokers import require_mosquitto
-from daemons import running_broker
+from brokers import require_mosquitto, running_broker
 
 from edge.config import BrokerSection, TlsSection
 from edge.doctor.certificates import certificates
