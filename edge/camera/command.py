@@ -272,7 +272,9 @@ def run(arguments: argparse.Namespace) -> int:
             silence_s=arguments.give_up or math.inf,
         ),
         settings.broker.model_copy(update={"client_id": "", "session_expiry_s": 0}),
-        arguments.topic or _bound_topic(settings, arguments.camera),
+        _publishable("--topic", arguments.topic)
+        if arguments.topic
+        else _bound_topic(settings, arguments.camera),
         arguments.rate or (math.inf if arguments.source == PIPE else _RATE_HZ),
         arguments.qos,
         arguments.reference_id,
@@ -283,11 +285,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(vars(counts)) + "\n")
     else:
-        Console().print(
+        Console(soft_wrap=True).print(
             f"{counts.published} frames published, {counts.dropped} dropped for newer ones, "
             f"{counts.refused} refused; the source was lost {counts.losses} times"
         )
-    return 0
+    return int(counts.refused > 0 and not counts.published)
 
 
 async def _until_signalled(options: CameraOptions) -> CameraCounts:
@@ -300,13 +302,19 @@ async def _until_signalled(options: CameraOptions) -> CameraCounts:
 
 def _bound_topic(settings: config.DeviceConfig, camera: str) -> str:
     binding = settings.bindings.find(f"camera.{camera}")
-    topic = binding.topic if binding else f"line/{camera}/frame"
-    if "+" in topic or "#" in topic:
+    if binding is None and (bound := settings.bindings.camera):
         raise ConfigError(
             f"bindings.camera.{camera}",
-            f"{topic!r} has wildcards: where to publish?",
-            "give --topic",
+            f"is not there; bound are {', '.join(bound)}",
+            "name one of them by --camera, or give --topic",
         )
+    topic = binding.topic if binding else f"line/{camera}/frame"
+    return _publishable(f"bindings.camera.{camera}", topic)
+
+
+def _publishable(where: str, topic: str) -> str:
+    if "+" in topic or "#" in topic:
+        raise ConfigError(where, f"{topic!r} has wildcards: where to publish?", "give --topic")
     return topic
 
 

@@ -194,9 +194,18 @@ def _bound(settings: config.DeviceConfig, name: str) -> str:
     """The topic that a logical name is bound to; empty where it is not bound.
 
     Raises:
-        ConfigError: It is bound to a filter with wildcards, to which nothing can be published.
+        ConfigError: It is bound to a filter with wildcards, to which nothing can be published; or
+            it is a camera, and others are bound instead.
     """
     binding = settings.bindings.find(name)
+    kind = name.partition(".")[0]
+    # A deployment may do without references; a camera that is not bound is heard by nobody.
+    if kind == "camera" and binding is None and (bound := settings.bindings.camera):
+        raise ConfigError(
+            f"bindings.{name}",
+            f"is not there; bound are {', '.join(bound)}",
+            "name one of them by --source, or give --frame-topic",
+        )
     topic = binding.topic if binding else ""
     if "+" in topic or "#" in topic:
         option = "--frame-topic" if name.startswith("camera.") else "--reference-topic"

@@ -40,6 +40,10 @@ def test_a_wrong_argument_is_a_usage_error(
             "bindings.reference.top: 'line/#' has wildcards: where to publish? "
             "(give --reference-topic)",
         ),
+        (
+            ["--set", "bindings.camera.top='a/b'", "--source", "side"],
+            "bindings.camera.side: is not there; bound are top",
+        ),
     ],
 )
 def test_what_cannot_be_played_is_a_configuration_error(
