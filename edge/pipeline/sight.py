@@ -39,11 +39,11 @@ def look(pixels: Pixels) -> Sight | None:
     step = math.ceil(math.sqrt(height * width / _SAMPLES)) | 1
     grey = np.ascontiguousarray(_luma(pixels, step))
     mean, deviation = (float(each.item()) for each in cv2.meanStdDev(grey))
-    dark, bright = np.count_nonzero(grey <= _BLACK), np.count_nonzero(grey >= _WHITE)
+    dark, bright = (int(np.count_nonzero(each)) for each in (grey <= _BLACK, grey >= _WHITE))
     moments = cv2.moments(grey)
     # Half a pixel: its middle. Where all is black, the light has no other middle than the picture.
     across, down = (
-        (moments[first] / moments["m00"] + 0.5) / side if moments["m00"] else 0.5
+        float(moments[first] / moments["m00"] + 0.5) / side if moments["m00"] else 0.5
         for first, side in (("m10", grey.shape[1]), ("m01", grey.shape[0]))
     )
     return Sight(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from ageing import LEARN, WINDOW, darker, play, watched_closely
 from brokers import require_mosquitto, running_broker, until
 from consoles import ROOT, TOKEN, Console
 from daemons import Daemon, line_to
@@ -375,6 +376,39 @@ def test_the_sign_in_leads_to_the_page(box: tuple[LocalBroker, Path], tmp_path: 
             browser.one("button", "Sign in").click()
             browser.one("#health", "ready")
             assert browser.run("return document.cookie") == ""
+        finally:
+            browser.driver.quit()
+
+
+def test_a_lamp_that_ages_is_said_with_its_remedy(tmp_path: Path) -> None:
+    require_mosquitto()
+
+    async def aged(broker: LocalBroker, daemon: Daemon) -> None:
+        async with line_to(broker, "fourth-line") as line:
+            await play(line, LEARN + WINDOW)
+            daemon.logged("drift_learnt")
+            await play(line, WINDOW, darker)
+            daemon.logged("drift_began")
+
+    deployment = watched_closely(tmp_path / "deployment")
+    with (
+        running_broker(kind="mosquitto") as broker,
+        Daemon(
+            broker, tmp_path, deployment=deployment, overrides=("status.interval_s=1",)
+        ) as daemon,
+        Console(broker.port, tmp_path) as console,
+    ):
+        asyncio.run(aged(broker, daemon.ready()))
+        browser = Browser(f"http://127.0.0.1:{console.visitor.port}/")
+        try:
+            browser.go("#/live")
+            browser.one(".pipelines .caution", "camera.top is darker than when the reference")
+            browser.one(".sights", "brightness")
+            browser.picture("drift")
+            browser.size("phone")
+            browser.one(".sights", "brightness")
+            browser.picture("drift-phone")
+            assert not browser.complaints()
         finally:
             browser.driver.quit()
 

@@ -5,67 +5,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+from ageing import LEARN, WINDOW, blurred, darker, play, watched_closely
 from brokers import require_mosquitto, until
-from daemons import CONFIG, DEPLOYMENT, PARTS, Daemon, Line, line_to, part_jpeg
-from deployments import copy_of
+from daemons import CONFIG, Daemon, Line, line_to
 
-from edge.contracts.verdict import Reason
 from edge.daemon.drifting import FILE
-from edge.linesim import encode_jpeg
 from edge.mqtt.brokers import LocalBroker
 
 QUICK: Final = ("status.interval_s=0.5",)
-LEARN: Final = 24
-WINDOW: Final = 20
-RULE: Final = (
-    f"[drift]\nlearn_frames = {LEARN}\nwindow_frames = {WINDOW}\nevery_s = 0\nmax_psi = 1.5\n"
-)
-"""Each frame is looked at. Few frames are learnt, so that verdicts need more of a change."""
-Pixels = npt.NDArray[np.uint8]
-
-
-def darker(image: Pixels) -> Pixels:
-    """What an old lamp shows of it."""
-    return (image * 0.6).astype(np.uint8)
-
-
-def blurred(image: Pixels) -> Pixels:
-    """What a lens out of focus shows of it."""
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), 1.0), np.uint8)
-
-
-def plain(image: Pixels) -> Pixels:
-    """What it is."""
-    return image
-
-
-@cache
-def seen_as(how: Callable[[Pixels], Pixels], part: int) -> bytes:
-    """A good part of board 3, as the camera shows it now."""
-    decoded = cv2.imdecode(np.frombuffer(part_jpeg(3, part), np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert decoded is not None
-    return encode_jpeg(how(np.asarray(decoded, np.uint8)))
-
-
-async def play(line: Line, frames: int, how: Callable[[Pixels], Pixels] = plain) -> None:
-    """Send parts until so many were judged, each when the one before has its verdict.
-
-    A machine that is overloaded gives some of them the fail-safe: these were not looked at.
-    """
-    judged = 0
-    for number in range(10 * frames):
-        said = await line.verdict(line.send(seen_as(how, number % PARTS), reference="board-0003"))
-        judged += said["reason"] in {Reason.OK, Reason.DEFECT}
-        if judged == frames:
-            return
-    raise AssertionError(f"{judged} of {10 * frames} frames were judged")
 
 
 def drift(status: dict[str, Any]) -> dict[str, Any]:
@@ -105,9 +55,7 @@ async def learn_anew(at: Sequence[str]) -> None:
 
 def test_pictures_that_change_are_found_named_and_survive_a_restart(tmp_path: Path) -> None:
     require_mosquitto()
-    deployment = copy_of(
-        DEPLOYMENT, tmp_path / "deployment", (r"^\[deployment\]", f"{RULE}\n\\g<0>")
-    )
+    deployment = watched_closely(tmp_path / "deployment")
     state = tmp_path / "state"
 
     async def scenario() -> None:

@@ -14,6 +14,7 @@ from evil_guests import counting_policy
 from path_bench import EVIL, Bench, plan_of
 
 from edge.contracts.plan import DriftPlan
+from edge.contracts.sight import Sight
 from edge.pipeline.sight import look
 from edge.wasm.engine import GuestEngine
 
@@ -39,6 +40,14 @@ def test_a_picture_that_is_black_on_the_left_and_white_on_the_right() -> None:
     assert (sight.across, sight.down) == (75.0, 50.0)
     # The Laplacian is -255 and 255 in the two columns at the edge, else 0: (20 / 100)^0.5 * 255.
     assert sight.sharpness == pytest.approx(0.2**0.5 * 255 / 127.5, abs=1e-4)
+
+
+def test_a_look_can_be_sent_and_comes_within_its_bounds() -> None:
+    draw = np.random.default_rng(3)
+    for shape in ((480, 640), (481, 641, 3)):
+        for pixels in (draw.integers(0, 256, shape), np.zeros(shape), np.full(shape, 255)):
+            sight = look(pixels.astype(np.uint8))
+            assert msgspec.msgpack.decode(msgspec.msgpack.encode(sight), type=Sight) == sight
 
 
 def test_an_even_picture_has_no_contrast_and_no_sharpness() -> None:
