@@ -402,8 +402,9 @@ def test_a_lamp_that_ages_is_said_with_its_remedy(tmp_path: Path) -> None:
         browser = Browser(f"http://127.0.0.1:{console.visitor.port}/")
         try:
             browser.go("#/live")
-            browser.one(".pipelines .caution", "camera.top is darker than when the reference")
+            browser.one(".pipelines li.caution", "camera.top is darker than when the reference")
             browser.one(".sights", "brightness")
+            browser.driver.execute_script("window.scrollTo(0, document.body.scrollHeight)")
             browser.picture("drift")
             browser.size("phone")
             browser.one(".sights", "brightness")

@@ -15,6 +15,7 @@ export function live(main) {
   const strip = el("ol", { class: "strip", "aria-label": "Last verdicts, newest first" });
   const kept = el("section", { class: "panel kept", "aria-label": "Newest kept frame" }, el("h2", null, "Newest kept frame"), el("p", { class: "quiet" }, "…"));
   const pipelines = el("div", { class: "pipelines" });
+  const drifts = el("div", { class: "pipelines drifts" });
   const counts = el("section", { class: "panel" });
   const ledger = el("section", { class: "panel" });
   main.append(
@@ -22,7 +23,8 @@ export function live(main) {
     el("div", { class: "live" },
       el("div", { class: "live-left" }, verdict, strip),
       kept),
-    el("div", { class: "cards" }, pipelines, counts, ledger));
+    el("div", { class: "cards" }, pipelines, counts, ledger),
+    drifts);
 
   let stripped = -1;
   let shownSeq = -1;
@@ -78,6 +80,7 @@ export function live(main) {
       }
       const known = Object.entries(now.status?.pipelines ?? {});
       fill(pipelines, known.map(([name, about]) => pipeline(name, about, now)));
+      fill(drifts, known.map(([name, about]) => usual(name, about.drift, now)));
       // The last will of a daemon that went says that and nothing more.
       counts.hidden = ledger.hidden = now.status?.state !== "online";
       showCounts(counts, now.status?.counters ?? {});
@@ -149,9 +152,6 @@ function pipeline(name, about, now) {
       ["canary", about.canary ? `${about.canary.name ?? "a deployment"} judges a share` : ""],
       ["drift", drift(about.drift)],
     ]),
-    (about.drift?.findings ?? []).map((finding) => el("p", { class: "caution" },
-      finding.detail, " ", el("span", { class: "quiet" }, `since ${span((now.time_ns - finding.since_ns) / 1e9)}`))),
-    about.drift?.measures ? sights(about.drift) : null,
     heard.length > 1 ? chart(heard, about.budget_ms) : null);
 }
 
@@ -162,13 +162,21 @@ function drift(about) {
   return about.findings.length ? el("span", { class: "caution" }, counted(about.findings.length, "finding")) : "none";
 }
 
+/** What drifts, why it may, and how far each measure is from what is usual. */
+function usual(name, about, now) {
+  if (!about || !Object.keys(about.measures).length) return null;
+  return el("section", { class: "panel", "aria-label": `Drift of ${name}` },
+    el("h2", null, `Drift: ${name}`),
+    el("div", { class: "beside" }, el("ul", { class: "plain" }, about.findings.map((finding) => el("li", { class: "caution" },
+      finding.detail, " ", el("span", { class: "quiet" }, `since ${span((now.time_ns - finding.since_ns) / 1e9)}`)))),
+    sights(about)));
+}
+
 /** How far each measure is from what is usual; the mark is where drift begins. */
 function sights(about) {
-  const measures = Object.entries(about.measures);
-  if (!measures.length) return null;
   return el("table", { class: "counts sights", "aria-label": "Now, and what is usual" },
-    el("thead", null, el("tr", null, ["", "now", "usual", "of what may be"].map((text) => el("th", { scope: "col" }, text)))),
-    el("tbody", null, measures.map(([name, { now, reference, ratio }]) => el("tr", null,
+    el("thead", null, el("tr", null, ["measure", "now", "usual", "of what may be"].map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", null, Object.entries(about.measures).map(([name, { now, reference, ratio }]) => el("tr", null,
       el("th", { scope: "row" }, name),
       el("td", { class: "number" }, figure(now)),
       el("td", { class: "number" }, figure(reference)),
