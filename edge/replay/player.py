@@ -255,6 +255,7 @@ class _Player:
         if await self._until(
             lambda: self._status.get("ready") is True, self._pace.ready_within_s, running
         ):
+            self._hold_pipeline()
             return
         said = "nothing"
         if self._status:
@@ -264,6 +265,17 @@ class _Player:
             f"the daemon {device} was not ready within {self._pace.ready_within_s:g} s; "
             f"{self._target.status_topic} says {said} (is `edge run` up, with this device id?)"
         )
+
+    def _hold_pipeline(self) -> None:
+        """Have a pipeline that is not there said at once, not by verdicts that do not come."""
+        there = self._status.get("pipelines")
+        if isinstance(there, dict) and there and self._target.pipeline not in there:
+            raise ConfigError(
+                "--pipeline",
+                f"the daemon {self._target.device_id} has no {self._target.pipeline!r}; "
+                f"it has {', '.join(there)}",
+                "name one of them",
+            )
 
     # Frames and verdicts -------------------------------------------------------------------------
 

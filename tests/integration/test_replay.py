@@ -110,6 +110,14 @@ def test_a_daemon_that_is_not_ready_is_named(mosquitto: LocalBroker) -> None:
         played(mosquitto, honest, status={"state": "offline", "ready": False}, ready_within_s=3.0)
 
 
+def test_a_pipeline_that_the_daemon_has_not_is_told_with_those_that_it_has(
+    mosquitto: LocalBroker,
+) -> None:
+    status = {"state": "online", "ready": True, "pipelines": {"caps": {}}}
+    with pytest.raises(ConfigError, match=r"daemon box1 has no 'pcb'; it has caps"):
+        played(mosquitto, honest, status=status)
+
+
 def test_a_broker_that_is_not_there_is_named(mosquitto: LocalBroker) -> None:
     target = Target(section(mosquitto, port=9), "box1", "pcb", PLAIN)
     pace = Pace(50.0, 1, connect_within_s=0.2)
