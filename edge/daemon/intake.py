@@ -6,6 +6,7 @@ verdict like any other.
 
 import re
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final
@@ -21,6 +22,8 @@ from edge.observability.tracing import PROPERTY, Context
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
+MAX_OWN_IDS: Final = 1_024
+"""Remembered, for frames that come again; the broker sends 64 ahead of our acknowledgements."""
 _IDENTITY: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,127}")
 MAX_ID_CHARS: Final = 128
 _WHOLE_BYTES: Final = 64 << 10
@@ -91,6 +94,7 @@ class Intake:
         self._max_payload_bytes = max_payload_bytes
         self.budget_ms = budget_ms
         self._own_ids: Iterator[str] = (f"{boot_id}-{n}" for n in count())
+        self._own: OrderedDict[int, str] = OrderedDict()
 
     def read(self, message: Incoming, named: dict[str, str], settle: Callable[[], None]) -> Frame:
         """Read a message.
@@ -110,8 +114,9 @@ class Intake:
         captured_ns = message.arrived_ns - age_ns
         if fault is None:
             fault = self._staleness(message, age_ns, believed=believed)
+        fingerprint = _fingerprint(message.payload)
         return Frame(
-            frame_id=given or next(self._own_ids),
+            frame_id=given or self._own_id(fingerprint, again=message.duplicate),
             part_id=identity(message.properties.get("part-id") or named.get("part_id", "")),
             reference_id=identity(
                 message.properties.get("reference-id") or named.get("reference_id", "")
@@ -124,12 +129,25 @@ class Intake:
             deadline_ns=captured_ns + self.budget_ms * _NS_PER_MS,
             fault=fault,
             oddities=tuple(oddities),
-            fingerprint=_fingerprint(message.payload),
+            fingerprint=fingerprint,
             response_topic=message.response_topic,
             correlation=message.correlation,
             settle=settle,
             trace=_trace(message.properties.get(PROPERTY, "")),
         )
+
+    def _own_id(self, fingerprint: int, *, again: bool) -> str:
+        """Return an id of our own; one that the broker brings again has the one it had.
+
+        Not told apart by packet id: some brokers give another one on the next connection.
+        """
+        if again and (known := self._own.get(fingerprint)) is not None:
+            return known
+        made = self._own[fingerprint] = next(self._own_ids)
+        self._own.move_to_end(fingerprint)
+        if len(self._own) > MAX_OWN_IDS:
+            self._own.popitem(last=False)
+        return made
 
     def _age(self, message: Incoming, oddities: list[str]) -> tuple[int, bool]:
         """Return the frame's age on arrival in ns, and whether its camera's clock was believed."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from brokers import require_mosquitto, until
 from daemons import Daemon, Line, line_to, part_jpeg
@@ -205,5 +206,28 @@ def test_a_verdict_whose_acknowledgement_is_lost_is_sent_again_and_stays_the_sam
                     assert await line.kept([line.inspect(1)]) == {"ok": 1}
                     assert len(line.verdicts["pcb", name]) == 2
                     assert daemon.alive
+
+    asyncio.run(scenario())
+
+
+def test_a_frame_without_an_id_that_the_broker_brings_again_has_one_verdict(tmp_path: Path) -> None:
+    require_mosquitto()
+
+    async def scenario() -> None:
+        async with LocalBroker(kind="mosquitto") as broker, Relay(broker) as relay:
+            overrides = (*QUICK, f"broker.port={relay.port}")
+            with Daemon(broker, tmp_path, overrides=overrides):
+                async with line_to(broker) as line:
+                    relay.mute_at = b"p-alone"  # the verdict's part
+                    nameless: Any = {"frame-id": ""}
+                    line.inspect(0, part_id="p-alone", **nameless)
+                    await until(lambda: bool(line.verdicts), "it has its verdict")
+                    relay.cut()
+                    await line.status(
+                        lambda s: s["counters"].get("frames_repeated{pipeline=pcb}") == 1,
+                        "the broker has brought the frame again, and it is known",
+                    )
+                    assert len(line.verdicts) == 1
+                    await line.status(lambda s: s["ledger"].get("committed") == 1, "recorded once")
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge.config import ClockSection
 from edge.contracts.frame import Encoding, PixelFormat
-from edge.daemon.intake import Frame, Intake
+from edge.daemon.intake import MAX_OWN_IDS, Frame, Intake
 from edge.mqtt.messages import Incoming, Receipt
 
 MS = 1_000_000
@@ -210,3 +210,26 @@ def test_no_message_whatever_is_without_a_frame(
     frame = read(properties=properties, content_type=content_type, retain=retain)
     assert 1 <= len(frame.frame_id) <= 128
     assert frame.deadline_ns <= NOW_NS + BUDGET_MS * MS
+
+
+def test_a_frame_without_an_id_that_the_broker_brings_again_has_the_id_that_it_had() -> None:
+    intake = Intake(ClockSection(), LIMIT, BUDGET_MS, "boot")
+
+    def id_of(payload: bytes, mid: int, *, again: bool = False) -> str:
+        message = msgspec.structs.replace(
+            MESSAGE, payload=payload, duplicate=again, receipt=Receipt(mid, 1)
+        )
+        return intake.read(message, {}, lambda: None).frame_id
+
+    first, second = id_of(b"one", 1), id_of(b"two", 2)
+    assert id_of(b"one", 7, again=True) == first
+    assert id_of(b"two", 8, again=True) == second
+    # The same picture of the next part is another frame: nobody said that it came again.
+    assert id_of(b"one", 3) not in (first, second)
+    # What came before this start is not known: it is judged, once.
+    unknown = id_of(b"three", 9, again=True)
+    assert unknown not in (first, second)
+    assert id_of(b"three", 9, again=True) == unknown
+    for number in range(MAX_OWN_IDS):
+        id_of(str(number).encode(), 1)
+    assert len(intake._own) == MAX_OWN_IDS
