@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 
 from edge.cli.arguments import add_config, add_deployment, seconds
+from edge.cli.plain import plain
 from edge.config import LogSection
 from edge.doctor.check import Check, Outcome
 from edge.doctor.examination import examine
@@ -22,6 +22,8 @@ _MARKS: Final = {
     Outcome.UNKNOWN: "[yellow]unseen  [/yellow]",
 }
 _NAME_WIDTH: Final = 22
+_LONGEST: Final = 2_000
+"""Of what a check says; a broker's words are in some."""
 _MAX_WAIT_S: Final = 3_600.0
 
 
@@ -64,8 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(console: Console, check: Check) -> None:
     console.print(
-        f"{_MARKS[check.outcome]}{escape(check.name):<{_NAME_WIDTH}} {escape(check.said)}",
+        f"{_MARKS[check.outcome]}{plain(check.name):<{_NAME_WIDTH}} {plain(check.said, _LONGEST)}",
         highlight=False,
     )
     if check.remedy:
-        console.print(f"{'':<8}{'':<{_NAME_WIDTH}} → {escape(check.remedy)}", highlight=False)
+        remedy = plain(check.remedy, _LONGEST)
+        console.print(f"{'':<8}{'':<{_NAME_WIDTH}} → {remedy}", highlight=False)

@@ -158,7 +158,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
     if arguments.role == "root":
         names = [f"root-{n}.{number}" for n in (1, 2, 3)]
     made = [keys.create(folder, name) for name in names]
-    Fleet(arguments.fleet, arguments.keys).repository.rotate(arguments.role, made)
+    Fleet(arguments.fleet, arguments.keys).rotate(arguments.role, made)
     print(f"{arguments.role} is signed by {', '.join(names)} from now on; the old key is revoked")
     return 0
 

@@ -224,12 +224,11 @@ class _Check:
         others = schema.get("additionalProperties", True)
         for key, member in value.items():
             place = f"{path}.{key[:_SHOWN]}" if path else key[:_SHOWN]
-            if key in properties:
-                yield from self.value(properties[key], member, place)
-                continue
             named = schema.get("propertyNames")
             wrong = list(self.value(named, key, place)) if named is not None else []
-            if wrong or others is False:
+            if key in properties and not wrong:
+                yield from self.value(properties[key], member, place)
+            elif wrong or others is False:
                 remedy = wrong[0].remedy if wrong else ""
                 takes = f"it takes {', '.join(properties)}" if properties else ""
                 remedy = remedy or _close(key, properties) or takes

@@ -5,13 +5,18 @@ writes a draft of the group's metadata, `sign` adds signatures to it, `publish` 
 A release that is widened, halted or resumed goes the same way.
 """
 
+import contextlib
 import datetime as dt
+import fcntl
+import os
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
 from pydantic import Field
+from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from edge import config, durable
@@ -22,13 +27,16 @@ from edge.deployment.release import MAX_RELEASES, Release, Releases
 from edge.errors import ConfigError, DeploymentError
 from edge.fleet.publisher import keys
 from edge.fleet.publisher.keys import KeyRing
-from edge.fleet.publisher.repository import MAX_PARTS, ROOT_KEYS, Repository, read, write
+from edge.fleet.publisher.repository import MAX_PARTS, ROOT_KEYS, Repository, holds, read, write
 
 SETTINGS: Final = "fleet.toml"
 REPOSITORY: Final = "repository"
 KEYS: Final = "keys"
 ROOT: Final = "root.json"
 _DRAFTS: Final = "drafts"
+_LOCK: Final = "lock"
+PATIENCE_S: Final = 15.0
+"""For another command that changes the fleet; it takes a second or two."""
 KEPT: Final = 3
 """Releases of a group that stay in its metadata: what runs, what is coming, and one before."""
 
@@ -66,6 +74,48 @@ class Fleet:
         self.settings = config.load_as(FleetConfig, folder / SETTINGS)
         ring = KeyRing((folder / KEYS, *key_folders))
         self.repository = Repository(folder / REPOSITORY, ring, now or dt.datetime.now(dt.UTC))
+        self._held = False
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Change the fleet while no other command does; what changes it in there enters freely.
+
+        Two that read the same version would each write the next one, and a device might see both.
+
+        Raises:
+            DeploymentError: Another command holds it, or the folder cannot be written.
+        """
+        if self._held:
+            yield
+            return
+        try:
+            descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as failed:
+            raise DeploymentError(
+                f"{self.folder / _LOCK}: cannot be opened: {failed.strerror}"
+            ) from failed
+        try:
+            self._await_turn(descriptor)
+            self._held = True
+            yield
+        finally:
+            self._held = False
+            os.close(descriptor)
+
+    def _await_turn(self, descriptor: int) -> None:
+        ends = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > ends:
+                    raise DeploymentError(
+                        f"{self.folder}: another command changes this fleet, and has for "
+                        f"{PATIENCE_S:g} s (try again when it is done)"
+                    ) from None
+                time.sleep(0.05)
+            else:
+                return
 
     @classmethod
     def create(cls, folder: Path, groups: tuple[str, ...], name: str = "fleet") -> Self:
@@ -131,6 +181,10 @@ class Fleet:
                 offered, the percent is none, or a draft waits.
         """
         _hold_percent(percent)
+        with self.alone():
+            return self._build(group, deployment, percent)
+
+    def _build(self, group: str, deployment: Path, percent: float) -> Release:
         loaded = load_folder(deployment)
         for path in _files(loaded):
             if path.count("/") >= MAX_PARTS:
@@ -185,6 +239,12 @@ class Fleet:
         """
         if percent is not None:
             _hold_percent(percent)
+        with self.alone():
+            return self._change(group, revision, percent, halted)
+
+    def _change(
+        self, group: str, revision: int, percent: float | None, halted: bool | None
+    ) -> Release:
         before = self.find(group, revision)
         changes: dict[str, float | bool] = {}
         if percent is not None:
@@ -203,9 +263,10 @@ class Fleet:
         Raises:
             DeploymentError: No draft waits, or the group's key is not at hand.
         """
-        draft = self._waiting(group)
-        targets = self.repository.load(Targets, "targets").signed
-        write(self.repository.signed(draft, targets, group), self._draft_path(group))
+        with self.alone():
+            draft = self._waiting(group)
+            targets = self.repository.load(Targets, "targets").signed
+            write(self.repository.signed(draft, targets, group), self._draft_path(group))
         return len(draft.signatures)
 
     def publish(self) -> list[str]:
@@ -216,17 +277,27 @@ class Fleet:
         Raises:
             DeploymentError: A draft lacks signatures, or a key of snapshot or timestamp is missing.
         """
-        targets = self.repository.load(Targets, "targets").signed
-        waiting = self.drafts()
-        drafts = {group: self._waiting(group) for group in waiting}
-        for group, draft in drafts.items():
-            self.repository.check(draft, targets, group)
-        for group, draft in drafts.items():
-            self.repository.put(group, draft)
-            self._draft_path(group).unlink()
-        self._renew()
-        self.repository.refresh()
+        with self.alone():
+            targets = self.repository.load(Targets, "targets").signed
+            waiting = self.drafts()
+            drafts = {group: self._waiting(group) for group in waiting}
+            for group, draft in drafts.items():
+                self.repository.check(draft, targets, group)
+            for group, draft in drafts.items():
+                self.repository.put(group, draft)
+                self._draft_path(group).unlink()
+            self._renew()
+            self.repository.refresh()
         return waiting
+
+    def rotate(self, role: str, made: list[SSlibKey]) -> None:
+        """Give a role or a group new keys (`Repository.rotate`).
+
+        Raises:
+            DeploymentError: A key that must sign is not at hand, or there is no such role.
+        """
+        with self.alone():
+            self.repository.rotate(role, made)
 
     def discard(self, group: str) -> None:
         """Drop a draft.
@@ -234,11 +305,15 @@ class Fleet:
         Raises:
             DeploymentError: None waits.
         """
-        self._waiting(group)
-        self._draft_path(group).unlink()
+        with self.alone():
+            self._waiting(group)
+            self._draft_path(group).unlink()
 
     def _renew(self) -> None:
-        """Sign anew what will soon expire, where the key is at hand."""
+        """Sign anew what will soon expire, where the key is at hand.
+
+        And what a rotation that was killed left signed by keys that count no more.
+        """
         root = self.repository.load(Root, "root").signed
         targets = self.repository.load(Targets, "targets").signed
         delegators: dict[str, Root | Targets] = {
@@ -246,8 +321,10 @@ class Fleet:
             **dict.fromkeys(self.repository.groups, targets),
         }
         for role, delegator in delegators.items():
-            if self.repository.soon_expires(
-                self.repository.load(Targets, role).signed
+            standing = self.repository.load(Targets, role)
+            stands = holds(standing, delegator, role)
+            if (
+                not stands or self.repository.soon_expires(standing.signed)
             ) and self.repository.can_sign(delegator, role):
                 fresh = self.repository.next(role)
                 self.repository.put(role, self.repository.signed(fresh, delegator, role))

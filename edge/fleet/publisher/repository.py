@@ -265,7 +265,7 @@ class Repository:
             if (
                 snapshot.signed.meta != described
                 or self.soon_expires(snapshot.signed)
-                or not _holds(snapshot, root)
+                or not holds(snapshot, root, "snapshot")
             ):
                 snapshot.signed.meta = described
                 snapshot.signed.version += 1
@@ -295,10 +295,10 @@ class Repository:
         return MetaFile.from_data(version, content, ["sha256"])
 
 
-def _holds(metadata: Metadata[T], root: Root) -> bool:
+def holds(metadata: Metadata[T], delegator: Root | Targets, role: str) -> bool:
     """Whether the keys that the role has now have signed it."""
-    return root.get_verification_result(
-        metadata.signed.type, metadata.signed_bytes, metadata.signatures
+    return delegator.get_verification_result(
+        role, metadata.signed_bytes, metadata.signatures
     ).verified
 
 

@@ -168,20 +168,17 @@ async def widen(
     """
     begun = False
     for percent in percents:
-        offered = fleet.find(group, revision)
-        if offered.halted and begun:
-            return End.HALTED
-        if percent < offered.percent and percent != percents[-1]:
-            continue  # it was widened so far before
-        # Resumed once, at the beginning: whoever halts it in this very moment is not overruled.
-        resumed = None if begun else False
-        begun = True
-        release = fleet.change(
-            group, revision, percent=max(percent, offered.percent), halted=resumed
-        )
-        _publish(fleet, group)
-        if release.halted:
-            return End.HALTED
+        with fleet.alone():  # who halts it in this moment comes before or after
+            offered = fleet.find(group, revision)
+            if offered.halted and begun:
+                return End.HALTED
+            if percent < offered.percent and percent != percents[-1]:
+                continue  # it was widened so far before
+            begun = True
+            release = fleet.change(
+                group, revision, percent=max(percent, offered.percent), halted=False
+            )
+            _publish(fleet, group)
         heard.hint(group)
         end = time.monotonic() + ring_s
         counting = Counting(group, release, heard.by_device.values())
@@ -212,8 +209,9 @@ def halt(fleet: Fleet, group: str, revision: int) -> Release:
     Raises:
         DeploymentError: There is no such release, or a key is not at hand.
     """
-    release = fleet.change(group, revision, halted=True)
-    _publish(fleet, group)
+    with fleet.alone():
+        release = fleet.change(group, revision, halted=True)
+        _publish(fleet, group)
     return release
 
 

@@ -4,6 +4,7 @@ The control of every test here is its first lines: the same device takes what th
 offers.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from tuf.api.metadata import TargetFile, Targets
 from edge.config import UpdateSection, explain
 from edge.deployment.fetch_messages import Fetched, Refused
 from edge.deployment.release import Release, Releases
-from edge.fleet.publisher import keys
+from edge.fleet.publisher import keys, repository
 
 
 @pytest.fixture
@@ -273,6 +274,36 @@ def test_a_revoked_key_counts_for_nothing(device: Device, publisher: Publisher, 
     if role != "timestamp":
         publisher._describe(role)
     device.refused(publisher.web, "UntrustedError", "signatures", role)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+@pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", GROUP])
+def test_a_rotation_that_was_killed_is_completed_by_the_next_publication(
+    device: Device,
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    writes: int,
+) -> None:
+    fleet = publisher.fleet
+    names = [f"root-{n}.1" for n in (1, 2, 3)] if role == "root" else [f"{role}.1"]
+    made = [keys.create(fleet.folder / "keys", name) for name in names]
+    left = iter(range(writes))
+
+    def write(metadata: Any, path: Path, sound: Any = repository.write) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        sound(metadata, path)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(repository, "write", write)
+        with contextlib.suppress(KeyboardInterrupt):  # some take two writes and are done
+            type(fleet)(fleet.folder).rotate(role, made)
+    publisher.fleet = type(fleet)(fleet.folder)
+    publisher.fleet.publish()
+    device.finds_nothing(publisher.web)
+    publisher.release(2)
+    device.takes(publisher.web, 2)
 
 
 def _kind(role: str) -> Any:

@@ -93,6 +93,13 @@ def test_enum_and_const_both_hold_and_truth_is_no_number(
     assert jsonschema.Draft202012Validator(whole).is_valid({"a": value}) == fits
 
 
+def test_names_are_held_to_their_schema_also_where_they_have_a_property() -> None:
+    whole = {"type": "object", "properties": {"aa": {}}, "propertyNames": {"maxLength": 1}}
+    read = read_schema(json.dumps(whole).encode(), "guest")
+    assert [each.path for each in findings(read, {"aa": 1}, Names())] == ["aa"]
+    assert not findings(read, {"a": 1}, Names())
+
+
 def test_a_finding_names_place_value_expectation_and_remedy() -> None:
     schema = read_schema(
         b'{"type": "object", "additionalProperties": false, "properties": {'

@@ -3,6 +3,7 @@
 import datetime as dt
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,41 @@ def test_keys_are_their_owners_alone_and_never_overwritten(publisher: Publisher)
         keys.create(folder, GROUP)
     for path in publisher.web.rglob("*.json"):
         assert b"PRIVATE" not in path.read_bytes()
+
+
+def test_who_changes_a_fleet_waits_for_whoever_does(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = sample(tmp_path / "one", 1)
+    other = Fleet(publisher.fleet.folder)
+    monkeypatch.setattr("edge.fleet.publisher.releases.PATIENCE_S", 0.0)
+    with other.alone():
+        with pytest.raises(DeploymentError, match="another command changes this fleet"):
+            publisher.fleet.build(GROUP, deployment, 100)
+        with pytest.raises(DeploymentError, match="another command changes this fleet"):
+            publisher.fleet.publish()
+        with pytest.raises(DeploymentError, match="another command changes this fleet"):
+            publisher.fleet.rotate("timestamp", [])
+        other.build(GROUP, deployment, 50)  # who holds it goes on
+        other.discard(GROUP)
+    assert publisher.fleet.build(GROUP, deployment, 100).percent == 100
+
+
+def test_who_widens_beside_others_writes_a_version_of_his_own(publisher: Publisher) -> None:
+    publisher.release(1)
+    before = publisher.fleet.repository.version(GROUP)
+
+    def widen(percent: float) -> None:
+        fleet = Fleet(publisher.fleet.folder)
+        with fleet.alone():
+            fleet.change(GROUP, 1, percent=percent)
+            fleet.sign(GROUP)
+            fleet.publish()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(widen, (10, 20, 30, 40)))
+    assert publisher.fleet.repository.version(GROUP) == before + 4
+    assert not publisher.fleet.drafts()
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"])

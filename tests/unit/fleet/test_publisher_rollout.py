@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -165,18 +166,18 @@ async def test_what_an_operator_halts_elsewhere_stays_halted(plant: Plant) -> No
 
 @on_a_loop
 async def test_what_is_halted_just_before_the_next_ring_stays_halted(plant: Plant) -> None:
-    change = plant.fleet.change
+    alone = plant.fleet.alone
 
-    def late(*what: object, percent: float, halted: bool | None) -> Release:
-        if percent == 100:
+    def late() -> AbstractContextManager[None]:
+        if plant.release.percent == 50 and not plant.release.halted:
             halt(Fleet(plant.fleet.folder), GROUP, 1)
-        return change(*what, percent=percent, halted=halted)  # type: ignore[arg-type]
+        return alone()
 
     async with running(plant.peer), plant.heard.listening():
         await plant.all_report()
-        plant.fleet.change = late  # type: ignore[assignment, method-assign]
         rollout = asyncio.create_task(plant.widen(50, 100))
         await until(lambda: plant.release.percent == 50)
+        plant.fleet.alone = late  # type: ignore[method-assign]
         for box in BOXES:
             await plant.report(box, active=plant.deployed)
         assert await rollout is End.HALTED
