@@ -177,7 +177,7 @@ async def test_what_is_halted_just_before_the_next_ring_stays_halted(plant: Plan
         await plant.all_report()
         rollout = asyncio.create_task(plant.widen(50, 100))
         await until(lambda: plant.release.percent == 50)
-        plant.fleet.alone = late  # type: ignore[method-assign]
+        plant.fleet.alone = late  # type: ignore[assignment, method-assign]
         for box in BOXES:
             await plant.report(box, active=plant.deployed)
         assert await rollout is End.HALTED
