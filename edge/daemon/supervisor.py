@@ -161,8 +161,12 @@ class Supervisor:
 
     @property
     def _deaf(self) -> bool:
-        """Whether signals are wanted, and do not come."""
-        return self._inputs.signals_wanted.is_set() and not self.sensors.connected
+        """Whether a pipeline that judges wants signals, and they cannot come.
+
+        A candidate that is the first to want one changes nothing for those that run.
+        """
+        wanted = any(pipeline.plan.signals for pipeline in self.lineup)
+        return wanted and not self.sensors.connected
 
     async def keep_status(self) -> None:
         """Publish the retained status on each change and each interval, and feed the watchdog.
@@ -296,9 +300,11 @@ class Supervisor:
         """The session for signals; None where no deployment has wanted one."""
         if not self._inputs.signals_wanted.is_set():
             return None
-        trouble = self.sensors.last_error
-        protocol = self.sensors.protocol
-        return {"protocol": protocol, "trouble": trouble, **self.sensors.counters}
+        return {
+            "protocol": self.sensors.protocol,
+            "trouble": self.sensors.last_error,
+            **self.sensors.counters,
+        }
 
     def _figures(self) -> bytes:
         return exposition(self._status(self.ready), self.lineup, self._counters)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import math
 import random
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -185,5 +186,31 @@ def test_control_without_a_rate_the_flood_reaches_the_worker(
 
     deployment = two_cameras(tmp_path / "deployment")
     with Daemon(mosquitto, tmp_path, deployment=deployment, overrides=overrides) as daemon:
+        daemon.ready()
+        asyncio.run(scenario())
+
+
+def test_a_deployment_without_signals_has_no_connection_for_them(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    deployment = tmp_path / "deployment"
+    shutil.copytree(DEPLOYMENT, deployment)
+    manifest = deployment / "manifest.toml"
+    text, rules = re.subn(
+        r"\[\[pipelines\.pcb\.(decide\.parameters\.)?signals\]\]\n([^\n\[]+\n)+",
+        "",
+        manifest.read_text(),
+    )
+    assert rules == 2
+    manifest.write_text(text)
+    pin(deployment)
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line:
+            status = await line.status(lambda s: s["ready"], "it is ready without")
+            assert status["mqtt_signals"] is None
+            assert await line.kept([line.inspect(0)]) == {"ok": 1}
+
+    with Daemon(mosquitto, tmp_path / "state", deployment=deployment) as daemon:
         daemon.ready()
         asyncio.run(scenario())
