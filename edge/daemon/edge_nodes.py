@@ -202,12 +202,13 @@ class _Node:
             self._refuse(watch, message, str(wrong))
             return
         time_ms = payload.time_ms if metric.time_ms is None else metric.time_ms
-        time_ns = message.arrived_at_ns if time_ms is None else time_ms * _NS_PER_MS
+        sent_ns = message.arrived_at_ns - message.waited_ns
+        time_ns = sent_ns if time_ms is None else time_ms * _NS_PER_MS
         if not believed(time_ns, self._config.clock, message.arrived_at_ns):
             if metric.historical:
                 self._refuse(watch, message, "a value of the past without a time to believe")
                 return
-            time_ns = message.arrived_at_ns
+            time_ns = sent_ns
         watch.history.set_back(latest_ns(self._config.clock, message.arrived_at_ns))
         watch.since_ns = min(watch.since_ns, message.arrived_at_ns)
         watch.history.add(time_ns, value, 0 if metric.historical else watch.since_ns)

@@ -200,7 +200,9 @@ class Inputs:
                     raise signals.MalformedSignalError(f"{len(message.payload)} bytes")
                 clock, arrived_at_ns = self._config.clock, message.arrived_at_ns
                 history.set_back(signals.latest_ns(clock, arrived_at_ns))
-                samples = signals.read(message.payload, binding, clock, arrived_at_ns)
+                samples = signals.read(
+                    message.payload, binding, clock, arrived_at_ns, message.waited_ns
+                )
                 for time_ns, value in samples:
                     history.add(time_ns, value)
                 self._counters.count("signals_received", len(samples), signal=name)

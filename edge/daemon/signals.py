@@ -117,7 +117,7 @@ def latest_ns(clock: ClockSection, arrived_at_ns: int) -> int:
 
 
 def read(
-    payload: bytes, binding: Binding, clock: ClockSection, arrived_at_ns: int
+    payload: bytes, binding: Binding, clock: ClockSection, arrived_at_ns: int, waited_ns: int = 0
 ) -> list[tuple[int, float]]:
     """Read a signal's payload: a number, JSON with a pointer to one, or an array of samples.
 
@@ -125,8 +125,10 @@ def read(
         payload: As it came, already within the size limit.
         binding: Says where in the JSON the value and its time are.
         clock: When a time is believed.
-        arrived_at_ns: UTC; the time of values that carry none, or one that is not believed: values
-            from a far future would count for no frame, and push out those that do.
+        arrived_at_ns: UTC; by it a value's time is believed or not: values from a far future would
+            count for no frame, and push out those that do.
+        waited_ns: How long it may have waited before. Values without a time that is believed are so
+            much older than their arrival.
 
     Returns:
         (UTC ns, finite value) of each sample.
@@ -141,19 +143,21 @@ def read(
     samples = document if isinstance(document, list) else [document]
     if not samples:
         raise MalformedSignalError("an empty array of samples")
-    return [_sample(sample, binding, clock, arrived_at_ns) for sample in samples]
+    return [_sample(sample, binding, clock, arrived_at_ns, waited_ns) for sample in samples]
 
 
 def _sample(
-    document: Any, binding: Binding, clock: ClockSection, arrived_at_ns: int
+    document: Any, binding: Binding, clock: ClockSection, arrived_at_ns: int, waited_ns: int
 ) -> tuple[int, float]:
     value = float(_number(_point(document, binding.pointer), binding.pointer))
     if not binding.time_pointer:
-        return arrived_at_ns, value
+        return arrived_at_ns - waited_ns, value
     time = _number(_point(document, binding.time_pointer), binding.time_pointer)
     # In integers: a float has no room for today's nanoseconds.
     time_ns = int(time * _NS_PER_S) if abs(time) < _SECONDS_BELOW else int(time)
-    return (time_ns if believed(time_ns, clock, arrived_at_ns) else arrived_at_ns), value
+    if not believed(time_ns, clock, arrived_at_ns):
+        time_ns = arrived_at_ns - waited_ns
+    return time_ns, value
 
 
 def _number(found: Any, pointer: str) -> int | float:

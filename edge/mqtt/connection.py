@@ -447,11 +447,9 @@ class Connection:
         self._noted.append(packets.closed(flags, reason, properties))
 
     def _note_message(self, message: MQTTMessage) -> None:
-        late_ns = self._pace.late_ns if self._pace is not None else 0
+        waited_ns = self._pace.waited_ns if self._pace is not None else 0
         self._noted.append(
-            packets.arrived(
-                message, self.number, time.monotonic_ns() - late_ns, time.time_ns() - late_ns
-            )
+            packets.arrived(message, self.number, time.monotonic_ns(), time.time_ns(), waited_ns)
         )
 
     def _note_publish(self, mid: int, reason: ReasonCode, _properties: Properties) -> None:

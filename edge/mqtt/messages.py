@@ -28,6 +28,8 @@ class Incoming(msgspec.Struct, frozen=True):
         properties: User properties; of a name that occurs twice, the first value.
         arrived_ns: CLOCK_MONOTONIC, when the packet had been read whole.
         arrived_at_ns: UTC, at the same instant.
+        waited_ns: How long at the most it had waited for us to read it, where the session has a
+            pace.
         receipt: Owned by the session.
     """
 
@@ -43,6 +45,7 @@ class Incoming(msgspec.Struct, frozen=True):
     arrived_ns: int
     arrived_at_ns: int
     receipt: Receipt
+    waited_ns: int = 0
 
 
 class Will(msgspec.Struct, frozen=True):

@@ -52,7 +52,7 @@ class Pace:
         return max(0, self._slice_ends_ns - self._clock()) / 1e9
 
     @property
-    def late_ns(self) -> int:
+    def waited_ns(self) -> int:
         """How long what is read now may have waited for us.
 
         Zero while all that comes is read at once. Else it came at some time since nothing waited.

@@ -54,7 +54,11 @@ def opened(session_present: bool, properties: Properties | None) -> Opened:
 
 
 def arrived(
-    message: MQTTMessage, connection: int, arrived_ns: int, arrived_at_ns: int
+    message: MQTTMessage,
+    connection: int,
+    arrived_ns: int,
+    arrived_at_ns: int,
+    waited_ns: int = 0,
 ) -> Arrived | Unusable:
     """Read a PUBLISH. A response topic that cannot be published to is left out."""
     try:
@@ -84,6 +88,7 @@ def arrived(
             arrived_ns=arrived_ns,
             arrived_at_ns=arrived_at_ns,
             receipt=Receipt(message.mid, connection),
+            waited_ns=waited_ns,
         )
     )
 

@@ -69,8 +69,8 @@ class Session:
         on_disconnected: Called with the reason when a connection that was reported has ended.
         receive_maximum: QoS 1 messages that an MQTT 5 broker may send ahead of our
             acknowledgements.
-        packets_per_s: Read at the most; 0: whatever comes. What waited for that has arrived, by its
-            `arrived_at_ns`, when last nothing waited.
+        packets_per_s: Read at the most; 0: whatever comes. What may have waited for that says so
+            (`waited_ns`).
 
     Attributes:
         counters: What happened since the start, by the names in `edge.mqtt.counting`.

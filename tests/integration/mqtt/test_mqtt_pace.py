@@ -20,10 +20,10 @@ def at_pace(broker: LocalBroker, packets_per_s: int) -> Peer:
 def test_beyond_the_pace_messages_come_later_in_order_and_all(mosquitto: LocalBroker) -> None:
     async def scenario() -> None:
         slow = at_pace(mosquitto, 500)
-        late_ns: list[int] = []
+        waited_ns: list[int] = []
 
         def note(message: Incoming) -> None:
-            late_ns.append(time.time_ns() - message.arrived_at_ns)
+            waited_ns.append(message.waited_ns)
             slow.session.acknowledge(message)
 
         slow.session.subscribe("many", 1, note)
@@ -40,7 +40,7 @@ def test_beyond_the_pace_messages_come_later_in_order_and_all(mosquitto: LocalBr
             assert took_ns >= (MANY / 500 - 0.04) * 1e9
             assert slow.session.counters["pauses"] > 0
             assert [each for each in events if each["event"] == "mqtt-flooded"]
-            assert max(late_ns) > 1_000_000, "what waited out a pause says so"
+            assert max(waited_ns) > 1_000_000, "what waited out a pause says so"
 
     asyncio.run(scenario())
 

@@ -34,6 +34,21 @@ def test_the_last_value_at_or_before_the_instant_counts() -> None:
     assert values.as_of(1_000, 1).value == 3.0
 
 
+def test_what_waited_is_older_where_it_has_no_time_of_its_own_and_believed_where_it_has() -> None:
+    waited_ns = 5_000 * MS
+    timed = Binding(topic="t", pointer="/v", time_pointer="/t")
+
+    def at(time_ns: int) -> int:
+        payload = json.dumps({"v": 1.0, "t": time_ns}).encode()
+        ((found_ns, _),) = read(payload, timed, CLOCK, NOW, waited_ns)
+        return found_ns
+
+    assert read(b"1.0", Binding(topic="t"), CLOCK, NOW, waited_ns) == [(NOW - waited_ns, 1.0)]
+    assert at(NOW - 3 * MS) == NOW - 3 * MS, "measured while others waited"
+    assert at(NOW - 9_000 * MS) == NOW - 9_000 * MS
+    assert at(NOW + 9_000 * MS) == NOW - waited_ns, "no clock to believe: as old as it may be"
+
+
 def test_before_the_first_value_the_signal_is_absent() -> None:
     assert history((10, 1.0)).as_of(9, 1_000) == SignalValue()
     assert history().as_of(9, 1_000).state is SignalState.ABSENT

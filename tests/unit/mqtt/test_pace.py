@@ -47,11 +47,11 @@ def test_what_waited_is_as_old_as_the_last_instant_at_which_nothing_did() -> Non
     pace = Pace(1_000, clock)
     pace.emptied()
     clock.now_ns += 7_000_000
-    assert pace.late_ns == 0, "what comes after a silence is new"
+    assert pace.waited_ns == 0, "what comes after a silence is new"
     admitted(pace)
-    assert pace.late_ns == 7_000_000
+    assert pace.waited_ns == 7_000_000
     clock.now_ns += SLICE_NS
     admitted(pace)
-    assert pace.late_ns == 7_000_000 + SLICE_NS, "it grows while there is more than is read"
+    assert pace.waited_ns == 7_000_000 + SLICE_NS, "it grows while there is more than is read"
     pace.emptied()
-    assert pace.late_ns == 0
+    assert pace.waited_ns == 0
