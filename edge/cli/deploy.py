@@ -80,8 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
             return _show(which, read_journal(storage / FOLDER), as_json=arguments.json)
         case "import":
             return _ask(storage, "look", as_json=arguments.json, repository=_address(arguments))
-        case "rollback" if not (arguments.yes or _sure()):
-            return 1
+        case "rollback":
+            journal = read_journal(storage / FOLDER)
+            if not (arguments.yes or journal.is_first or _sure(journal)):
+                return 1
+            leaves = journal.leaves.digest if journal.leaves else ""
+            return _ask(storage, "rollback", as_json=arguments.json, leaves=leaves)
         case act:
             return _ask(storage, act, as_json=arguments.json)
 
@@ -105,8 +109,9 @@ def _ask(
     *,
     as_json: bool,
     repository: str = "",
+    leaves: str = "",
 ) -> int:
-    said = ask(storage, Deployments(act, repository))
+    said = ask(storage, Deployments(act, repository, leaves))
     if as_json:
         print(msgspec.json.encode({"act": act, "refusal": said.refusal}).decode())
     elif said.refusal:
@@ -116,12 +121,16 @@ def _ask(
     return 1 if said.refusal else 0
 
 
-def _sure() -> bool:
+def _sure(journal: Journal) -> bool:
     if not sys.stdin.isatty():
         print("edge: say --yes: nobody is here to be asked", file=sys.stderr)
         return False
-    question = "return to the deployment before, and take no other but by hand? [y/N] "
-    return input(question).strip().lower() in ("y", "yes")
+    print(f"leaves  {_short(journal.leaves)}\nruns    {_short(journal.returns_to)}")
+    return input("and take no other but by hand? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _short(deployed: Deployed | None) -> str:
+    return f"{plain(deployed.name)} revision {deployed.revision}" if deployed else "nothing"
 
 
 def _show(which: str, journal: Journal, *, as_json: bool) -> int:

@@ -68,10 +68,13 @@ class Deployments(msgspec.Struct, frozen=True, tag="deployments"):
     Attributes:
         act: What.
         repository: Another address to look at, once; with `look` alone.
+        leaves: Digest of the deployment that is to be left, as the person saw it; with `rollback`
+            alone. Empty: whichever it is by then.
     """
 
     act: Literal["look", "pin", "unpin", "rollback"]
     repository: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
+    leaves: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 class LearnAnew(msgspec.Struct, frozen=True, tag="learn-anew"):

@@ -28,6 +28,7 @@ from edge.daemon.canary import Canary
 from edge.daemon.candidate import Candidate, GoldenError, stand_up_all
 from edge.daemon.control import Deployments
 from edge.daemon.intake import Frame
+from edge.daemon.leaving import Leaving
 from edge.daemon.lineup import Former, Lineup
 from edge.daemon.outlets import Seen
 from edge.daemon.probation import Watching, recent_figures
@@ -99,7 +100,7 @@ class Rollout:
         self._on_change = on_change
         self._wanted = asyncio.Event()
         self._by_hand = ""
-        self._withdrawn = asyncio.Event()
+        self._leaving = Leaving()
         self._former = Former.none()
         self._recent: dict[str, tuple[Rates, Rates]] = {}
         self._observe: Observer | None = None
@@ -172,7 +173,7 @@ class Rollout:
             case "pin" | "unpin":
                 return await self.pin(pinned=request.act == "pin")
             case "rollback":
-                return await self.roll_back()
+                return await self.roll_back(request.leaves)
 
     def look_now(self, repository: str = "") -> str:
         """Look for an update soon, once, at another address where one is given.
@@ -197,22 +198,34 @@ class Rollout:
         self._tell()
         return ""
 
-    async def roll_back(self) -> str:
+    async def roll_back(self, leaves: str = "") -> str:
         """Return to the deployment before, by its own trial; on probation at once.
 
         A candidate that is not active yet is dropped. The device is pinned with it: the next look
         would bring back what was left.
 
+        Args:
+            leaves: Digest of the deployment that the person saw and wants left; empty: whichever
+                it is now.
+
         Returns:
             Why not; empty: it will be done.
         """
-        journal = self._installed.journal
-        if journal.state is State.IDLE and journal.previous is None:
+        # What a person can read on disk may be newer, for a moment, than what is remembered here.
+        journal = await asyncio.to_thread(self._installed.settled)
+        left = journal.leaves
+        if left is None or journal.is_first:
             return "there is no deployment before this one"
+        if leaves not in ("", left.digest):
+            return (
+                f"meanwhile a rollback would leave another deployment, revision {left.revision}: "
+                "see edge deploy status, and ask again"
+            )
         await self.pin(pinned=True)
-        left, after = journal.candidate, self._installed.journal
-        if left is None or left in (after.candidate, after.active):
-            self._withdrawn.set()  # else it has failed meanwhile, and is left already
+        after = self._installed.journal
+        # Else it is left already, or on its way out.
+        if after.leaves == left and not after.goes_back:
+            self._leaving.want(left)
         return ""
 
     # The loop ------------------------------------------------------------------------------------
@@ -235,17 +248,17 @@ class Rollout:
             await self._watch()
         elif journal.state is not State.IDLE:
             await self._try_candidate()
-        elif self._withdrawn.is_set():
-            self._withdrawn.clear()
-            if journal.previous is not None:
+        elif self._leaving.wanted.is_set():
+            if self._leaving.is_about(journal.active) and journal.previous is not None:
                 await self._advance(Event.OFFERED, offered=journal.previous)
+            self._leaving.drop()
         else:
-            await self._unless_withdrawn(self._look_in_time())
+            await self._unless_leaving(self._look_in_time())
 
-    async def _unless_withdrawn(self, doing: Coroutine[Any, Any, None]) -> None:
+    async def _unless_leaving(self, doing: Coroutine[Any, Any, None]) -> None:
         """Do something, but leave it when a person wants to go back."""
         task = asyncio.create_task(doing)
-        asked = asyncio.create_task(self._withdrawn.wait())
+        asked = asyncio.create_task(self._leaving.wanted.wait())
         try:
             await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -324,7 +337,7 @@ class Rollout:
         deployed = self._installed.journal.candidate
         assert deployed is not None, "the journal names it in this state"
         goes_back = self._installed.journal.goes_back
-        if not goes_back and self._withdrawn.is_set():
+        if not goes_back and self._leaving.wanted.is_set():
             await self._withdraw()
             return
         await self._advance(Event.BEGAN)
@@ -341,7 +354,7 @@ class Rollout:
                 finding = await self._shadow(candidate)
             if not goes_back and finding is not None and not finding.reason:
                 finding = await self._judge_a_share(candidate, finding)
-            if finding is None or (not goes_back and self._withdrawn.is_set()):
+            if finding is None or (not goes_back and self._leaving.wanted.is_set()):
                 await self._withdraw()
             elif finding.reason:
                 await self._fail(finding)
@@ -355,28 +368,29 @@ class Rollout:
         self._tell()
 
     async def _withdraw(self) -> None:
-        self._withdrawn.clear()
+        withdrawn = self._installed.journal.candidate
         await self._advance(Event.WITHDRAWN, detail="by hand")
+        self._leaving.done(withdrawn)
         self._tell()
 
     async def _shadow(self, candidate: Candidate) -> Finding | None:
         shadowing = Shadowing(candidate, self._lineup)
         self._observe = shadowing.observe
         try:
-            return await shadowing.run(self._withdrawn)
+            return await shadowing.run(self._leaving.wanted)
         finally:
             self._observe = None
 
     async def _judge_a_share(self, candidate: Candidate, shadow: Finding) -> Finding | None:
         """Have the candidate judge a share of the parts, where its manifest asks for that."""
         canary = Canary(candidate, self._lineup, recent_figures(self._recent))
-        if not canary.wanted or self._withdrawn.is_set():
+        if not canary.wanted or self._leaving.wanted.is_set():
             return shadow
         await self._advance(Event.ADMITTED, detail=shadow.detail, evidence=shadow.evidence)
         self._tell()
         self._observe = canary.observe
         try:
-            return await canary.run(self._withdrawn)
+            return await canary.run(self._leaving.wanted)
         finally:
             self._observe = None
 
@@ -399,6 +413,8 @@ class Rollout:
         journal = self._installed.journal
         deployed = journal.candidate
         assert deployed is not None, "the journal names it in this state"
+        if not self._leaving.is_about(deployed):
+            self._leaving.drop()  # a second wish for what this one has replaced
         try:
             loaded = await asyncio.to_thread(self._installed.load, deployed)
         except DeploymentError as damaged:
@@ -412,7 +428,7 @@ class Rollout:
         )
         self._observe, self._watching = watching.observe, watching
         try:
-            finding = await watching.run(self._withdrawn)
+            finding = await watching.run(self._leaving.wanted)
         finally:
             self._observe = self._watching = None
         if finding is None or finding.reason:
@@ -430,7 +446,7 @@ class Rollout:
 
     async def _go_back(self, finding: Finding | None) -> None:
         """Undo the swap: in the journal first, then between two frames."""
-        active = self._installed.journal.previous
+        failed_one, active = self._installed.journal.candidate, self._installed.journal.previous
         returned = False
         while True:
             try:
@@ -438,8 +454,7 @@ class Rollout:
                     await self._withdraw()
                 else:
                     await self._fail(finding)
-                # What a person wanted until now is this. From now on they mean the one before.
-                self._withdrawn.clear()
+                self._leaving.done(failed_one)
                 break
             except StorageError as failed:
                 # A line must not keep a bad deployment for want of a disk. A start before the

@@ -51,6 +51,11 @@ class Installed:
         """What is remembered."""
         return self._journal
 
+    def settled(self) -> Journal:
+        """Return the journal once no change is under way: what others read on disk."""
+        with self._writing:
+            return self._journal
+
     def advance(
         self,
         event: Event,

@@ -171,6 +171,23 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     @property
+    def is_first(self) -> bool:
+        """Whether there is nothing that a person could leave, or nothing to return to."""
+        return self.leaves is None or (self.state is State.IDLE and self.previous is None)
+
+    @property
+    def leaves(self) -> Deployed | None:
+        """What a person who rolls back leaves: what is under way, else what runs."""
+        return self.active if self.candidate is None or self.goes_back else self.candidate
+
+    @property
+    def returns_to(self) -> Deployed | None:
+        """What runs once a person has rolled back; None: nothing."""
+        if self.state in (State.IDLE, State.PROBATION) or self.goes_back:
+            return self.previous
+        return self.active
+
+    @property
     def barred(self) -> frozenset[str]:
         """Digests of deployments that are not tried again."""
         return frozenset(digest for digest, count in self.failures.items() if count >= MAX_FAILURES)
