@@ -79,7 +79,7 @@ async def measure(
     for each in (pictures, *homes.values()):
         each.mkdir()
     write_parts(pictures)
-    await asyncio.to_thread(_owe, homes[OUTAGE] / "state" / "ledger", records)
+    await _owe(homes[OUTAGE] / "state" / "ledger", records)
     settings = {WITHOUT: ("ledger.enabled=false",), WITH: (), OUTAGE: _SETTINGS}
     taken: dict[str, list[float | None]] = {n: [] for n in (WITHOUT, WITH, OUTAGE, DRAIN)}
     overruns = dict.fromkeys(taken, 0)
@@ -125,15 +125,21 @@ async def measure(
     )
 
 
-def _owe(folder: Path, records: int) -> None:
-    """Write a ledger with so many records that nobody has receipted."""
+async def _owe(folder: Path, records: int) -> None:
+    """Write a ledger with so many records that nobody has receipted.
+
+    On the loop, where nothing else runs yet: Ctrl-C ends it between two batches, and no thread.
+    """
     store = Store(folder, "box1", Retention(max_bytes=1 << 40))
     digest = "0123456789abcdef" * 4
     pinned = Pinned(digest, digest, digest, digest, digest)
-    for first in range(0, records, _BATCH):
-        batch = range(first, min(first + _BATCH, records))
-        store.append([Prepared(_entry(n, pinned), n.to_bytes(32, "big")) for n in batch])
-    store.close()
+    try:
+        for first in range(0, records, _BATCH):
+            batch = range(first, min(first + _BATCH, records))
+            store.append([Prepared(_entry(n, pinned), n.to_bytes(32, "big")) for n in batch])
+            await asyncio.sleep(0)
+    finally:
+        store.close()
 
 
 def _entry(number: int, pinned: Pinned) -> Entry:
