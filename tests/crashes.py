@@ -21,6 +21,23 @@ from edge.ledger.proving import audited
 
 SCRIPT: Final = Path(__file__).with_name("ledger_writer.py")
 DEADLINE_S: Final = 60.0
+_DIES: Final = """
+import os, signal, sys
+from pathlib import Path
+from edge import durable
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+durable.replace(Path(sys.argv[1]), b"new")
+"""
+
+
+def killed_aside(target: Path) -> Path:
+    """Have a process killed while it replaces a file; return what it left beside it."""
+    before = set(target.parent.iterdir())
+    command = [sys.executable, "-c", _DIES, str(target)]
+    done = subprocess.run(command, check=False, capture_output=True, timeout=DEADLINE_S)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = set(target.parent.iterdir()) - before
+    return left
 
 
 class Writer:

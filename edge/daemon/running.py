@@ -15,12 +15,12 @@ from typing import Any
 
 import structlog
 
+from edge import durable
 from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.supervisor import Supervisor
 from edge.deployment.folder import plans as plans_of
 from edge.deployment.installed import FOLDER, Installed
-from edge.durable import storage_error
 from edge.errors import ConfigError, DeploymentError, EdgeError, MediumError, StorageError
 from edge.observability.systemd import Notifier
 
@@ -163,12 +163,14 @@ def _storage(path: Path) -> Iterator[None]:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = stack.enter_context((path / "lock").open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for folder in (path, path / FOLDER):
+                durable.clear(folder)
         except BlockingIOError:
             raise ConfigError(
                 "storage.path", f"another daemon uses {path}", "stop it, or set another folder"
             ) from None
         except OSError as failed:
-            problem = storage_error(f"{path} cannot be used", failed)
+            problem = durable.storage_error(f"{path} cannot be used", failed)
             if isinstance(problem, MediumError):
                 raise problem from failed
             raise ConfigError(

@@ -14,14 +14,13 @@ Deliberately not here: raising the revision. That a deployment is another one is
 import argparse
 import copy
 import hashlib
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from edge import durable
 from edge.deployment import files, pins
 from edge.deployment.card import Card
 from edge.deployment.folder import load_folder
@@ -66,7 +65,8 @@ def pin(folder: Path, sources: Sequence[Path | str] = (), *, write: bool = True)
     changed = [path for path, content in contents.items() if _differs(folder / path, content)]
     if write:
         for path in changed:
-            _replace(folder / path, contents[path])
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            durable.replace(folder / path, contents[path], 0o644)
         load_folder(folder)
     return changed
 
@@ -192,20 +192,6 @@ def _differs(path: Path, content: bytes) -> bool:
         return path.read_bytes() != content
     except FileNotFoundError:
         return True
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write aside, then rename: an interrupted run leaves whole files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 if __name__ == "__main__":

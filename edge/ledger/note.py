@@ -17,7 +17,6 @@ import binascii
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -27,7 +26,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from edge.durable import storage_error, sync_folder
+from edge import durable
 from edge.errors import ConfigError, MediumError, ProofError
 
 MAX_NOTE_BYTES: Final = 64 << 10
@@ -246,23 +245,18 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
         MediumError: The medium is full, or fails; nothing of the key is left there.
     """
     try:
-        # A name that no kill can have left behind: in a container each start has the same pid.
-        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pem_of(key))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(aside, path)  # unlike a rename, this replaces nothing
-        finally:
-            Path(aside).unlink()
-        sync_folder(path.parent)
+        with durable.aside(path) as file:
+            file.write(pem_of(key))
+            file.flush()
+            os.fsync(file.fileno())
+            os.link(file.name, path)  # unlike a rename, this replaces nothing
+        durable.sync_folder(path.parent)
     except FileExistsError as taken:
         raise ConfigError(
             path, "a key file lies here already", "choose another name; a key is never replaced"
         ) from taken
     except OSError as failed:
-        problem = storage_error(f"{path}: the key cannot be written", failed)
+        problem = durable.storage_error(f"{path}: the key cannot be written", failed)
         if isinstance(problem, MediumError):
             raise problem from failed
         raise ConfigError(path, f"the key cannot be written: {failed.strerror}") from failed

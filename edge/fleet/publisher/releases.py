@@ -97,6 +97,7 @@ class Fleet:
         try:
             self._await_turn(descriptor)
             self._held = True
+            durable.clear(self.folder, below=True)
             yield
         finally:
             self._held = False

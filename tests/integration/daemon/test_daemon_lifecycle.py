@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from brokers import until
+from crashes import killed_aside
 from daemons import CONFIG, DEPLOYMENT, ROOT, Daemon, Line, line_to
 from deployments import copy_of, with_policy
 from evil_guests import ENDLESS, policy, probe_trapping_policy
 
+from edge.deployment.installed import FOLDER
 from edge.mqtt.brokers import LocalBroker
 
 QUICK = ("status.interval_s=0.5",)
@@ -90,6 +92,17 @@ def test_kill_9_makes_the_broker_say_offline_and_the_next_start_says_online(
 
     with Daemon(mosquitto, tmp_path, overrides=QUICK, budget_ms=0) as daemon:
         asyncio.run(scenario(daemon.ready()))
+
+
+def test_a_start_removes_what_killed_writers_left_aside(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    state, deployments = tmp_path / "state", tmp_path / "state" / FOLDER
+    deployments.mkdir(parents=True)
+    left = [killed_aside(folder / "any.json") for folder in (state, deployments)]
+    with Daemon(mosquitto, tmp_path, overrides=QUICK) as daemon:
+        daemon.ready()
+        assert not [each for each in left if each.exists()]
 
 
 def endless_under_the_lamp(folder: Path) -> Path:

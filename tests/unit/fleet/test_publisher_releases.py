@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from crashes import killed_aside
 from deployment_samples import edit
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,15 @@ def test_who_widens_beside_others_writes_a_version_of_his_own(publisher: Publish
         list(pool.map(widen, (10, 20, 30, 40)))
     assert publisher.fleet.repository.version(GROUP) == before + 4
     assert not publisher.fleet.drafts()
+
+
+def test_a_command_removes_what_one_that_was_killed_left_aside(publisher: Publisher) -> None:
+    metadata = publisher.fleet.repository.metadata
+    left = [killed_aside(folder / "any.json") for folder in (publisher.fleet.folder, metadata)]
+    whole = set(publisher.fleet.folder.rglob("*.json"))
+    publisher.fleet.publish()
+    assert not [each for each in left if each.exists()]
+    assert whole <= set(publisher.fleet.folder.rglob("*.json"))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"])
