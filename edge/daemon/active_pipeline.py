@@ -237,7 +237,8 @@ class ActivePipeline:
         """Mark a frame whose verdict would find no medium: it is reviewed, and not judged."""
         if self._recording is None or frame.fault is not None or not self._recording.stuck:
             return frame
-        fault = Fault(Reason.STORAGE, f"its verdict cannot be recorded: {self._recording.trouble}")
+        why = self._recording.trouble or "as many records wait for the disk as may"
+        fault = Fault(Reason.STORAGE, f"its verdict cannot be recorded: {why}")
         return msgspec.structs.replace(frame, fault=fault)
 
     def reference_dropped(self, key: str) -> None:

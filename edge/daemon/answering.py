@@ -64,11 +64,12 @@ class Answering:
             # again the frame: one publication settles both.
             self._on_the_way[verdict].append(settle)
             return
+        bare = frame.without_pixels()  # a broker may take its time
 
         def done(accepted: bool) -> None:
             # A broker that refuses the verdict would refuse it again: redelivery mends nothing.
             if not accepted:
-                self._complain("verdict_refused", frame, f"the broker refused {frame.frame_id}")
+                self._complain("verdict_refused", bare, f"the broker refused {bare.frame_id}")
             for each in self._on_the_way.pop(verdict):
                 each()
 

@@ -12,8 +12,6 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from edge.config import DeadlineSection
 from edge.contracts import verdict as verdicts
 from edge.contracts.frame import part_number
@@ -133,7 +131,7 @@ class Dispatch:
             return
         if under_way is not None:
             # Its pixels are not needed: a camera that repeats itself must not fill the memory.
-            self._underway.share(msgspec.structs.replace(frame, payload=b""))
+            self._underway.share(frame.without_pixels())
             return
         self._underway.begin(frame)
         admission = _Admission(self._underway.ticket(), frame, reference, signals)

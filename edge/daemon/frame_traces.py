@@ -55,8 +55,8 @@ class FrameTraces:
             return None
         trace_id = parent.trace_id if parent else self._id(16)
         own = Context(trace_id, self._id(8), sampled=True)
-        trace = FrameTrace(frame, own, self)
-        self._offer(tuple(self._judgement(trace, verdict, parent, now_ns)))
+        trace = FrameTrace(frame.without_pixels(), own, self, now_ns)
+        self._offer(self._judgement(trace, verdict, parent, len(frame.payload)))
         return trace
 
     def done(self, trace: "FrameTrace", name: str, kind: SpanKind, error: str) -> None:
@@ -65,10 +65,9 @@ class FrameTraces:
         self._offer((self._span(trace, name, trace.given_ns, now_ns, kind, error),))
 
     def _judgement(
-        self, trace: "FrameTrace", verdict: Verdict, parent: Context | None, now_ns: int
+        self, trace: "FrameTrace", verdict: Verdict, parent: Context | None, payload_bytes: int
     ) -> Bundle:
         frame = trace.frame
-        trace.given_ns = now_ns
         attributes: dict[str, Value] = {
             "edge.frame_id": frame.frame_id,
             "edge.part_id": frame.part_id,
@@ -81,7 +80,7 @@ class FrameTraces:
             "edge.provider": verdict.provider,
             "edge.budget_ms": verdict.budget_ms,
             "messaging.system": "mqtt",
-            "messaging.message.body.size": len(frame.payload),
+            "messaging.message.body.size": payload_bytes,
         }
         spans = [
             Span(
@@ -89,7 +88,7 @@ class FrameTraces:
                 trace.context,
                 parent.span_id if parent else b"",
                 trace.at(frame.captured_ns),
-                trace.at(now_ns),
+                trace.at(trace.given_ns),
                 SpanKind.CONSUMER,
                 attributes,
                 verdict.reason if verdict.reason in HOST_REASONS else "",
@@ -125,17 +124,17 @@ class FrameTrace:
     """One frame that is traced.
 
     Attributes:
-        frame: The frame.
+        frame: The frame, without its pixels: the broker or the disk may take its time.
         context: Of its span; goes out with its verdict.
         given_ns: Monotonic, when its verdict was made.
     """
 
     __slots__ = ("_traces", "context", "frame", "given_ns")
 
-    def __init__(self, frame: Frame, context: Context, traces: FrameTraces) -> None:
+    def __init__(self, frame: Frame, context: Context, traces: FrameTraces, given_ns: int) -> None:
         self.frame = frame
         self.context = context
-        self.given_ns = 0
+        self.given_ns = given_ns
         self._traces = traces
 
     def at(self, instant_ns: int) -> int:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from edge.config import Binding, DeviceConfig
@@ -148,12 +149,14 @@ class Inputs:
                 self._session.acknowledge(message)
                 return
             left = len(receivers)
+            # It may wait long for the disk or the broker; its pixels shall not.
+            bare = msgspec.structs.replace(message, payload=b"")
 
             def settle() -> None:
                 nonlocal left
                 left -= 1
                 if left == 0:
-                    self._session.acknowledge(message)
+                    self._session.acknowledge(bare)
 
             # Here, and not in each queue: one camera's flood costs another's pipeline nothing.
             fault = None

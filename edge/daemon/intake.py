@@ -73,6 +73,10 @@ class Frame(msgspec.Struct, frozen=True):
     settle: Callable[[], None]
     trace: str = ""
 
+    def without_pixels(self) -> "Frame":
+        """Itself without its payload, for whoever may have to wait with it for long."""
+        return msgspec.structs.replace(self, payload=b"")
+
 
 class Intake:
     """Turns the messages of one camera into frames.
