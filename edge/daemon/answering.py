@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from edge.config import BindingsSection
 from edge.daemon.intake import Frame
-from edge.mqtt.bound import reserved
+from edge.mqtt.bound import is_ours, reserved
 from edge.mqtt.session import Session
 from edge.mqtt.topics import matches
 from edge.observability.counters import Counters
@@ -82,8 +82,10 @@ class Answering:
 
     def _may_answer(self, topic: str) -> bool:
         """Whether a camera's response topic is harmless: no one may steer us through it."""
-        reserved = topic.startswith(("$", "edge/")) or topic == "edge"
-        if reserved or any(matches(bound, topic) for bound in self._bound):
+        if topic.startswith("$") or is_ours(topic) or self._is_bound(topic):
             self._counters.count("messages_refused", cause="response topic")
             return False
         return True
+
+    def _is_bound(self, topic: str) -> bool:
+        return any(matches(bound, topic) for bound in self._bound)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edge.config import DeviceConfig, InferenceSection
+from edge.config import BindingsSection, DeviceConfig, InferenceSection
 from edge.contracts.abi import ABI_MAJOR, ABI_MINOR
 from edge.contracts.frame import PixelFormat
 from edge.contracts.parameters import Finding, Names, findings
@@ -37,6 +37,8 @@ from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES, MAX_TEXT_BYTES
 from edge.deployment.rules import DriftRule
 from edge.deployment.schema import parse
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
+from edge.mqtt.bound import is_ours, reserved
+from edge.mqtt.topics import matches
 from edge.wasm.section import parameter_schema
 
 MAX_BATCH: Final = 64
@@ -272,12 +274,32 @@ def _check_bindings(
                 f"{section.revision} uses {logical}, which is bound to no topic",
                 f'add a line {rest} = "some/topic" under [bindings.{kind}] in the device config',
             )
-        if logical in actions and {"+", "#"} & set(binding.topic.split("/")):
-            raise ConfigError(
-                f"bindings.{logical}",
-                f"topic {binding.topic!r} has a wildcard, and actions are published to one topic",
-                "name the topic in full",
-            )
+        if logical in actions:
+            _check_action(logical, binding.topic, config.bindings)
+
+
+def _check_action(logical: str, topic: str, bindings: BindingsSection) -> None:
+    """Refuse a topic where an action would be taken for a word of ours, or for an image."""
+    where, remedy = f"bindings.{logical}", "name the topic that the gate or the light listens to"
+    if {"+", "#"} & set(topic.split("/")):
+        raise ConfigError(
+            where,
+            f"topic {topic!r} has a wildcard, and actions are published to one topic",
+            "name the topic in full",
+        )
+    if is_ours(topic):
+        raise ConfigError(
+            where, f"topic {topic!r}: below edge/ devices and their cloud speak, no action", remedy
+        )
+    for kind, table in (("camera", bindings.camera), ("reference", bindings.reference)):
+        for name, images in table.items():
+            if matches(reserved(images), topic):
+                raise ConfigError(
+                    where,
+                    f"topic {topic!r} is taken by bindings.{kind}.{name} ({images.topic!r}): each "
+                    "action would come back as an image",
+                    remedy,
+                )
 
 
 def _refine_plan(

@@ -1,4 +1,4 @@
-"""Which topics a binding stands for: one, or those of a Sparkplug edge node."""
+"""Which topics a binding stands for: one, or those of a Sparkplug edge node; and which are ours."""
 
 from typing import Final
 
@@ -30,3 +30,8 @@ def reserved(binding: Binding) -> str:
         return TopicTemplate(binding.topic).filter
     namespace, group, _, node, *_ = binding.topic.split("/")
     return f"{namespace}/{group}/+/{node}/#"
+
+
+def is_ours(topic: str) -> bool:
+    """Whether a topic is one of those by which devices and their cloud speak: `edge`, and below."""
+    return topic.partition("/")[0] == "edge"

@@ -227,6 +227,37 @@ def test_an_action_cannot_be_bound_to_a_wildcard(folder: Path, device: DeviceCon
         plans(load_folder(folder), device.model_copy(update={"bindings": bindings}))
 
 
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [
+        ("edge/box1/receipts", "below edge/ devices and their cloud speak"),
+        ("edge/box2/board/verdict", "below edge/ devices and their cloud speak"),
+        ("edge", "below edge/ devices and their cloud speak"),
+        ("line/frame", r"taken by bindings\.camera\.top \('line/frame'\)"),
+        ("line/reference/r1", r"taken by bindings\.reference\.top"),
+        ("side/3/frame", r"taken by bindings\.camera\.side \('side/\{part_id\}/frame'\)"),
+        ("all/of/it", r"taken by bindings\.camera\.all \('all/#'\)"),
+    ],
+)
+def test_an_action_that_would_come_back_as_an_input_is_refused(
+    folder: Path, device: DeviceConfig, topic: str, said: str
+) -> None:
+    bindings = device.model_dump()["bindings"]
+    bindings["action"]["reject"]["topic"] = topic
+    bindings["camera"] |= {"side": "side/{part_id}/frame", "all": "all/#"}
+    with pytest.raises(ConfigError, match=said) as raised:
+        plans(load_folder(folder), parse({"bindings": bindings}, "device.toml"))
+    assert raised.value.where == "bindings.action.reject"
+    assert "gate" in raised.value.remedy
+
+
+@pytest.mark.parametrize("topic", ["edges/reject", "line/edge/reject", "line/frame/reject"])
+def test_an_action_beside_them_is_taken(folder: Path, device: DeviceConfig, topic: str) -> None:
+    bindings = device.model_dump()["bindings"]
+    bindings["action"]["reject"]["topic"] = topic
+    assert plans(load_folder(folder), parse({"bindings": bindings}, "device.toml"))
+
+
 def test_a_margin_that_eats_the_budget_is_refused(folder: Path, device: DeviceConfig) -> None:
     deadlines = device.deadlines.model_copy(update={"margin_ms": 100})
     with pytest.raises(ConfigError, match=r"deadlines\.margin_ms: is 100"):
