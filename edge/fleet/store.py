@@ -128,6 +128,7 @@ class Store(Register):
 
     def _take_into(self, row: LedgerRow, group: list[Arrival], taken: Taken) -> None:
         before = row.seq
+        left_bytes = self._limits.max_device_bytes - self._kept_bytes(row.device)
         known = self._leaves(row, {arrival.seq for arrival in group})
         fresh: list[Arrival] = []
         for arrival in group:
@@ -136,10 +137,11 @@ class Store(Register):
                 taken.repeated += 1
             elif leaf is not None:
                 self._conflict(row, arrival, taken)
-            elif self._has_room(row, arrival, taken):
+            elif self._has_room(row, arrival, left_bytes, taken):
                 known[arrival.seq] = arrival.leaf
                 fresh.append(arrival)
                 row.kept_bytes += len(arrival.body)
+                left_bytes -= len(arrival.body)
                 row.ahead += 1
             else:
                 taken.left += 1
@@ -236,10 +238,15 @@ class Store(Register):
             taken,
         )  # fmt: skip
 
-    def _has_room(self, row: LedgerRow, arrival: Arrival, taken: Taken) -> bool:
+    def _kept_bytes(self, device: str) -> int:
+        """Return what the records of a device take, of all its ledgers."""
+        query = "SELECT coalesce(sum(kept_bytes), 0) FROM ledger WHERE device=?"
+        return int(self._database.rows(query, (device,))[0][0])
+
+    def _has_room(self, row: LedgerRow, arrival: Arrival, left_bytes: int, taken: Taken) -> bool:
         if row.ahead >= MAX_AHEAD and arrival.seq > row.seq + MAX_AHEAD:
             return False
-        if row.kept_bytes + len(arrival.body) <= self._limits.max_device_bytes:
+        if len(arrival.body) <= left_bytes:
             return True
         self._raise(
             Alarm(
@@ -322,9 +329,10 @@ class Store(Register):
                 return Compared.EARLY, taken
             if row.anchor_seq or claim.size < row.tree_size:
                 return Compared.BEYOND, taken
-            tree = self._tree(row)
-            for seq, leaf in self._leaves_between(row, claim.size):
-                assert seq == tree.size + 1, "the whole part of a ledger has no gap"
+            tree, leaves = self._tree(row), self._leaves_between(row, claim.size)
+            if len(leaves) < min(claim.size - tree.size, _COMPARED):
+                return Compared.BEYOND, taken  # the owner deleted records that were not compared
+            for leaf in leaves:
                 tree.push(leaf)
             row.tree_size, row.tree_roots = tree.size, b"".join(tree.roots)
             found = Compared.MORE if tree.size < claim.size else Compared.SAME
@@ -349,14 +357,14 @@ class Store(Register):
         roots = row.tree_roots
         return Range(row.tree_size, [roots[n : n + 32] for n in range(0, len(roots), 32)])
 
-    def _leaves_between(self, row: LedgerRow, size: int) -> list[tuple[int, bytes]]:
+    def _leaves_between(self, row: LedgerRow, size: int) -> list[bytes]:
         """Return the next leaves, at most `_COMPARED` at once: what is left is asked for again."""
+        last = min(size, row.tree_size + _COMPARED)
         rows = self._database.rows(
-            "SELECT seq, leaf FROM record WHERE ledger_id=? AND seq > ? AND seq <= ? "
-            "ORDER BY seq LIMIT ?",
-            (row.id, row.tree_size, size, _COMPARED),
+            "SELECT leaf FROM record WHERE ledger_id=? AND seq > ? AND seq <= ? ORDER BY seq",
+            (row.id, row.tree_size, last),
         )
-        return [(seq, bytes(leaf)) for seq, leaf in rows]
+        return [bytes(leaf) for (leaf,) in rows]
 
     # Ledgers -------------------------------------------------------------------------------------
 

@@ -198,6 +198,15 @@ def test_what_is_beyond_a_bound_is_left_with_the_device(open_store: Open) -> Non
     assert _kinds(store) == {Kind.QUOTA}
 
 
+def test_a_device_has_no_more_room_for_having_more_ledgers(open_store: Open) -> None:
+    store = open_store(max_device_bytes=10_000)
+    for number in range(5):
+        store.take(Chain(ledger=name_of(str(number))).grow(40, pixels="x" * 500).arrivals())
+    assert sum(row.kept_bytes for row in store.ledgers()) <= 10_000
+    store.take(Chain("box2").grow(5, pixels="x" * 500).arrivals())
+    assert [row.seq for row in store.ledgers() if row.device == "box2"] == [5]
+
+
 def test_a_flood_of_places_ahead_does_not_keep_the_next_one_out(open_store: Open) -> None:
     store, chain = open_store(), Chain().grow(1)
     (first,) = chain.arrivals()

@@ -10,6 +10,7 @@ from edge.fleet import store as stores
 from edge.fleet.alarms import Kind
 from edge.fleet.config import CollectSection
 from edge.fleet.database import Database
+from edge.fleet.register import Taken
 from edge.fleet.store import Store
 from edge.fleet.witness import Compared, Witness
 from edge.ledger import checkpoint as checkpoints
@@ -86,6 +87,18 @@ def test_a_long_way_to_a_checkpoint_is_gone_in_steps(
     claim = _witness(tmp_path, chain).read("box1", _note(chain, 250))
     steps = [store.compare(claim)[0] for _ in range(3)]
     assert steps == [Compared.MORE, Compared.MORE, Compared.SAME]
+
+
+@pytest.mark.parametrize("deleted", [7, 30], ids=["some", "all"])
+def test_records_that_the_owner_deleted_before_they_were_compared_are_compared_no_more(
+    store: Store, tmp_path: Path, deleted: int
+) -> None:
+    chain = Chain().grow(30)
+    store.take(chain.arrivals())
+    with store._database.transaction():
+        store._database.run("DELETE FROM record WHERE seq <= ?", (deleted,))
+    claim = _witness(tmp_path, chain).read("box1", _note(chain, 30))
+    assert store.compare(claim) == (Compared.BEYOND, Taken())
 
 
 def test_a_signed_checkpoint_of_other_records_is_an_alarm(store: Store, tmp_path: Path) -> None:
