@@ -40,12 +40,29 @@ def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
         OSError: It could not be written; what was there before is untouched.
     """
     with aside(path) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        os.fchmod(file.fileno(), mode)
+        _write(file, content, mode)
         Path(file.name).replace(path)
     sync_folder(path.parent)
+
+
+def create(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Make a file that is not there yet, whole or not at all; on return it is durable.
+
+    Raises:
+        FileExistsError: There is one; it is never replaced.
+        OSError: It could not be written.
+    """
+    with aside(path) as file:
+        _write(file, content, mode)
+        os.link(file.name, path)  # unlike a rename, this replaces nothing
+    sync_folder(path.parent)
+
+
+def _write(file: IO[bytes], content: bytes, mode: int) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+    os.fchmod(file.fileno(), mode)
 
 
 @contextlib.contextmanager

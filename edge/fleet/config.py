@@ -29,7 +29,10 @@ class StoreSection(Section):
         None, description="PostgreSQL: file whose first line is the password."
     )
     max_device_bytes: int = Field(
-        20 << 30, ge=1 << 20, le=1 << 50, description="Records kept of one device, of all its ledgers, bytes."
+        20 << 30,
+        ge=1 << 20,
+        le=1 << 50,
+        description="Records kept of one device, of all its ledgers, bytes.",
     )
     max_devices: int = Field(1_000, ge=1, le=100_000, description="Devices taken in.")
 

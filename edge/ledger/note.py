@@ -15,7 +15,6 @@ Rules (C2SP signed-note, c2sp.org/signed-note, and tlog-cosignature):
 import base64
 import binascii
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -245,12 +244,7 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
         MediumError: The medium is full, or fails; nothing of the key is left there.
     """
     try:
-        with durable.aside(path) as file:
-            file.write(pem_of(key))
-            file.flush()
-            os.fsync(file.fileno())
-            os.link(file.name, path)  # unlike a rename, this replaces nothing
-        durable.sync_folder(path.parent)
+        durable.create(path, pem_of(key))
     except FileExistsError as taken:
         raise ConfigError(
             path, "a key file lies here already", "choose another name; a key is never replaced"

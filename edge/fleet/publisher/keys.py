@@ -5,7 +5,6 @@ and pulled out again. Private keys are not encrypted here: whoever needs that ke
 encrypted folder, or signs with python-tuf and a hardware token; a repository takes any signature.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
+from edge import durable
 from edge.errors import DeploymentError
 
 _MAX_PEM_BYTES: Final = 4 << 10
@@ -22,7 +22,7 @@ SUFFIX: Final = ".pem"
 
 
 def create(folder: Path, name: str) -> SSlibKey:
-    """Make a key pair; the private key is written to `NAME.pem`, for its owner alone.
+    """Make a key pair; the private key is written to `NAME.pem`, durably, for its owner alone.
 
     Raises:
         DeploymentError: There is a key of that name already, or the file cannot be written.
@@ -31,9 +31,7 @@ def create(folder: Path, name: str) -> SSlibKey:
     path = folder / f"{name}{SUFFIX}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(signer.private_bytes)
+        durable.create(path, signer.private_bytes)  # before anything names it
     except FileExistsError:
         raise DeploymentError(f"{path}: is there already; a key is never overwritten") from None
     except OSError as failed:

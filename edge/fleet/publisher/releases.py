@@ -8,6 +8,7 @@ A release that is widened, halted or resumed goes the same way.
 import contextlib
 import datetime as dt
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -38,13 +39,14 @@ _LOCK: Final = "lock"
 PATIENCE_S: Final = 15.0
 """For another command that changes the fleet; it takes a second or two."""
 KEPT: Final = 3
-"""Releases of a group that stay in its metadata: what runs, what is coming, and one before."""
+"""Newest releases of a group that stay in its metadata; so does the one that most devices run."""
+_MAX_NAME: Final = 64
 
 
 class FleetConfig(Section):
     """`fleet.toml`: what the publisher's side of a fleet is set to."""
 
-    name: str = Field("fleet", min_length=1, max_length=64, description="For people.")
+    name: str = Field("fleet", min_length=1, max_length=_MAX_NAME, description="For people.")
     broker: BrokerSection = Field(
         default_factory=BrokerSection, description="Where devices report, and hints are sent."
     )
@@ -123,9 +125,13 @@ class Fleet:
         """Make a fleet: keys, an empty repository, and the root file for its devices.
 
         Raises:
-            DeploymentError: A group has no usable name, something is in the way, or a file cannot
-                be written.
+            DeploymentError: A group, or the fleet, has no usable name, something is in the way, or
+                a file cannot be written.
         """
+        if not (0 < len(name) <= _MAX_NAME and name.isprintable()):
+            raise DeploymentError(
+                f"{name!r} is no name of a fleet: 1 to {_MAX_NAME} printable characters"
+            )
         for group in groups:
             if not config.is_group(group):
                 raise DeploymentError(
@@ -143,10 +149,13 @@ class Fleet:
         now = dt.datetime.now(dt.UTC)
         made = Repository.create(folder / REPOSITORY, KeyRing([folder / KEYS]), public, groups, now)
         shutil.copy(made.metadata / "1.root.json", folder / ROOT)
-        (folder / SETTINGS).write_text(
-            f'# Settings of the publisher; docs/updates.md explains them.\nname = "{name}"\n\n'
+        text = (
+            "# Settings of the publisher; docs/updates.md explains them.\n"
+            # A JSON string of printable characters is one of TOML.
+            f"name = {json.dumps(name, ensure_ascii=False)}\n\n"
             '[broker]\nhost = "127.0.0.1"\nport = 1883\n'
         )
+        durable.replace(folder / SETTINGS, text.encode(), mode=0o644)
         return cls(folder, now=now)
 
     def releases(self, group: str) -> Releases:
@@ -209,10 +218,9 @@ class Fleet:
             percent=percent,
         )
         draft = self._draft(group)
-        kept = sorted(offered, key=lambda each: each.revision)[-(KEPT - 1) :]
         for path in _files(loaded):
             self._add(draft.signed, loaded.root / path, f"{group}/{made.revision}/{path}")
-        self._offer(draft, group, (*kept, made))
+        self._offer(draft, group, (*_kept(offered), made))
         return made
 
     def find(self, group: str, revision: int) -> Release:
@@ -276,13 +284,15 @@ class Fleet:
         Without a draft it renews what will soon expire.
 
         Raises:
-            DeploymentError: A draft lacks signatures, or a key of snapshot or timestamp is missing.
+            DeploymentError: A draft lacks signatures, or was overtaken by another one; or a key of
+                snapshot or timestamp is missing.
         """
         with self.alone():
             targets = self.repository.load(Targets, "targets").signed
             waiting = self.drafts()
             drafts = {group: self._waiting(group) for group in waiting}
             for group, draft in drafts.items():
+                self._refuse_overtaken(group, draft)
                 self.repository.check(draft, targets, group)
             for group, draft in drafts.items():
                 self.repository.put(group, draft)
@@ -379,6 +389,17 @@ class Fleet:
                 f"the fleet has no group {group!r}; it has {', '.join(self.repository.groups)}"
             )
 
+    def _refuse_overtaken(self, group: str, draft: Metadata[Targets]) -> None:
+        """Refuse a draft that knows nothing of what its group was offered since."""
+        standing = self.repository.load(Targets, group)
+        # The very same lies there where a publisher died before the draft was gone.
+        if draft.signed.version <= standing.signed.version and draft != standing:
+            raise DeploymentError(
+                f"the draft of group {group!r} is to be version {draft.signed.version} of its "
+                f"metadata, and version {standing.signed.version} is published: it was made "
+                "before, and would take that back (edge fleet discard, then build or change anew)"
+            )
+
     def _draft_path(self, group: str) -> Path:
         return self.folder / _DRAFTS / f"{group}.json"
 
@@ -387,6 +408,18 @@ class Fleet:
         if not self._draft_path(group).exists():
             raise DeploymentError(f"no draft of group {group!r} waits (edge fleet build makes one)")
         return read(Targets, self._draft_path(group))
+
+
+def _kept(offered: tuple[Release, ...]) -> list[Release]:
+    """Return the releases that stay beside a new one: the newest, and the one of most devices.
+
+    Without that one a device that is new, or whose disk was replaced, would find nothing to run
+    after a row of releases that were halted.
+    """
+    newest = sorted(offered, key=lambda each: each.revision)[-(KEPT - 1) :]
+    going = [each for each in offered if not each.halted]
+    most = max(going, key=lambda each: (each.percent, each.revision), default=None)
+    return newest if most is None or most in newest else [most, *newest]
 
 
 def _hold_percent(percent: float) -> None:

@@ -109,6 +109,62 @@ def test_a_folder_is_made_a_fleet_once(publisher: Publisher, tmp_path: Path) -> 
         Fleet(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\nb = 1", "\x7f"])
+def test_a_fleet_without_a_usable_name_is_not_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DeploymentError, match="is no name of a fleet"):
+        Fleet.create(tmp_path / "new", (GROUP,), name)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ['line "A"', "Prüffeld \\ 2", "線 😀"])
+def test_a_fleet_may_have_any_name_that_prints(tmp_path: Path, name: str) -> None:
+    assert Fleet.create(tmp_path / "new", (GROUP,), name).settings.name == name
+
+
+def test_a_key_is_on_the_medium_before_a_repository_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(
+        "os.fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+    )
+    keys.create(tmp_path / "keys", "root-1")
+    assert synced[0].name.startswith(".aside-")
+    assert synced[1:] == [tmp_path / "keys"]
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["root-1.pem"]
+
+
+def test_what_most_devices_may_run_stays_though_release_after_release_is_halted(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.release(1)
+    for revision in range(2, 7):
+        publisher.release(revision, percent=10)
+        publisher.fleet.change(GROUP, revision, halted=True)
+        publisher.fleet.sign(GROUP)
+        publisher.fleet.publish()
+    Device(tmp_path / "device", publisher).takes(publisher.web, 1)
+    assert [each.revision for each in publisher.fleet.releases(GROUP).releases] == [1, 4, 5, 6]
+
+
+def test_a_draft_that_was_overtaken_takes_nothing_back(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.release(1)
+    fleet = publisher.fleet
+    draft, away = fleet._draft_path(GROUP), tmp_path / "away.json"
+    fleet.change(GROUP, 1, percent=50)
+    fleet.sign(GROUP)
+    shutil.move(draft, away)  # to another machine, and meanwhile
+    publisher.release(2)
+    shutil.move(away, draft)
+    with pytest.raises(DeploymentError, match=r"would take that back .edge fleet discard"):
+        fleet.publish()
+    assert [each.revision for each in fleet.releases(GROUP).releases] == [1, 2]
+    fleet.discard(GROUP)
+    assert fleet.publish() == []
+
+
 def test_revisions_only_rise(publisher: Publisher, tmp_path: Path) -> None:
     publisher.release(5)
     for revision in (4, 5):
