@@ -305,17 +305,37 @@ class Connection:
         self._deliver()
 
     def _read(self) -> None:
-        # paho reads a packet or so; as long as each brings something, there is likely another.
+        if self._pace is not None:
+            with self.together():
+                self._read_at(self._pace)
+            return
         for _ in range(READS):
-            if self._pace is not None and not self._pace.admit():
-                self._rest(self._pace)
+            if not self._read_packet():
                 return
-            before = len(self._noted)
-            self._client.loop_read()
-            if len(self._noted) == before and not self._decrypted():
-                if self._pace is not None:
-                    self._pace.emptied()
+        self._read_the_rest()
+
+    def _read_at(self, pace: Pace) -> None:
+        """Deal with each packet before the next is read: only then is known what it took."""
+        for _ in range(READS):
+            if not pace.admit():
+                self._rest(pace)
                 return
+            if not self._read_packet():
+                pace.emptied()
+                return
+            self._deliver()
+            pace.done()
+            if self.closed.done():
+                return
+        self._read_the_rest()
+
+    def _read_packet(self) -> bool:
+        """Read a packet or so; as long as that brings something, there is likely another."""
+        before = len(self._noted)
+        self._client.loop_read()
+        return len(self._noted) > before or self._decrypted()
+
+    def _read_the_rest(self) -> None:
         if self._decrypted():
             self._loop.call_soon(self._drive, self._read)
 

@@ -12,7 +12,7 @@ COUNTERS: Final = (
     "unrouted",  # no receiver: a filter of an earlier configuration
     "unusable",  # against the rules of MQTT
     "too_large",  # beyond max_packet_bytes, MQTT 3.1.1
-    "pauses",  # more came than may be read in a fiftieth of a second
+    "pauses",  # more came than may be read in a fiftieth of a second, or what was long to read
     "receiver_errors",
     "acknowledged",
     "stale_acknowledgements",  # of another connection, or twice

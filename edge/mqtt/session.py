@@ -419,7 +419,8 @@ class Session:
                         **self._who(),
                         packets_per_s=self._packets_per_s,
                         count=count,
-                        remedy="find the sender; limits.signals_per_s allows more",
+                        remedy="find who sends so many, or such long ones; limits.signals_per_s "
+                        "allows more of short ones",
                     )
             case Closed(reason):
                 self._end(reason)

@@ -40,14 +40,16 @@ def from_the_side(line: Line, number: int, image: bytes = b"") -> str:
 
 
 @contextlib.asynccontextmanager
-async def flooding(broker: LocalBroker) -> AsyncIterator[None]:
-    """A sensor that sends some ten thousand values a second, at QoS 0."""
+async def flooding(
+    broker: LocalBroker, payload: bytes = b"99", at_once: int = 100
+) -> AsyncIterator[None]:
+    """A sensor that sends a hundred times a second, at QoS 0: ten thousand values in all."""
     async with connected(broker, "sensor") as sensor:
 
         async def flood() -> None:
             while True:
-                for _ in range(100):
-                    sensor.session.publish("line/lamp", b"99", qos=0)
+                for _ in range(at_once):
+                    sensor.session.publish("line/lamp", payload, qos=0)
                 await asyncio.sleep(0.01)
 
         task = asyncio.create_task(flood())
@@ -149,6 +151,26 @@ def test_a_sensor_that_floods_delays_no_verdict(mosquitto: LocalBroker, tmp_path
             )
 
     with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
+        daemon.ready()
+        asyncio.run(scenario())
+
+
+def test_a_sensor_whose_messages_are_long_to_read_delays_no_verdict(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    samples = b"[" + b",".join([b"99"] * 21_000) + b"]"
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line, flooding(mosquitto, samples, at_once=1):
+            await line.status(lambda s: s["mqtt_signals"]["pauses"] > 10, "the flood is met")
+            names = await line.play(30, 1 / RATE_HZ)
+            assert await line.kept(names) == {"ok": 30}
+            await line.status(
+                lambda s: s["counters"]["signals_received{signal=signal.lamp}"] > 500_000,
+                "its values are taken all the same",
+            )
+
+    with Daemon(mosquitto, tmp_path, overrides=("status.interval_s=0.5",)) as daemon:
         daemon.ready()
         asyncio.run(scenario())
 

@@ -1,6 +1,6 @@
 """The pace at which a connection reads."""
 
-from edge.mqtt.pace import SLICE_NS, Pace
+from edge.mqtt.pace import ORDINARY_NS, REST, SLICE_NS, SPARE_NS, Pace
 
 
 class Clock:
@@ -55,3 +55,31 @@ def test_what_waited_is_as_old_as_the_last_instant_at_which_nothing_did() -> Non
     assert pace.waited_ns == 7_000_000 + SLICE_NS, "it grows while there is more than is read"
     pace.emptied()
     assert pace.waited_ns == 0
+
+
+def test_what_is_long_to_read_rests_thrice_as_long() -> None:
+    clock = Clock()
+    pace = Pace(1_000, clock, clock)
+    pace.emptied()
+    took_ns = SPARE_NS + ORDINARY_NS + 60_000_000
+    assert pace.admit()
+    clock.now_ns += took_ns
+    pace.done()
+    assert not pace.admit()
+    assert pace.rest_s * 1e9 == REST * 60_000_000
+    clock.now_ns += REST * 60_000_000
+    assert pace.admit()
+    assert pace.waited_ns == took_ns + REST * 60_000_000, "it may have waited for that"
+
+
+def test_one_that_takes_longer_than_others_rests_for_nothing() -> None:
+    clock = Clock()
+    pace = Pace(1_000, clock, clock)
+    for _ in range(20):
+        for took_ns in (*[ORDINARY_NS // 2] * 19, 10 * ORDINARY_NS):
+            assert pace.admit()
+            clock.now_ns += took_ns
+            pace.done()
+        assert not pace.admit(), "it is the slice that is over"
+        assert pace.rest_s * 1e9 < SLICE_NS
+        clock.now_ns += SLICE_NS
