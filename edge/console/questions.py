@@ -9,6 +9,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -187,7 +188,7 @@ def brief(row: Row) -> Brief | None:
     """Read what a table shows; None of a record that this version cannot read."""
     try:
         return _decoder.decode(row.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -220,8 +221,9 @@ def search(view: View, asked: Asked) -> Found:
 
 def of_part(view: View, part_id: str) -> list[Line]:
     """Return the last verdicts of a part, newest first."""
-    kept = [found for row in view.ledger.of_part(part_id) if (found := brief(row)) is not None]
-    return [line(one, view) for one in reversed(kept) if one.type == "verdict"][:MAX_OF_PART]
+    rows = view.ledger.newest_of_part(part_id, view.ledger.size() + 1, MAX_LOOKED_AT)
+    verdicts = (line(found, view) for row in rows if row.frame and (found := brief(row)))
+    return list(islice(verdicts, MAX_OF_PART))
 
 
 def line(found: Brief, view: View, *, pictures: bool = False) -> Line:
@@ -315,9 +317,12 @@ def _rows(ledger: Reading, asked: Asked) -> Iterator[Row]:
     before = _behind(ledger, asked.until_ns)
     if asked.before:
         before = min(before, asked.before)
-    for text, rows_of in ((asked.part, ledger.of_part), (asked.frame, ledger.verdicts_of_frame)):
+    for text, newest_of in (
+        (asked.part, ledger.newest_of_part),
+        (asked.frame, ledger.newest_of_frame),
+    ):
         if text and not text.endswith("*"):
-            return iter([row for row in rows_of(text) if row.seq < before][::-1])
+            return newest_of(text, before, MAX_LOOKED_AT)
     return ledger.newest(before, MAX_LOOKED_AT)
 
 

@@ -86,9 +86,18 @@ class Reading:
         """
         return self._select("WHERE frame_id=? ORDER BY seq", (frame_id,))
 
-    def verdicts_of_frame(self, frame_id: str) -> Iterator[Row]:
-        """Yield the verdicts of a frame id, of any pipeline, by the index."""
-        return self._select(f"WHERE {_FRAME_OF_ANY_PIPELINE} ORDER BY seq", (frame_id,))
+    def newest_of_part(self, part_id: str, before: int, limit: int) -> Iterator[Row]:
+        """Yield at most `limit` records of a part whose place is below `before`, newest first.
+
+        A camera may name each of its parts alike: then all that there is are records of one.
+        """
+        clause = "WHERE part_id=? AND part_id <> '' AND seq < ? ORDER BY seq DESC LIMIT ?"
+        return self._select(clause, (part_id, before, limit))
+
+    def newest_of_frame(self, frame_id: str, before: int, limit: int) -> Iterator[Row]:
+        """Yield likewise the verdicts of a frame id, of any pipeline, by the index."""
+        clause = f"WHERE {_FRAME_OF_ANY_PIPELINE} AND seq < ? ORDER BY seq DESC LIMIT ?"
+        return self._select(clause, (frame_id, before, limit))
 
     def last(self, count: int) -> Iterator[Row]:
         """Yield the last records, oldest first."""

@@ -19,7 +19,7 @@ whose they are.
 """
 
 import hashlib
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -39,6 +39,9 @@ HEAD_BYTES: Final = 32
 
 _LINK: Final = b"\x01"
 
+Hex = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
+"""A SHA-256, or none; held where a record is read, which may be forged."""
+
 
 class Digests(msgspec.Struct, frozen=True):
     """SHA-256, in hex, of what the verdict depends on; empty where there was none.
@@ -49,15 +52,15 @@ class Digests(msgspec.Struct, frozen=True):
         refine: Of a cascade's second model; left out where the pipeline has one model.
     """
 
-    frame: str
-    reference: str
-    model: str
-    preprocess: str
-    postprocess: str
-    decide: str
-    parameters: str
-    state: str = ""
-    findings: str = ""
+    frame: Hex
+    reference: Hex
+    model: Hex
+    preprocess: Hex
+    postprocess: Hex
+    decide: Hex
+    parameters: Hex
+    state: Hex = ""
+    findings: Hex = ""
     refine: PinnedRefine | UnsetType = UNSET
 
 
@@ -85,7 +88,7 @@ class Record(msgspec.Struct, frozen=True, tag_field="type", tag="verdict"):
     v: int
     ledger: str
     seq: int
-    prev: str
+    prev: Hex
     device: str
     pipeline: str
     deployment: DeploymentRef

@@ -81,6 +81,8 @@ def test_what_another_site_asks_for_is_refused(page: Visitor, site: str) -> None
         {"content_type": None},
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://[::1"},
+        {"origin": ""},
         {"sec_fetch_site": "cross-site"},
     ],
 )

@@ -12,16 +12,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from consoles import BEGIN_NS, HOUR_NS, RECORDS, Serve, Stand, Visitor, judged
-from ledgers import frame
+from ledgers import entry, frame
 
 from edge.console import dataset, questions
 from edge.console.pictures import picture
-from edge.console.snapshots import MAX_WAITING, BusyError, Snapshots
+from edge.console.questions import Asked, Brief, brief
+from edge.console.snapshots import MAX_WAITING, BusyError, Snapshots, View
 from edge.contracts.verdict import Kind
 from edge.errors import StorageError
-from edge.ledger import kept
+from edge.ledger import kept, reading
+from edge.ledger.store import Prepared, Retention, Store
+from edge.ledger.verify import Row
 from edge.replay.dataset import read_dataset
 
 
@@ -62,6 +66,35 @@ def test_a_part_and_a_frame_are_found_by_id_and_by_how_it_begins(page: Visitor) 
     assert _seqs(page, "part=part-01*") == list(range(19, 9, -1))
     assert _seqs(page, "part=part-01") == []
     assert _seqs(page, f"part={quote('part-013 OR 1=1')}") == []
+
+
+def test_of_a_part_that_is_named_again_and_again_no_more_is_read_than_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that names all its parts alike: its part has every record that there is."""
+    store, replace = Store(tmp_path / "ledger", "box1", Retention()), msgspec.structs.replace
+    alike = [replace(entry(n), verdict=replace(entry(n).verdict, part_id="0")) for n in range(600)]
+    store.append([Prepared(each, n.to_bytes(32)) for n, each in enumerate(alike)])
+    store.close()
+    read: list[int] = []
+
+    def reads(row: Row) -> Brief | None:
+        read.append(row.seq)
+        return brief(row)
+
+    monkeypatch.setattr(questions, "brief", reads)
+    path = reading.find(tmp_path)
+    assert path is not None
+    with reading.opened(path) as ledger:
+        view = View(ledger, {}, 0)
+        shown = questions.of_part(view, "0")
+        assert [line.seq for line in shown] == list(range(600, 550, -1)) == read
+        read.clear()
+        found = questions.search(view, Asked(part="0", limit=7))
+        assert [line.seq for line in found.lines] == read == list(range(600, 593, -1))
+        assert found.next == 594
+        on = questions.search(view, Asked(frame="frame-3", part="0", limit=7, before=594))
+        assert ([line.seq for line in on.lines], on.next) == ([4], 0)
 
 
 def test_a_time_a_reason_and_a_pipeline_narrow_it(page: Visitor) -> None:

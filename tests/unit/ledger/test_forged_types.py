@@ -6,6 +6,7 @@ STRICT binds who writes by SQLite. Whoever forges a file, or a bad sector, is no
 import contextlib
 import csv
 import io
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from ledgers import entry, frame
 
 from edge.cli.main import main
 from edge.contracts.verdict import Kind
-from edge.errors import DamagedError
+from edge.errors import DamagedError, StorageError
 from edge.ledger import entry as entries
 from edge.ledger import note, schema
+from edge.ledger import record as records
 from edge.ledger.entry import Correction
 from edge.ledger.signing import Keys
 from edge.ledger.store import Prepared, Retention, Store
@@ -158,6 +160,17 @@ def test_no_word_of_a_forged_record_steers_the_terminal(
         printed = capsys.readouterr()
         assert "\x1b" not in printed.out + printed.err, command
         assert "\nrecord 1 is sound" not in printed.out + printed.err, command
+
+
+@pytest.mark.parametrize("member", ["prev", "frame", "model", "parameters"])
+@pytest.mark.parametrize("forged", ["zz", "../../../etc", "é" * 64, "A" * 64])
+def test_a_record_whose_digests_are_none_is_no_record(member: str, forged: str) -> None:
+    true = records.encode(entry(1), "9" * 64, "0" * 16, 1, bytes(32))
+    assert records.decode(true)  # control
+    body = re.sub(rf'"{member}":"[0-9a-f]*"'.encode(), f'"{member}":"{forged}"'.encode(), true)
+    assert body != true
+    with pytest.raises(StorageError, match="not a record of version 1"):
+        records.decode(body)
 
 
 def test_a_table_for_people_holds_no_formulas(

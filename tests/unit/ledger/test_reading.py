@@ -34,15 +34,25 @@ def copy(tmp_path: Path) -> Iterator[Reading]:
 
 
 def test_a_frame_is_found_in_every_pipeline_that_judged_it(copy: Reading) -> None:
-    assert [row.pipeline for row in copy.verdicts_of_frame("frame-2")] == ["side", "top"]
-    assert [row.seq for row in copy.verdicts_of_frame("frame-2")] == [3, 4]
+    found = list(copy.newest_of_frame("frame-2", 2 * RECORDS, 10))
+    assert [(row.seq, row.pipeline) for row in found] == [(4, "top"), (3, "side")]
     assert [row.seq for row in copy.of_frame("frame-2")] == [3, 4, 2 * RECORDS + 1]
-    assert list(copy.verdicts_of_frame("frame-")) == []
+    assert [row.seq for row in copy.newest_of_frame("frame-2", 4, 10)] == [3]
+    assert [row.seq for row in copy.newest_of_frame("frame-2", 2 * RECORDS, 1)] == [4]
+    assert list(copy.newest_of_frame("frame-", 2 * RECORDS, 10)) == []
+
+
+def test_the_newest_of_a_part_are_found_below_a_place(copy: Reading) -> None:
+    last = 2 * RECORDS + 1
+    assert [row.seq for row in copy.of_part("part-1")] == [3, 4, 5, 6, last]
+    assert [row.seq for row in copy.newest_of_part("part-1", last + 1, 3)] == [last, 6, 5]
+    assert [row.seq for row in copy.newest_of_part("part-1", 5, 3)] == [4, 3]
 
 
 def test_a_verdict_is_found_by_its_frame_or_part_without_reading_the_others(copy: Reading) -> None:
-    assert _steps(copy, lambda: copy.verdicts_of_frame("frame-90")) < RECORDS
+    assert _steps(copy, lambda: copy.newest_of_frame("frame-90", 999, 9)) < RECORDS
     assert _steps(copy, lambda: copy.of_part("part-40")) < RECORDS
+    assert _steps(copy, lambda: copy.newest_of_part("part-40", 999, 9)) < RECORDS
     assert _steps(copy, lambda: copy.of_frame("frame-90")) > 2 * RECORDS  # control
 
 
