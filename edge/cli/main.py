@@ -21,9 +21,13 @@ EXIT_CONFIG: Final = 78
 EXIT_INTERRUPTED: Final = 130
 
 _OUTER: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        *(errno.EIO, errno.ENAMETOOLONG),
+    }
 )
-"""Rights and media: nothing that a command could do otherwise, wherever it meets them."""
+"""Rights, media, and names that no medium has: nothing that a command could do otherwise, wherever
+it meets them."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("edge.demo.command", "play a simulated line through the real daemon and score it"),

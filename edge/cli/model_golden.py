@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="DIR", help=f"folder with its {CARD}")
     parser.add_argument("--variant", metavar="NAME", help="one variant of the card; default: all")
     parser.add_argument(
-        "--seed", type=int, default=SEED, metavar="N", help=f"of the pattern (default {SEED})"
+        "--seed", type=_seed, default=SEED, metavar="N", help=f"of the pattern (default {SEED})"
     )
     parser.add_argument(
         "--write",
@@ -34,6 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"put the tables into {CARD}, in the place of those it has; default: print them",
     )
     add_limits(parser, 1, WALL_S)
+
+
+def _seed(text: str) -> int:
+    """Read a number that a card takes."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of at most 18 digits, found {text!r}"
+        )
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

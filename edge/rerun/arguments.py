@@ -86,7 +86,7 @@ def _instant(text: str) -> int:
     """Read a time, UTC nanoseconds: ISO 8601, or how long ago (`90m`, `8h`, `7d`)."""
     ago = re.fullmatch(r"([0-9]{1,6})([smhdw])( ago)?", text)
     if ago is not None:
-        return time.time_ns() - int(ago[1]) * _UNITS_S[ago[2]] * 1_000_000_000
+        return _bounded(time.time_ns() - int(ago[1]) * _UNITS_S[ago[2]] * 1_000_000_000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -95,4 +95,9 @@ def _instant(text: str) -> int:
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return math.floor(moment.timestamp()) * 1_000_000_000
+    return _bounded(math.floor(moment.timestamp()) * 1_000_000_000)
+
+
+def _bounded(instant_ns: int) -> int:
+    """Nothing was decided before 1970, nor after 2262, when nanoseconds no longer fit 64 bits."""
+    return min(max(instant_ns, 0), (1 << 63) - 1)

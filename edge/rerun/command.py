@@ -31,6 +31,9 @@ _MANY: Final = 20
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay; 0 where all is identical, 1 where something differs, 2 where there is no ledger."""
+    if arguments.until is not None and arguments.since is None:
+        print("edge: --until needs --since", file=sys.stderr)
+        return _USAGE
     path = reading.find(arguments.folder)
     if path is None:
         print(f"edge: {arguments.folder}: no ledger here", file=sys.stderr)
@@ -62,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _selection(arguments: argparse.Namespace) -> Selection:
     between = None
     if arguments.since is not None:
-        between = (arguments.since, arguments.until or time.time_ns())
+        until = time.time_ns() if arguments.until is None else arguments.until
+        between = (arguments.since, until)
     return Selection(
         seq=arguments.seq,
         part=arguments.part,

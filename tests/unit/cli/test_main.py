@@ -122,6 +122,28 @@ def test_a_file_that_this_user_may_not_touch_is_named_in_one_line(
     assert capsys.readouterr().err == "edge: frames/1.png: Permission denied\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ledger", "verify"],
+        ["model", "inspect"],
+        ["fleet", "releases"],
+        ["guest", "inspect"],
+        ["deploy", "import", "--config", "device_configs/x86-cpu.toml"],
+        ["replay", "--config", "device_configs/x86-cpu.toml"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_longer_than_any_is_named_in_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "x" * 300]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("edge: ")
+    assert said.endswith(": File name too long\n")
+    assert said.count("\n") == 1
+
+
 def test_an_error_of_any_other_kind_is_a_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = OSError(errno.ENOENT, "No such file or directory", "state/ledger.db")
     monkeypatch.setattr(importlib, "import_module", lambda _: _Failing(failure))
