@@ -6,11 +6,10 @@ was needed. An exchange fills it with a worker that was made ready elsewhere, be
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -20,8 +19,9 @@ from edge.daemon.dispatch import Dispatch
 from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen, Successor
 from edge.daemon.standing import ReadyWorker, stand_up
+from edge.daemon.unless import unless
 from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
-from edge.errors import DeploymentError, EdgeError, StorageError
+from edge.errors import DeploymentError, StorageError
 from edge.observability.counters import Counters
 
 log = structlog.get_logger("edge.daemon")
@@ -84,7 +84,7 @@ class WorkerKeeper:
                 try:
                     if self.worker is None:
                         began = time.monotonic()
-                        await self._unless_taken(self._stand(cache_dir))
+                        await unless(self._taken, self._stand(cache_dir))
                     await self._while_it_stands()
                 except (DeploymentError, WorkerGoneError, StorageError) as failed:
                     if time.monotonic() - began > _SETTLED_S:
@@ -92,7 +92,7 @@ class WorkerKeeper:
                     pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
                     failures += 1
                     self._tell_loss(failed, pause_s)
-                    await self._unless_taken(asyncio.sleep(pause_s))
+                    await unless(self._taken, asyncio.sleep(pause_s))
         finally:
             worker, self._ready = self.worker, None
             self._dispatch.detach()
@@ -176,7 +176,7 @@ class WorkerKeeper:
         worker = self.worker
         assert worker is not None, "whoever was stood up, or took the place"
         self._taken.clear()
-        await self._unless_taken(_gone(worker))
+        await unless(self._taken, _gone(worker))
         if self.worker is not worker:
             return  # it is whose exchange it was
         # The frames at work get their verdict at once, whatever the worker's end takes.
@@ -186,21 +186,6 @@ class WorkerKeeper:
         await worker.end(grace_s=0)
         self._on_loss(str(loss))
         raise loss
-
-    async def _unless_taken(self, doing: Coroutine[Any, Any, None]) -> None:
-        """Do something, but leave it when a worker from elsewhere takes the place."""
-        task = asyncio.create_task(doing)
-        waiting = asyncio.create_task(self._taken.wait())
-        try:
-            await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            for each in (task, waiting):
-                each.cancel()
-                # Its failure was told where it was waited for.
-                with contextlib.suppress(asyncio.CancelledError, EdgeError):
-                    await each
 
     def _tell_loss(self, failed: Exception, pause_s: float) -> None:
         pipeline = self._dispatch.plan.name

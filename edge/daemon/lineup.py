@@ -1,7 +1,6 @@
 """The pipelines that run: a deployment's, exchanged as a whole for those of another."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -127,8 +126,7 @@ class Lineup:
         keeper = self._keepers.pop(pipeline, None)
         if keeper is not None:
             keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+            await asyncio.wait((keeper,))
 
     def _keep(self, pipeline: ActivePipeline) -> None:
         if self._tasks is not None and pipeline not in self._keepers:

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from edge.daemon.lineup import Former, Lineup
 from edge.daemon.outlets import Seen
 from edge.daemon.probation import Watching, recent_figures
 from edge.daemon.shadowing import Observer, Shadowing
+from edge.daemon.unless import unless
 from edge.daemon.updates import look
 from edge.daemon.worker_process import WorkerGoneError
 from edge.deployment import asking, folder, report
@@ -253,20 +254,7 @@ class Rollout:
                 await self._advance(Event.OFFERED, offered=journal.previous)
             self._leaving.drop()
         else:
-            await self._unless_leaving(self._look_in_time())
-
-    async def _unless_leaving(self, doing: Coroutine[Any, Any, None]) -> None:
-        """Do something, but leave it when a person wants to go back."""
-        task = asyncio.create_task(doing)
-        asked = asyncio.create_task(self._leaving.wanted.wait())
-        try:
-            await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (task, asked):
-                each.cancel()
-            await asyncio.wait((task, asked))
-        if not task.cancelled():
-            task.result()
+            await unless(self._leaving.wanted, self._look_in_time())
 
     async def _look_in_time(self) -> None:
         if self._looked_at_ns or not self._config.updates.repository:
@@ -514,7 +502,15 @@ class Rollout:
         return loaded, folder.plans(loaded, self._config)
 
     async def _advance(self, event: Event, **what: Any) -> None:
-        await asyncio.to_thread(self._installed.advance, event, **what)
+        """Take an event; who is cancelled meanwhile leaves when it is written.
+
+        Else the next event would meet the journal before this one, and be none that may follow it.
+        """
+        writing = asyncio.create_task(asyncio.to_thread(self._installed.advance, event, **what))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            await asyncio.wait((writing,))
 
     async def _fail(self, finding: Finding) -> None:
         deployed = self._installed.journal.candidate

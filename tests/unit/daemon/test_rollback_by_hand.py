@@ -13,9 +13,11 @@ from updating import asynchronous
 
 from edge import config, durable
 from edge.config import BrokerSection
+from edge.daemon import rollout
 from edge.daemon.control import Deployments
 from edge.daemon.lineup import Lineup
 from edge.daemon.rollout import Rollout
+from edge.deployment.fetch_messages import Fetched
 from edge.deployment.installed import Installed, read_journal
 from edge.deployment.rollout import Deployed, Event, State
 from edge.mqtt.session import Session
@@ -152,5 +154,27 @@ async def test_a_candidate_that_came_meanwhile_is_dropped_and_the_wish_stands(bo
     box.goes(THREE, Event.OFFERED)
     await box.turn()
     assert (box.installed.journal.state, box.candidate) == (State.IDLE, None)
+    await box.turn()
+    assert box.candidate == ONE
+
+
+@asynchronous
+async def test_a_wish_in_the_instant_in_which_a_deployment_is_offered_meets_it_written_down(
+    box: Box, slow_disk: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetched(*_: object) -> Fetched:
+        return Fetched(THREE.name, THREE.revision, THREE.digest, 0)
+
+    monkeypatch.setattr(rollout, "look", fetched)
+    box.rollout._by_hand = "https://example.com"
+    box.rollout._wanted.set()
+    let_go = slow_disk()
+    looking = asyncio.create_task(box.turn())
+    await until(lambda: read_journal(box.installed.folder).state is State.FETCHED)
+    box.rollout._leaving.want(TWO)
+    await asyncio.sleep(0.05)
+    let_go.set()
+    await looking
+    await box.turn()  # what was offered is withdrawn
     await box.turn()
     assert box.candidate == ONE
