@@ -53,7 +53,8 @@ _KINDS: Final = {
     abi.VERDICT_REJECT: Kind.REJECT,
     abi.VERDICT_REVIEW: Kind.REVIEW,
 }
-_REASON: Final = re.compile(rb"[a-z0-9-]+")
+_MAX_REASON: Final = abi.REASON_BYTES - 1  # the field holds a NUL, too
+_REASON: Final = re.compile(rb"[a-z0-9-]{1,%d}" % _MAX_REASON)
 _RESERVED_REASONS: Final = frozenset(reason.value.encode() for reason in HOST_REASONS)
 _SIGNAL: Final = struct.Struct("<dqII")
 _NAN: Final = math.nan
@@ -261,7 +262,7 @@ class Decision(msgspec.Struct, frozen=True):
     """What a policy decided on one frame; checked, copied out of guest memory.
 
     Attributes:
-        reason: A code of [a-z0-9-], none of those that only the host gives.
+        reason: A code of [a-z0-9-], at most 31; none of those that only the host gives.
         score: 0..1.
         actions: Wishes, by index of the grants; the host bounds their rate and duration.
     """
@@ -370,7 +371,9 @@ class Decider:
             raise self._wrong(f"score {score}, outside 0..1")
         reason = answer.reason
         if not _REASON.fullmatch(reason):
-            raise self._wrong(f"reason {reason!r}; codes are of [a-z0-9-], at least one")
+            raise self._wrong(
+                f"reason {reason!r}; codes are of [a-z0-9-], at least one and at most {_MAX_REASON}"
+            )
         if reason in _RESERVED_REASONS:
             raise self._wrong(f"reason {reason.decode()!r}, which only the host gives")
         actions = answer.action_count

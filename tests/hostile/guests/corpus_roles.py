@@ -158,6 +158,7 @@ DECISIONS: Final = tuple(
         ("reason in terminal codes", {"reason": b"\x1b[2Jok"}, "codes are of"),
         ("reason no UTF-8", {"reason": b"\xff\xfe"}, "codes are of"),
         ("reason that leaves its field", {"reason": b"A" * 32}, "codes are of"),
+        ("reason that leaves no room for its end", {"reason": b"a" * 32}, "at most 31"),
         ("a reason of the host", {"reason": b"overrun"}, "which only the host gives"),
         ("another of the host", {"reason": b"worker-lost"}, "which only the host gives"),
         ("5 actions", {"actions": "(i32.const 5)"}, "5 actions; at most 4"),

@@ -56,8 +56,10 @@ def test_answers_that_the_corpus_differs_from_are_taken(instance: Instance) -> N
     assert len(found.actions) == 1
 
 
-def test_longest_reason_needs_no_terminator(instance: Instance) -> None:
-    assert decide(instance, decision(reason=b"a" * 32)).reason == "a" * 32
+def test_the_longest_reason_leaves_room_for_its_terminator(instance: Instance) -> None:
+    assert decide(instance, decision(reason=b"a" * 31)).reason == "a" * 31
+    with pytest.raises(GuestError, match="at most 31"):
+        decide(instance, decision(reason=b"a" * 32))
 
 
 def test_decision_that_was_not_made_is_found(instance: Instance) -> None:
