@@ -118,9 +118,9 @@ class Intake:
         captured_ns = message.arrived_ns - age_ns
         if fault is None:
             fault = self._staleness(message, age_ns, believed=believed)
-        fingerprint = _fingerprint(message.payload)
+        known_by = fingerprint(message.payload)
         return Frame(
-            frame_id=given or self._own_id(fingerprint, again=message.duplicate),
+            frame_id=given or self._own_id(known_by, again=message.duplicate),
             part_id=identity(message.properties.get("part-id") or named.get("part_id", "")),
             reference_id=identity(
                 message.properties.get("reference-id") or named.get("reference_id", "")
@@ -133,7 +133,7 @@ class Intake:
             deadline_ns=captured_ns + self.budget_ms * _NS_PER_MS,
             fault=fault,
             oddities=tuple(oddities),
-            fingerprint=fingerprint,
+            fingerprint=known_by,
             response_topic=message.response_topic,
             correlation=message.correlation,
             settle=settle,
@@ -194,7 +194,7 @@ class Intake:
         return None
 
 
-def _fingerprint(payload: bytes) -> int:
+def fingerprint(payload: bytes) -> int:
     """Tell frames apart by their size and as many bytes as cost the event loop 60 us.
 
     The pieces lie evenly from the first byte to the last: raw frames of two parts may be equal at

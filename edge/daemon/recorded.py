@@ -30,7 +30,7 @@ def entry_of(
         verdict=verdict,
         decided_at_ns=time.time_ns(),
         pinned=pinned,
-        reference_digest=reference.digest if reference else "",
+        digest_reference=(lambda: reference.digest) if reference else None,
         reference=reference.payload if reference else b"",
         signals=dict(zip(names, seen.signals, strict=True)),
         fingerprint=frame.fingerprint,

@@ -220,7 +220,7 @@ class Recording:
             return
         self._counters.count("records_kept_back")
         digest = hashlib.sha256(frame).hexdigest()
-        bare = msgspec.structs.replace(entry, frame_digest=digest, reference=b"")
+        bare = msgspec.structs.replace(entry.digested(), frame_digest=digest, reference=b"")
         self._kept_back.append((bare, on_committed))
         if len(self._kept_back) == 1:
             log.error("record_kept_back", frame=frame_id, detail=why)

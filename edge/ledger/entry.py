@@ -1,6 +1,7 @@
 """What is to be recorded: a verdict with all that it came from, or a person's word on one. Pure."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -76,7 +77,8 @@ class Entry(msgspec.Struct, frozen=True):
     Attributes:
         verdict: As published.
         decided_at_ns: UTC.
-        reference_digest: SHA-256 of the reference image's payload, hex; empty where none was used.
+        reference_digest: SHA-256 of the reference image's payload, hex; empty where none was used,
+            and where `digest_reference` gives it.
         reference: That payload, to be kept beside the frame.
         pinned: Of the deployment that judged.
         signals: As the policy saw them, by logical name.
@@ -88,6 +90,7 @@ class Entry(msgspec.Struct, frozen=True):
         findings: SHA-256, hex, of the findings before they were rounded; empty likewise.
         runtime: What it was judged with.
         frame_digest: SHA-256 of the frame, hex, where it is known already.
+        digest_reference: Asked once, where there is time: on the ledger's thread.
     """
 
     verdict: Verdict
@@ -103,6 +106,14 @@ class Entry(msgspec.Struct, frozen=True):
     findings: str = ""
     runtime: Runtime = Runtime()
     frame_digest: str = ""
+    digest_reference: Callable[[], str] | None = None
+
+    def digested(self) -> "Entry":
+        """Itself with the digest of its reference."""
+        if self.digest_reference is None:
+            return self
+        found = self.digest_reference()
+        return msgspec.structs.replace(self, reference_digest=found, digest_reference=None)
 
 
 class Correction(msgspec.Struct, frozen=True):

@@ -221,7 +221,7 @@ class Writer:
     def _sort(self, task: Append | Ask | Stop) -> None:
         match task:
             case Append(entry, frame, on_committed):
-                known = entry.frame_digest
+                entry, known = entry.digested(), entry.frame_digest
                 digest = bytes.fromhex(known) if known else hashlib.sha256(frame).digest()
                 self.digested_bytes += len(frame)
                 if self._keeper is not None:

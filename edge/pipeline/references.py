@@ -55,7 +55,7 @@ class DecodedReferences:
         Args:
             key: Names the reference.
             encoded: The reference; needed where no slot holds it.
-            busy: Digests that frames under way still read; their slots stay untouched.
+            busy: Keys that frames under way still read; their slots stay untouched.
 
         Raises:
             MissingReferenceError: There is no such reference.

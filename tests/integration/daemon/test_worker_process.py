@@ -21,7 +21,7 @@ from edge.contracts.messages import ActionWish, Failed, GuestLine, Judge, Judged
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Defect, Kind
-from edge.daemon.references import Held
+from edge.daemon.references import ReferenceShelf
 from edge.daemon.worker_process import _GREY, WorkerGoneError, WorkerProcess
 from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError, TrialError
@@ -41,11 +41,14 @@ class Bench:
         self.answers: list[Judged | Failed] = []
         worker.on_answer = self.answers.append
         self._tickets = 0
+        self._shelf = ReferenceShelf(1 << 30, lambda _key, _evicted: None)
 
     def send(self, seed: int) -> None:
         """Send a good part of a board with the reference of that board."""
         self._tickets += 1
-        held = Held.of(ContentType(), reference_jpeg(seed))
+        self._shelf.put(str(seed), ContentType(), reference_jpeg(seed))
+        held = self._shelf.find(str(seed))
+        assert held is not None
         request = Judge(
             self._tickets,
             ContentType(),

@@ -85,7 +85,13 @@ def test_neither_a_slow_disk_nor_a_silent_broker_keeps_pixels_in_memory(
     monkeypatch.setattr(ledger, "MAX_WAITING_BYTES", 0)  # the ledger takes one frame at a time
 
     async def scenario() -> None:
-        wire, counters, moving = Wire(), Counters(), threading.Event()
+        wire, counters = Wire(), Counters()
+        standing, moving = threading.Event(), threading.Event()
+
+        def stand(_store: object) -> bool:
+            standing.set()
+            return moving.wait(60)
+
         recording = Recording(
             LedgerSection(), tmp_path / "ledger", "box1", Wire(), counters, lambda: None
         )
@@ -119,7 +125,8 @@ def test_neither_a_slow_disk_nor_a_silent_broker_keeps_pixels_in_memory(
             assert arrives(0) > 0, "it is to be judged"
             assert arrives(0) == 0, "the one that is under way has its pixels"
             worker.answers = True
-            recording._ledger._ask(lambda _store: moving.wait(60), lambda _: None, False)
+            recording._ledger._ask(stand, lambda _: None, False)
+            assert await asyncio.to_thread(standing.wait, 60)  # or it might take a frame first
             arrives(1)  # the ledger's, which is to digest it
             assert arrives(2) == 0, "its verdict is given, its record kept back"
             assert recording.status()["waiting"] == 2
