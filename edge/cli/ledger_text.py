@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge.contracts.signal import SignalState
 from edge.ledger import reading
 from edge.ledger.entry import Runtime
 from edge.ledger.record import Override, Record
@@ -53,7 +54,9 @@ def details(record: Record | Override, head: str = "") -> str:
             for n, defect in enumerate(record.defects, start=1)
         },
         **{
-            name: f"{seen.value} ({seen.state.value}, {seen.age_ns / 1e6:.0f} ms old)"
+            name: "absent"
+            if seen.state is SignalState.ABSENT
+            else f"{seen.value} ({seen.state.value}, {seen.age_ns / 1e6:.0f} ms old)"
             for name, seen in record.signals.items()
         },
         **({"runtime": _runtime(runtime)} if runtime.versions else {}),

@@ -6,6 +6,7 @@ logs an error, breaks its own content policy, or can be scrolled sideways, the t
 
 import asyncio
 import csv
+import json
 import os
 import random
 import re
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 from ageing import LEARN, WINDOW, darker, play, watched_closely
-from brokers import require_mosquitto, running_broker, until
+from brokers import connected, require_mosquitto, running_broker, until
 from consoles import ROOT, TOKEN, Console
 from daemons import Daemon, line_to
 
@@ -34,7 +35,12 @@ pytestmark = [
 OUT: Final = ROOT / ".out" / "console"
 BOARDS: Final = 48
 DEFECTS: Final = ((), (), ("open",), (), ("short",), (), ("spur", "mousebite"), ())
-SIZES: Final = {"panel": (1024, 768), "desk": (1440, 900), "phone": (390, 844)}
+SIZES: Final = {
+    "panel": (1024, 768),
+    "desk": (1440, 900),
+    "wall": (1920, 1080),
+    "phone": (360, 740),
+}
 WAIT_S: Final = 20.0
 
 
@@ -60,6 +66,7 @@ class Browser:
     def size(self, name: str, *, dark: bool = False) -> None:
         """Look on another screen."""
         width, height = SIZES[name]
+        self.width = width
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"},
@@ -105,6 +112,14 @@ class Browser:
     def run(self, script: str, *values: object) -> Any:
         """Run a script in the page."""
         return self.driver.execute_script(script, *values)
+
+    def too_wide(self) -> int:
+        """Return by how many pixels the page can be scrolled sideways.
+
+        A phone lays a page out as wide as what is in it, so `innerWidth` would say nothing.
+        """
+        wide: int = self.run("return document.documentElement.scrollWidth")
+        return wide - self.width
 
     def picture(self, name: str) -> None:
         """Keep what is seen."""
@@ -170,13 +185,16 @@ def browser(console: Console) -> Iterator[Browser]:
         opened.driver.quit()
 
 
+def next_verdict(browser: Browser) -> None:
+    """Wait until Live shows another part."""
+    part = browser.one(".verdict-now .about strong").text
+    browser.wait(lambda: browser.one(".verdict-now .about strong").text != part, "the next verdict")
+
+
 def test_the_line_is_seen_as_it_goes(browser: Browser) -> None:
     browser.go("#/live")
     browser.one("#health", "ready")
-    first = browser.one(".verdict-now .about strong").text
-    browser.wait(
-        lambda: browser.one(".verdict-now .about strong").text != first, "the next verdict"
-    )
+    next_verdict(browser)
     assert browser.one(".verdict-now .word").text.split()[-1] in ("PASS", "REVIEW", "REJECT")
     assert len(browser.all(".tick")) > 10
     browser.one(".kept svg.findings text", "")
@@ -297,6 +315,50 @@ def test_the_whole_page_is_reached_by_keys(browser: Browser) -> None:
     browser.one("h1", "Tune")
 
 
+def test_the_focus_stays_while_the_line_goes_on(browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.go("#/live")
+    browser.one(".tick")
+    held = "return document.activeElement.matches(arguments[0])"
+    assert browser.run("return document.querySelectorAll('.tick[tabindex=\"0\"]').length") == 1
+    browser.run("document.querySelector('.tick').focus()")
+    active = browser.run("return document.activeElement.getAttribute('href')")
+    for key, place in ((Keys.ARROW_RIGHT, 1), (Keys.ARROW_RIGHT, 2), (Keys.ARROW_LEFT, 1)):
+        browser.driver.switch_to.active_element.send_keys(key)
+        assert browser.run(held, ".tick")
+        # The line may have gone on meanwhile; then the ticks have moved, the focus with them.
+        assert browser.run("return document.activeElement.getAttribute('href')") != active, place
+    for selector in (".tick:focus", ".counts a"):
+        browser.run(f"document.querySelector('{selector}')?.focus()")
+        next_verdict(browser)
+        assert browser.run(held, selector.removesuffix(":focus")), selector
+
+
+def test_a_word_by_keys_alone(browser: Browser, console: Console) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    seq = console.visitor.get("/api/records?kind=reject&limit=9")["lines"][-1]["seq"]
+    browser.go(f"#/part/{seq}")
+    browser.one("h1", "Part")
+    browser.one("body").send_keys("O")  # with Caps Lock
+    browser.wait(lambda: browser.all(".picture.bare"), "no findings, by the key")
+    browser.one("input[name=by]").send_keys("quality", Keys.TAB, "a scratch", Keys.TAB)
+    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    word = browser.one(".words li", "a scratch")
+    browser.wait(lambda: browser.driver.switch_to.active_element == word, "the focus on it")
+
+
+def test_older_ones_by_keys_alone(browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.go("#/parts?as=pictures")
+    browser.one("button", "Older ones").send_keys(Keys.ENTER)
+    browser.wait(lambda: len(browser.all(".card")) > 24, "older ones")
+    where = "return document.activeElement.matches('button, .card a')"
+    assert browser.run(where), "the focus is lost"
+
+
 CONTRAST: Final = """
 const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
 const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
@@ -326,6 +388,14 @@ return bad;
 """
 """WCAG 2.2, 1.4.3: the contrast of all text that is shown, computed."""
 
+CUT: Final = """
+return [...document.querySelectorAll('main *, #trouble')].filter((node) => {
+  if (node.closest('svg, .unseen, .strip, .wide')) return false;
+  return node.clientWidth && node.scrollWidth > node.clientWidth + 1;
+}).map((node) => `${node.tagName}.${node.className} ${node.scrollWidth} in ${node.clientWidth}`);
+"""
+"""Whatever is wider than its place; but for what may be scrolled, or is cut on purpose."""
+
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
@@ -347,8 +417,7 @@ def test_every_view_fits_each_screen_and_can_be_read(
         browser.one("#health", "ready")
         browser.one(selector)
         browser.picture(f"{names[view]}-{size}-{'dark' if dark else 'light'}")
-        wide = browser.run("return document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{view} can be scrolled sideways by {wide} pixels"
+        assert browser.too_wide() <= 0, f"{view} can be scrolled sideways"
         assert browser.run(CONTRAST) == [], view
         unnamed = browser.run(
             "return [...document.querySelectorAll('input, select')].filter((each) =>"
@@ -440,5 +509,64 @@ def test_a_daemon_that_is_gone_is_said_large(tmp_path: Path) -> None:
             browser.picture("offline")
             console.process.kill()
             browser.one("#trouble", "lost the console")
+        finally:
+            browser.driver.quit()
+
+
+PIPELINES: Final = 16
+"""As many as a manifest may have."""
+LONG: Final = "of-the-line-that-makes-the-caps-in-hall-seventeen"
+UNBROKEN: Final = "X" * 128
+"""As long as an id may be."""
+
+
+@pytest.mark.parametrize("size", ["phone", "wall"])
+def test_many_pipelines_and_long_names_have_room(
+    box: tuple[LocalBroker, Path], console: Console, size: str
+) -> None:
+    broker, folder = box
+    device = f"box-{LONG}"
+    status = console.visitor.get("/api/live")["status"]
+    one = status["pipelines"]["pcb"]
+    lame = {**one, "ready": False, "trouble": f"its provider offers no {UNBROKEN}"}
+    names = [f"{number:02}-{LONG}" for number in range(PIPELINES)]
+    said = {
+        "pipeline": names[0],
+        "frame_id": UNBROKEN,
+        "part_id": UNBROKEN,
+        "verdict": "reject",
+        "reason": LONG,
+    }
+
+    async def speak() -> None:
+        counters = {f"verdicts{{kind=reject,reason={LONG}}}": 12_345_678}
+        now = {**status, "device": device, "time_ns": time.time_ns() + 10**12, "counters": counters}
+        async with connected(broker, "long-names") as line:
+            for ready in (True, False):
+                pipelines = dict.fromkeys(names, one) | {names[-1]: one if ready else lame}
+                word = json.dumps({**now, "ready": ready, "pipelines": pipelines}).encode()
+                await line.publish(f"edge/{device}/status", word, retain=True)
+                verdict = json.dumps({**said, "captured_at_ns": time.time_ns()}).encode()
+                await line.publish(f"edge/{device}/{names[0]}/verdict", verdict)
+                await asyncio.to_thread(look, ready)
+
+    def look(ready: bool) -> None:
+        browser.one("#health", "ready" if ready else "not ready")
+        browser.one(".verdict-now .about", UNBROKEN)
+        browser.picture(f"many-{size}-{'ready' if ready else 'lame'}")
+        assert browser.too_wide() <= 0
+        assert browser.run(CUT) == []
+        assert device in browser.one(".brand").text
+        # Which one is not ready is seen first.
+        assert browser.all(".pipelines h2")[0].text == (names[0] if ready else names[-1])
+
+    with Console(broker.port, folder, "--set", f"device.id={device}") as other:
+        browser = Browser(f"http://127.0.0.1:{other.visitor.port}/")
+        try:
+            browser.size(size)
+            browser.go("#/live")
+            browser.one(".verdict-now")
+            asyncio.run(speak())
+            assert not browser.complaints()
         finally:
             browser.driver.quit()

@@ -17,12 +17,13 @@ const trouble = document.getElementById("trouble");
 const health = document.getElementById("health");
 let shown = null;
 let now = null;
+let view = "live";
 let reached = Date.now();
 
 function route() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
-  const view = Object.hasOwn(VIEWS, name) ? name : "live";
+  view = Object.hasOwn(VIEWS, name) ? name : "live";
   shown?.leave?.();
   fill(main);
   for (const link of document.querySelectorAll("nav a")) {
@@ -30,9 +31,13 @@ function route() {
     if (current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${TITLES[view]} · ${now?.device ?? "edge"}`;
-  shown = VIEWS[view](main, { words: rest.map(decodeURIComponent), query: new URLSearchParams(query ?? ""), now });
+  entitle();
+  shown = VIEWS[view](main, { words: rest, query: new URLSearchParams(query ?? ""), now });
   if (now) shown?.update?.(now);
+}
+
+function entitle() {
+  document.title = `${TITLES[view]} · ${now?.device ?? "edge"}`;
 }
 
 /** What is wrong, in one sentence; and one word for the bar. */
@@ -80,6 +85,7 @@ function update(said) {
     now.health = judged(now);
     say(now.health);
     document.getElementById("device").textContent = now.device;
+    entitle();
     shown?.update?.(now);
   } catch (fault) {
     console.error(fault);

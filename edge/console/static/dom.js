@@ -22,8 +22,14 @@ export function svg(name, attributes, ...children) {
   return filled(document.createElementNS(SVG, name), attributes, children);
 }
 
+/** Exchange what a node holds. A link that had the focus has it again, or the first one where it is gone. */
 export function fill(node, ...children) {
+  const held = node.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   node.replaceChildren(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+  if (held) {
+    const links = [...node.querySelectorAll("a")];
+    (links.find((link) => link.getAttribute("href") === held) ?? links[0])?.focus({ preventScroll: true });
+  }
   return node;
 }
 

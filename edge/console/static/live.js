@@ -12,7 +12,7 @@ const QUIET_S = 10;
 
 export function live(main) {
   const verdict = el("section", { class: "verdict-now unknown", "aria-label": "Last verdict" });
-  const strip = el("ol", { class: "strip", "aria-label": "Last verdicts, newest first" });
+  const strip = el("ol", { class: "strip", "aria-label": "Last verdicts, newest first; arrow keys go along", onkeydown: along });
   const kept = el("section", { class: "panel kept", "aria-label": "Newest kept frame" }, el("h2", null, "Newest kept frame"), el("p", { class: "quiet" }, "…"));
   const pipelines = el("div", { class: "pipelines" });
   const drifts = el("div", { class: "pipelines drifts" });
@@ -78,7 +78,7 @@ export function live(main) {
         const all = [...now.verdicts, ...earlier.filter((line) => !heard.has(line.frame_id))];
         fill(strip, all.slice(0, STRIP).map(tick));
       }
-      const known = Object.entries(now.status?.pipelines ?? {});
+      const known = Object.entries(now.status?.pipelines ?? {}).sort(([, one], [, other]) => one.ready - other.ready);
       fill(pipelines, known.map(([name, about]) => pipeline(name, about, now)));
       fill(drifts, known.map(([name, about]) => usual(name, about.drift, now)));
       // The last will of a daemon that went says that and nothing more.
@@ -95,11 +95,22 @@ export function live(main) {
   };
 }
 
-function tick(said) {
+/** All ticks are one stop of the Tab key; arrows go from one to the next that is seen. */
+function along(event) {
+  const way = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  const next = way && event.target.closest("li")?.[way]?.firstElementChild;
+  if (!next) return;
+  event.preventDefault();
+  const strip = event.currentTarget;
+  if (next.offsetTop - strip.offsetTop < strip.clientHeight) next.focus();
+}
+
+function tick(said, index) {
   const name = said.part_id || said.frame_id;
   return el("li", null, el("a", {
     href: `#/parts?frame=${encodeURIComponent(said.frame_id)}`,
     class: `tick ${kindOf(said.verdict)}`,
+    tabindex: index ? -1 : 0,
     title: `${name}: ${said.verdict}, ${said.reason}`,
     "aria-label": `${name}: ${said.verdict}`,
   }, symbol(said.verdict)));
@@ -124,6 +135,7 @@ function showVerdict(panel, now) {
     el("p", { class: "word" }, el("span", { "aria-hidden": "true" }, symbol(last.verdict)), last.verdict),
     el("p", { class: "about" },
       el("strong", null, last.part_id || last.frame_id),
+      Object.keys(now.status?.pipelines ?? {}).length > 1 ? el("span", null, last.pipeline) : null,
       el("span", null, last.reason),
       last.defects ? el("span", null, counted(last.defects, "finding")) : null,
       el("span", null, `score ${score(last.score)}`),

@@ -26,7 +26,7 @@ export function part(main, { words, now }) {
 
   function press(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
-    keys[event.key]?.();
+    keys[event.key.toLowerCase()]?.(); // with Caps Lock, too
   }
 
   document.addEventListener("keydown", press);
@@ -132,25 +132,27 @@ function opinions(about, maySay, renew) {
     el("label", null, "Who says so", by),
     el("label", null, "Why", reason),
     el("div", { class: "buttons" }, buttons), problem);
+  let saying = false; // no button is disabled: it would lose the focus
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const said = event.submitter?.value;
-    if (!said) return;
+    if (!said || saying) return;
     sessionStorage.setItem(BY, by.value.trim());
-    for (const button of buttons) button.disabled = true;
+    saying = true;
     problem.textContent = "";
     try {
       await post("/api/override", { seq: record.seq, verdict: said, by: by.value.trim(), reason: reason.value.trim() });
       await renew();
+      document.querySelector(".words li:last-child")?.focus({ preventScroll: true });
     } catch (failed) {
       problem.textContent = `It was not recorded: ${failed.message}`;
     }
-    for (const button of buttons) button.disabled = false;
+    saying = false;
   });
   return el("section", { class: "panel", "aria-label": "What people say" },
     el("h2", null, "What people say"),
     words.length
-      ? el("ol", { class: "words" }, words.map((each) => el("li", null,
+      ? el("ol", { class: "words" }, words.map((each) => el("li", { tabindex: -1 },
         el("span", { class: `word-of ${kindOf(each.verdict)}` }, truthOf(each.verdict)), ` ${each.reason} `,
         el("span", { class: "quiet" }, "– ", each.by, ", ", time(each.decided_at_ns), ", as ", each.via, ", ", el("a", { href: `#/part/${each.seq}` }, `record ${each.seq}`)))))
       : el("p", { class: "quiet" }, "Nobody has said anything of this part."),
@@ -172,7 +174,7 @@ function facts(record) {
       ["stages", stages.map(([name, value]) => `${name} ${ms(value)}`).join(", ")],
       ["provider", record.provider || "none"],
       ["judged", record.frame_index >= 0 ? `frame ${count(record.frame_index)} of its policy` : "no: the verdict is the host's fail-safe"],
-      ...Object.entries(record.signals).map(([name, seen]) => [name, `${seen.value ?? "no number"}, ${seen.state}`]),
+      ...Object.entries(record.signals).map(([name, seen]) => [name, seen.state === "absent" ? seen.state : `${seen.value ?? "no number"}, ${seen.state}`]),
       ["software", record.software],
     ]));
 }

@@ -27,15 +27,18 @@ export function parts(main, { query, now }) {
 
   let before = 0;
   let shown = 0;
+  let looking = false;
   let left = false;
 
   async function look() {
-    more.disabled = true;
+    if (looking) return; // the button is not disabled: it would lose the focus
+    looking = true;
     try {
       const found = await get("/api/records", { ...question(asked), before, limit: inPictures ? CARDS : PAGE, pictures: inPictures ? 1 : 0 });
       if (left) return;
-      if (inPictures) gallery.append(...found.lines.map(card));
-      else body.append(...found.lines.map(row));
+      const lines = found.lines.map(inPictures ? card : row);
+      (inPictures ? gallery : body).append(...lines);
+      if (!found.next && document.activeElement === more) lines[0]?.querySelector("a").focus();
       shown += found.lines.length;
       before = found.next;
       more.hidden = !found.next;
@@ -44,7 +47,7 @@ export function parts(main, { query, now }) {
     } catch (failed) {
       status.textContent = `Nothing can be searched: ${failed.message}`;
     }
-    more.disabled = false;
+    looking = false;
   }
 
   more.addEventListener("click", look);

@@ -137,12 +137,12 @@ function counts(group, at) {
 }
 
 function rates(group, at) {
-  const tell = (name, hits, of, what) => {
+  const tell = (name, truth, hits, of, what) => {
     const between = wilson(hits, of);
     return el("div", { class: `rate ${name}` },
       el("dt", null, name),
       el("dd", null, el("strong", null, of ? percent(hits / of) : "–"),
-        el("span", null, of ? `${count(hits)} of ${count(of)} ${what}` : `no ${what} is known`),
+        el("span", null, of ? `${count(hits)} of ${count(of)} ${what}` : `no part is known to be ${truth}`),
         between ? el("span", { class: "quiet" }, `95 % interval ${percent(between[0])} to ${percent(between[1])}`) : null));
   };
   const overkill = group.sum((cell) => cell.truth === "good" && given(cell.bin, at) === "reject");
@@ -151,7 +151,7 @@ function rates(group, at) {
   const known = group.good + group.bad;
   return el("section", { class: "panel" },
     el("h2", null, "Overkill against escape"),
-    el("dl", { class: "rates" }, tell("overkill", overkill, group.good, "good parts, rejected"), tell("escape", escape, group.bad, "bad parts, passed")),
+    el("dl", { class: "rates" }, tell("overkill", "good", overkill, group.good, "good parts, rejected"), tell("escape", "bad", escape, group.bad, "bad parts, passed")),
     known ? curve(group, at) : null,
     el("p", { class: known < FEW ? "few" : "quiet" },
       `People have said of ${counted(known, "verdict")} out of ${count(group.scored)} what is true: ${count(group.good)} good, ${count(group.bad)} bad${looked ? `; ${count(looked)} of them would be reviewed` : ""}. `,
