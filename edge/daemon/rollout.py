@@ -288,6 +288,9 @@ class Rollout:
             outcome = Refused("ConfigError", str(unusable))
         self._looked_at_ns, self._looked_at_s = time.time_ns(), time.monotonic()
         match outcome:
+            case Fetched() if self._installed.journal.pinned and not by_hand:
+                self.trouble = ""  # somebody pinned the device while it was being fetched
+                log.info("update_left", deployment=outcome.name, revision=outcome.revision)
             case Fetched():
                 self.trouble = ""
                 offered = Deployed(outcome.name, outcome.revision, outcome.manifest)

@@ -24,6 +24,7 @@ from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 
 ONE, TWO, THREE = (Deployed("pcb", number, str(number) * 64) for number in (1, 2, 3))
+UPDATES = ("updates.repository=file:///r", "updates.root_file=/r/root.json", "updates.group=a")
 TAKEN = (Event.OFFERED, Event.BEGAN, Event.PROVED, Event.AGREED, Event.HELD)
 
 
@@ -178,3 +179,21 @@ async def test_a_wish_in_the_instant_in_which_a_deployment_is_offered_meets_it_w
     await box.turn()  # what was offered is withdrawn
     await box.turn()
     assert box.candidate == ONE
+
+
+@asynchronous
+@pytest.mark.parametrize("by_hand", ["", "file:///media/stick/repository"])
+async def test_what_was_being_fetched_when_the_device_was_pinned_is_taken_by_hand_alone(
+    box: Box, monkeypatch: pytest.MonkeyPatch, by_hand: str
+) -> None:
+    async def look(*_: object) -> Fetched:
+        assert await box.rollout.asked(Deployments("pin")) == ""
+        return Fetched(THREE.name, THREE.revision, THREE.digest, 0)
+
+    monkeypatch.setattr("edge.daemon.rollout.look", look)
+    monkeypatch.setattr(box.rollout, "_config", config.load(CONFIG, UPDATES))
+    if by_hand:
+        assert box.rollout.look_now(by_hand) == ""
+    await box.turn()
+    assert box.candidate == (THREE if by_hand else None)
+    assert box.installed.journal.pinned
