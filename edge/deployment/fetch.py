@@ -142,6 +142,11 @@ class Fetch:
         target = self._trust.target(release.FILE)  # 1
         if target is None:
             return self._nothing(f"the repository has no releases for group {request.group!r}")
+        if target.bytes > release.MAX_BYTES:
+            raise UntrustedError(
+                f"{request.group}/{release.FILE} has {target.bytes} bytes; at most "
+                f"{release.MAX_BYTES} are taken"
+            )
         self._document = target.sha256
         self._store.fetch(self._transport, target.path, target.sha256, target.bytes)
         releases = release.read(

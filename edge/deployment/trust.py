@@ -14,6 +14,7 @@ of it, in their order:
 
 import contextlib
 import datetime as dt
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, NamedTuple
@@ -237,8 +238,9 @@ def _closing(stack: contextlib.ExitStack, chunks: Iterator[bytes]) -> Iterator[b
 
 
 def _target(found: TargetFile) -> Target:
-    sha256 = found.hashes.get("sha256")
-    if sha256 is None:
+    # It becomes the name of a file here, and python-tuf takes any text for one.
+    sha256 = found.hashes.get("sha256", "")
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UntrustedError(f"{found.path}: is signed without a sha256")
     path = PurePosixPath(TARGETS) / found.path
     return Target(str(path.with_name(f"{sha256}.{path.name}")), sha256, found.length)

@@ -449,7 +449,9 @@ def test_a_document_of_nonsense_is_refused_in_one_sentence(
 
 def test_a_document_without_end_is_refused(device: Device, publisher: Publisher) -> None:
     _offer(publisher, lambda s: publisher.lay(s, f"{GROUP}/releases.json", b" " * (65 << 10)))
-    device.refused(publisher.web, "StorageError", "is larger than")
+    before = list((device.folder / "blobs").iterdir())
+    device.refused(publisher.web, "UntrustedError", "are taken")
+    assert list((device.folder / "blobs").iterdir()) == before  # not a byte of it was fetched
 
 
 @pytest.mark.parametrize(
@@ -580,3 +582,17 @@ def test_a_device_config_takes_no_password_in_the_address_and_does_not_show_it()
     said = explain(refused.value)
     assert "carries a name or a password" in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("digest", ["..", "a/b", "a\0b", "", "x" * 64, "A" * 64, "0" * 65])
+def test_what_is_signed_with_a_digest_that_is_none_is_refused(
+    device: Device, publisher: Publisher, digest: str
+) -> None:
+    def forge(signed: Targets) -> None:
+        signed.targets[f"{GROUP}/releases.json"].hashes["sha256"] = digest
+
+    _offer(publisher, forge)
+    before = sorted(device.folder.rglob("*"))
+    device.refused(publisher.web, "UntrustedError", "is signed without a sha256")
+    after = sorted(path for path in device.folder.rglob("*") if "metadata" not in path.parts)
+    assert after == [path for path in before if "metadata" not in path.parts]
