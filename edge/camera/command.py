@@ -20,7 +20,7 @@ from typing import Final
 from rich.console import Console
 
 from edge import config
-from edge.camera.picture import Picture, Source
+from edge.camera.picture import MAX_ID_CHARS, Picture, Source
 from edge.camera.publisher import FramePublisher
 from edge.camera.reader import Reader
 from edge.camera.sources import PIPE, source_of
@@ -235,7 +235,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", type=_count, default=0, metavar="N", help="stop after so many (default: never)"
     )
     parser.add_argument("--loop", action="store_true", help="begin a folder again after its end")
-    parser.add_argument("--reference-id", default="", help="the reference of all frames")
+    parser.add_argument(
+        "--reference-id", type=_identity, default="", help="the reference of all frames"
+    )
     parser.add_argument(
         "--quality", type=_quality, default=90, metavar="1..100",
         help="of the JPEGs made of video (default: %(default)s)",
@@ -272,9 +274,9 @@ def run(arguments: argparse.Namespace) -> int:
             silence_s=arguments.give_up or math.inf,
         ),
         settings.broker.model_copy(update={"client_id": "", "session_expiry_s": 0}),
-        _publishable("--topic", arguments.topic)
+        _publishable("--topic", arguments.topic, arguments.reference_id)
         if arguments.topic
-        else _bound_topic(settings, arguments.camera),
+        else _bound_topic(settings, arguments.camera, arguments.reference_id),
         arguments.rate or (math.inf if arguments.source == PIPE else _RATE_HZ),
         arguments.qos,
         arguments.reference_id,
@@ -300,7 +302,7 @@ async def _until_signalled(options: CameraOptions) -> CameraCounts:
     return await run_camera(options, stop)
 
 
-def _bound_topic(settings: config.DeviceConfig, camera: str) -> str:
+def _bound_topic(settings: config.DeviceConfig, camera: str, reference_id: str) -> str:
     binding = settings.bindings.find(f"camera.{camera}")
     if binding is None and (bound := settings.bindings.camera):
         raise ConfigError(
@@ -309,12 +311,17 @@ def _bound_topic(settings: config.DeviceConfig, camera: str) -> str:
             "name one of them by --camera, or give --topic",
         )
     topic = binding.topic if binding else f"line/{camera}/frame"
-    return _publishable(f"bindings.camera.{camera}", topic)
+    return _publishable(f"bindings.camera.{camera}", topic, reference_id)
 
 
-def _publishable(where: str, topic: str) -> str:
+def _publishable(where: str, topic: str, reference_id: str) -> str:
+    """Return a topic that frames can go to; what is filled in may make it none."""
     if "+" in topic or "#" in topic:
         raise ConfigError(where, f"{topic!r} has wildcards: where to publish?", "give --topic")
+    try:
+        TopicTemplate(topic).fill(frame_id="1", part_id="1", reference_id=reference_id or "none")
+    except ValueError as unfit:
+        raise ConfigError(where, f"takes no frame: {unfit}", "give --topic") from unfit
     return topic
 
 
@@ -332,6 +339,14 @@ def _number(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number, not below 0, found {text!r}")
     return value
+
+
+def _identity(text: str) -> str:
+    if len(text) > MAX_ID_CHARS or not text.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"expected at most {MAX_ID_CHARS} printable characters, found {text[:80]!r}"
+        )
+    return text
 
 
 def _count(text: str) -> int:

@@ -1,7 +1,10 @@
 """A picture, and what a source of pictures is: the words that this room shares."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_ID_CHARS: Final = 128
+"""Of a part's, frame's or reference's id; the daemon takes no longer one."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Final
 
-from edge.camera.picture import Picture
+from edge.camera.picture import MAX_ID_CHARS, Picture
 from edge.errors import ConfigError, TransportError
 from edge.mqtt.topics import unfit_for_a_level
 
@@ -42,7 +42,6 @@ _WITHOUT_LENGTH: Final = (0x01, *range(0xD0, 0xD8))
 _HEADER: Final = re.compile(r"([!-9;-~]+):[ \t]*([ -~]*?)[ \t]*")
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}")
 _CLOSING: Final = re.compile(rb"--[ -~]*[\r\n]*")  # FFmpeg ends without the last two dashes
-_MAX_ID_CHARS: Final = 128
 
 
 class PictureSplitter:
@@ -199,9 +198,9 @@ class PictureSplitter:
             raise self._fault(f"Captured-At is UTC in nanoseconds, found {captured[:80]!r}")
         for name in ("frame-id", "part-id", "reference-id"):
             given = headers.get(name)
-            if given is not None and (len(given) > _MAX_ID_CHARS or unfit_for_a_level(given)):
+            if given is not None and (len(given) > MAX_ID_CHARS or unfit_for_a_level(given)):
                 raise self._fault(
-                    f"{name.title()} is 1 to {_MAX_ID_CHARS} characters without / + #, "
+                    f"{name.title()} is 1 to {MAX_ID_CHARS} characters without / + #, "
                     f"found {given[:80]!r}"
                 )
         return headers

@@ -73,7 +73,7 @@ class FolderSource:
             image = file.read_bytes()
         except OSError as failed:
             raise TransportError(f"{file}: cannot be read: {failed.strerror}") from failed
-        return Picture(image, CONTENT_TYPES[file.suffix.lower()], self._now_ns(), file.stem)
+        return Picture(image, CONTENT_TYPES[file.suffix.lower()], self._now_ns(), _part_id(file))
 
     def interrupt(self) -> None:
         """Nothing to end: a file is read at once."""
@@ -204,6 +204,11 @@ def source_of(
 
 def _device_path(where: str) -> Path:
     return Path(f"/dev/video{where}" if where.isdecimal() else where)
+
+
+def _part_id(file: Path) -> str:
+    """Return a file's name as text, also where its bytes are of another time and code page."""
+    return os.fsencode(file.stem).decode(errors="backslashreplace")
 
 
 def _within(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -49,6 +50,17 @@ def test_a_folder_arrives_whole_and_in_order(any_broker: LocalBroker, folder: Pa
         stamps = [int(frame.properties["captured-at"]) for frame in frames]
         assert stamps == sorted(stamps)
         assert all(0 <= f.arrived_at_ns - t < 20e9 for f, t in zip(frames, stamps, strict=True))
+
+
+def test_a_file_whose_name_is_no_unicode_is_a_frame_like_others(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    for number in range(6):  # a share of long ago, in Latin-1; more than may be in flight
+        (tmp_path / os.fsdecode(b"Pr\xfcfling%d.jpg" % number)).write_bytes(PICTURES[number])
+    counts, frames = filmed(mosquitto, FolderSource(tmp_path), expect=6)
+    assert counts.published == 6
+    names = [frame.properties["part-id"] for frame in frames]
+    assert names == [rf"Pr\xfcfling{n}" for n in range(6)]
 
 
 def test_placeholders_carry_the_ids_where_there_are_no_properties(

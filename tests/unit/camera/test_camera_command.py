@@ -19,6 +19,14 @@ from edge.cli.main import main
             ["--set", "bindings.camera.top='a/b'", "--camera", "side"],
             "bindings.camera.side: is not there; bound are top (name one of them by --camera",
         ),
+        (
+            ["--topic", "a/{hall}/b"],
+            "--topic: takes no frame: topic 'a/{hall}/b': no value for {hall}",
+        ),
+        (
+            ["--topic", "a/{reference_id}", "--reference-id", "b/3"],
+            "--topic: takes no frame: topic 'a/{reference_id}': reference_id 'b/3' contains '/'",
+        ),
     ],
 )
 def test_a_topic_that_takes_no_frame_is_a_configuration_error(
@@ -31,7 +39,13 @@ def test_a_topic_that_takes_no_frame_is_a_configuration_error(
 
 @pytest.mark.parametrize(
     ("option", "text"),
-    [("--quality", "0"), ("--quality", "best"), ("--frames", "-3"), ("--lag-ms", "-1")],
+    [
+        ("--quality", "0"),
+        ("--quality", "best"),
+        ("--frames", "-3"),
+        ("--lag-ms", "-1"),
+        ("--reference-id", "board\n3"),
+    ],
 )
 def test_a_number_out_of_its_range_is_a_usage_error_in_a_line(
     option: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
