@@ -17,7 +17,7 @@ import structlog
 from edge.config import DeviceConfig
 from edge.contracts.messages import ActionWish, GuestLine, PolicyState
 from edge.contracts.plan import PipelinePlan
-from edge.contracts.verdict import Reason, Verdict
+from edge.contracts.verdict import HOST_REASONS, Reason, Verdict
 from edge.daemon.actions import Actions
 from edge.daemon.answering import Answering
 from edge.daemon.dispatch import Dispatch
@@ -115,6 +115,10 @@ class ActivePipeline:
         self._loop = asyncio.get_running_loop()
         self._follow(plan, Runtime())
         self._rate = Rate(time.monotonic, self._received)
+        for name in ("frames_received", "deadlines_missed"):
+            counters.count(name, by=0, pipeline=plan.name)
+        for reason in sorted(HOST_REASONS):
+            counters.count("frames_dropped", by=0, reason=reason)
 
     @property
     def plan(self) -> PipelinePlan:

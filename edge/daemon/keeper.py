@@ -69,6 +69,8 @@ class WorkerKeeper:
         self._on_loss = on_loss
         self._on_change = on_change
         self._taken = asyncio.Event()
+        cause = WorkerGoneError.__name__
+        counters.count("workers_lost", by=0, pipeline=dispatch.plan.name, cause=cause)
 
     @property
     def worker(self) -> WorkerProcess | None:

@@ -39,7 +39,7 @@ from edge.daemon.worker_process import WorkerGoneError
 from edge.deployment import asking, folder, report
 from edge.deployment.fetch_messages import Fetched, Nothing, Progress, Refused
 from edge.deployment.installed import Installed
-from edge.deployment.rollout import MAX_DETAIL, Deployed, Event, State
+from edge.deployment.rollout import FAILURES, MAX_DETAIL, Deployed, Event, State
 from edge.deployment.watch import Finding, Rates
 from edge.errors import (
     ConfigError,
@@ -110,6 +110,8 @@ class Rollout:
         self._looked_at_ns = 0
         self._looked_at_s = -asking.LEAST_PAUSE_S
         self.trouble = ""
+        for reason in FAILURES:
+            counters.count("deployments_failed", by=0, reason=reason)
         if config.updates.repository:
             topic = report.DESIRED.format(device=config.device.id)
             session.subscribe(topic, 1, self._hinted)

@@ -34,6 +34,15 @@ MAX_DETAIL: Final = 600
 """Characters of a step's sentence: what a guest says in it has no bound of its own."""
 
 
+FAILURES: Final = (
+    *("configuration", "incompatible", "trial", "golden", "untrusted", "worker-lost"),
+    *("disagreement", "actions", "latency"),
+    *("guest-trap", "guest-budget", "inference-error"),
+    *("overrun", "reject-rate", "score-shift", "restarts", "unreadable"),
+)
+"""Why deployments fail; stable codes, of a step's `reason`."""
+
+
 class State(StrEnum):
     """Where a device stands."""
 
@@ -123,7 +132,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         at_ns: UTC.
-        reason: A stable code where it failed, such as `golden`, `overrun`, `reject-rate`.
+        reason: One of `FAILURES` where it failed.
         evidence: Figures behind it.
     """
 

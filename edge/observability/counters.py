@@ -147,7 +147,8 @@ class Counters:
 
         Args:
             name: A name of the table.
-            by: How much, at least 0.
+            by: How much, at least 0; 0 begins a series. Prometheus sees no rise in one that begins
+                with its first event, so what alerts ask for begins so.
             labels: Exactly the labels that the table gives this name.
 
         Raises:

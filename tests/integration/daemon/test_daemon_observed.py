@@ -113,6 +113,17 @@ def test_what_is_told_is_right_and_promtool_has_nothing_against_it(box: Box) -> 
     asyncio.run(scenario())
 
 
+def test_what_alerts_ask_for_is_told_before_it_happens(box: Box) -> None:
+    text = scraped(box.port)
+    for series in (
+        'edge_deadlines_missed_total{pipeline="pcb"}',
+        'edge_workers_lost_total{pipeline="pcb",cause="WorkerGoneError"}',
+        'edge_frames_dropped_total{reason="guest-trap"}',
+        'edge_frames_dropped_total{reason="stale"}',
+    ):
+        assert figure(text, series) == 0
+
+
 def test_a_real_prometheus_reads_the_box_and_its_alerts_stay_quiet(
     box: Box, tmp_path: Path
 ) -> None:

@@ -79,6 +79,44 @@ def test_prometheus_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
     assert not judged_by_promtool("check", "rules", str(file))
 
 
+def _alerts(tmp_path: Path, series: str, values: str, alert: str) -> bool:
+    """Whether an alert stands, an hour and five minutes after these values began."""
+    case = tmp_path / "case.yml"
+    case.write_text(
+        f"""
+rule_files: [{FOLDER / "alerts.yml"}]
+tests:
+- interval: 1m
+  input_series:
+  - series: 'edge_{series}'
+    values: '{values}'
+  alert_rule_test:
+  - eval_time: 65m
+    alertname: {alert}
+"""
+    )
+    found = judged_by_promtool("test", "rules", str(case))
+    assert not found or "exp:[]" in found, found
+    return bool(found)
+
+
+@pytest.mark.parametrize(
+    ("alert", "series", "after"),
+    [
+        ("EdgeDeploymentFailed", 'deployments_failed_total{reason="golden"}', 1),
+        ("EdgeWorkerLost", 'workers_lost_total{pipeline="pcb",cause="WorkerGoneError"}', 3),
+        ("EdgeGuestFails", 'frames_dropped_total{reason="guest-trap"}', 4),
+    ],
+)
+def test_an_alert_sees_what_happens_at_once_where_its_series_began_at_zero(
+    tmp_path: Path, alert: str, series: str, after: int
+) -> None:
+    """Prometheus sees no rise in a series that begins with its first event."""
+    assert _alerts(tmp_path, series, f"0x60 {after}x20", alert)
+    assert not _alerts(tmp_path, series, "0x80", alert)  # control
+    assert not _alerts(tmp_path, series, f"_x60 {after}x20", alert), "else zeros are needless"
+
+
 def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     headings = re.findall(r"^### (Edge[A-Za-z]+)\n\n(.+)$", page, re.MULTILINE)
