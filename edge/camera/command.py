@@ -70,13 +70,19 @@ class CameraOptions:
 
 @dataclass(frozen=True)
 class CameraCounts:
-    """What a run of a camera came to; `losses`: how often the source had to be opened again."""
+    """What a run of a camera came to.
+
+    Attributes:
+        losses: How often the source had to be opened again.
+        unheard: Of those published, how many nobody subscribes to; 0 where the broker does not say.
+    """
 
     read: int
     published: int
     dropped: int
     refused: int
     losses: int
+    unheard: int = 0
 
 
 async def run_camera(options: CameraOptions, stop: asyncio.Event | None = None) -> CameraCounts:
@@ -138,6 +144,7 @@ class _Camera:
             publisher.dropped,
             publisher.refused,
             self._reader.losses,
+            publisher.unheard,
         )
 
     async def _connect(self, running: asyncio.Task[None]) -> None:
@@ -152,7 +159,8 @@ class _Camera:
             broker = self._options.broker
             raise TransportError(
                 f"no broker on {broker.host}:{broker.port} within "
-                f"{self._options.connect_within_s:g} s: {self._session.last_error or 'no answer'}"
+                f"{self._options.connect_within_s:g} s: {self._session.last_error or 'no answer'} "
+                "(is it running? broker.host and broker.port, of --config or --set, say where)"
             )
 
     async def _drain(self) -> None:
@@ -287,8 +295,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(vars(counts)) + "\n")
     else:
+        published = f"{counts.published} frames published"
+        if counts.unheard:
+            published += f" ({counts.unheard} of them heard by nobody)"
         Console(soft_wrap=True).print(
-            f"{counts.published} frames published, {counts.dropped} dropped for newer ones, "
+            f"{published}, {counts.dropped} dropped for newer ones, "
             f"{counts.refused} refused; the source was lost {counts.losses} times"
         )
     return int(counts.refused > 0 and not counts.published)

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from edge.camera.picture import Picture
 from edge.mqtt.session import Session
 from edge.mqtt.topics import TopicTemplate, unfit_for_a_level
@@ -14,6 +16,8 @@ MAX_WAITING: Final = 8
 HOPELESS: Final = 3
 """Frames that the broker refused before it took one: it takes none. To MQTT 3.1.1 it may refuse by
 ending the connection, and each further frame would end it again."""
+
+_log = structlog.get_logger("edge.camera")
 
 
 class FramePublisher:
@@ -36,6 +40,7 @@ class FramePublisher:
         published: Frames that the broker has taken.
         dropped: Frames that gave way to newer ones.
         refused: Frames that the broker refused, or that were lost with the connection (QoS 0).
+        unheard: Frames that the broker has taken, and that nobody subscribes to, as far as it says.
     """
 
     def __init__(
@@ -58,7 +63,8 @@ class FramePublisher:
         self._number = 0
         self.idle = asyncio.Event()
         self.idle.set()
-        self.published = self.dropped = self.refused = 0
+        self._was_heard = True
+        self.published = self.dropped = self.refused = self.unheard = 0
 
     def offer(self, picture: Picture) -> None:
         """Take a picture in; it goes out as soon as the broker lets it."""
@@ -103,6 +109,16 @@ class FramePublisher:
         )
 
     def _answered(self, accepted: bool) -> None:
+        heard = self._session.unheard == self.unheard
+        if self._was_heard and not heard:
+            _log.warning(
+                "camera-unheard",
+                topic=self._topic.text,
+                remedy="nobody subscribes to it: is it the topic of the daemon's binding, and has "
+                "the daemon run since it was bound?",
+            )
+        self._was_heard = heard
+        self.unheard = self._session.unheard
         self._done(accepted=accepted)
         self.pump()
 

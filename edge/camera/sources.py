@@ -21,6 +21,9 @@ from edge.camera.picture import Picture, Source
 from edge.camera.piped import PipedSource
 from edge.errors import ConfigError, TransportError
 
+# OpenCV's own warnings say less than the errors that we raise beside them.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
 CONTENT_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 STREAMS: Final = ("rtsp://", "rtsps://", "http://", "https://")
 YOUNG_PICTURES: Final = "rtsp_flags;prefer_tcp|fflags;nobuffer"

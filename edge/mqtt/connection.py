@@ -42,6 +42,7 @@ from edge.mqtt.pace import Pace
 
 TICK_S: Final = 1.0  # paho's keepalive is checked this often; its unit is one second
 READS: Final = 64
+_NO_SUBSCRIBERS: Final = 0x10  # a reason to take a publication (MQTT 5, 3.4.2.1)
 """Packets read in one go, before the loop's other work has its turn."""
 RESTING_BYTES: Final = 64 << 10
 """Of packets that the kernel holds while a connection with a pace rests."""
@@ -473,7 +474,8 @@ class Connection:
         )
 
     def _note_publish(self, mid: int, reason: ReasonCode, _properties: Properties) -> None:
-        self._noted.append(Answered(mid, str(reason) if reason.is_failure else ""))
+        refusal = str(reason) if reason.is_failure else ""
+        self._noted.append(Answered(mid, refusal, reason.value == _NO_SUBSCRIBERS))
 
     def _note_subscribe(
         self, mid: int, reasons: list[ReasonCode], _properties: Properties | None

@@ -34,10 +34,14 @@ class Unusable(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A publication was acknowledged; `refusal` says why not, empty where it was accepted."""
+    """A publication was acknowledged; `refusal` says why not, empty where it was accepted.
+
+    `unheard`: nobody subscribes to its topic. MQTT 5 brokers may say so, and need not.
+    """
 
     mid: int
     refusal: str
+    unheard: bool = False
 
 
 class Subscribed(msgspec.Struct, frozen=True):

@@ -29,6 +29,10 @@ class Publisher:
     Args:
         limit: The most publications on their way; one more is refused.
         counters: Where it counts.
+
+    Attributes:
+        unheard: Publications that the broker took, and that nobody subscribes to, as far as it
+            says so.
     """
 
     def __init__(self, limit: int, counters: dict[str, int]) -> None:
@@ -39,6 +43,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._max_packet_bytes = 0
         self._pumping = False
+        self.unheard = 0
 
     def __len__(self) -> int:
         """Return how many publications the broker has not answered yet."""
@@ -70,7 +75,7 @@ class Publisher:
         self._pump()
         return True
 
-    def answered(self, mid: int, refusal: str) -> None:
+    def answered(self, mid: int, refusal: str, *, unheard: bool = False) -> None:
         """The broker has answered; an empty refusal is an acceptance."""
         publication = self._queue.answered(mid)
         if publication is None:
@@ -80,6 +85,7 @@ class Publisher:
             self._refused(publication, refusal, _TOO_LARGE if too_large else _DENIED)
         else:
             self._hang_ups.taken(publication)
+            self.unheard += unheard
             self._counters["published"] += 1
             self._counters["published_bytes"] += len(publication.payload)
             self._done(publication, accepted=True)

@@ -149,6 +149,11 @@ class Session:
         return len(self._publisher)
 
     @property
+    def unheard(self) -> int:
+        """Publications that nobody subscribes to, as far as the broker says so (MQTT 5, QoS 1)."""
+        return self._publisher.unheard
+
+    @property
     def unacknowledged(self) -> int:
         """Received QoS 1 messages that no one has acknowledged yet."""
         return self._inbox.unacknowledged
@@ -401,8 +406,8 @@ class Session:
         match event:
             case Arrived(message):
                 self._inbox.take(message)
-            case Answered(mid, refusal):
-                self._publisher.answered(mid, refusal)
+            case Answered(mid, refusal, unheard):
+                self._publisher.answered(mid, refusal, unheard=unheard)
             case Subscribed(mid, refusals):
                 self._granted(mid, refusals)
             case Unusable(mid, qos, problem):

@@ -66,6 +66,7 @@ async def replay(options: ReplayOptions) -> Score:
     return replace(
         score(played.shots, played.answers),
         unsent=played.unsent,
+        unheard=played.unheard,
         undecodable=played.undecodable,
         lag_ms=percentiles(played.lag_ms),
     )

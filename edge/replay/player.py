@@ -110,6 +110,7 @@ class Played:
 
     Attributes:
         unsent: Frames that the connection did not take, or the broker refused.
+        unheard: Frames that nobody subscribes to; 0 where the broker does not say so.
         undecodable: Messages on the verdict topic that are no verdict.
         lag_ms: How much later than planned each frame went out.
     """
@@ -117,6 +118,7 @@ class Played:
     shots: list[Shot] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     unsent: int = 0
+    unheard: int = 0
     undecodable: int = 0
     lag_ms: list[float] = field(default_factory=list)
 
@@ -176,8 +178,10 @@ class _Player:
             await self._publish_references(running)
             await self._daemon_ready(running)
             self._watcher.starts(self._playlist.title, self._pace.frames)
+            unheard = self._session.unheard  # references, perhaps
             await self._publish_frames()
             await self._collect(running)
+            self._played.unheard = self._session.unheard - unheard
         finally:
             self._watcher.ends()
             await self._session.close(_FLUSH_S)

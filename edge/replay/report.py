@@ -107,11 +107,12 @@ def score_table(score: Score) -> Table:
         table.add_row("kind of defect as known", _rate(score.labelled))
     for name, correlation in score.drift.items():
         table.add_row(f"score along {escape(name)}", f"Spearman {correlation:.3f}")
-    table.add_row("latency seen by the camera", _latency(score.latency_ms))
-    table.add_row("latency told by the daemon", _latency(score.daemon_latency_ms))
-    if remark := _on_the_way(score):
-        table.add_row("", remark)
-    table.add_row("budget", f"{score.budget_ms:g} ms on {escape(score.provider or '?')}")
+    if score.answered:
+        table.add_row("latency seen by the camera", _latency(score.latency_ms))
+        table.add_row("latency told by the daemon", _latency(score.daemon_latency_ms))
+        if remark := _on_the_way(score):
+            table.add_row("", remark)
+        table.add_row("budget", f"{score.budget_ms:g} ms on {escape(score.provider or 'none')}")
     table.add_row("findings", _findings(score))
     return table
 
@@ -131,12 +132,14 @@ def _findings(score: Score) -> str:
         "second verdicts": score.duplicates,
         "contradictory verdicts": score.contradictions,
         "not sent": score.unsent,
+        "heard by nobody": score.unheard,
         "undecodable": score.undecodable,
     }
     found = {name: count for name, count in counts.items() if count}
     if not found:
         return "[green]none: one verdict for each frame, in time[/]"
-    return f"[red]{_counts(found)}[/]"
+    remark = "; [yellow]is it the topic that the daemon has bound?[/]" if score.unheard else ""
+    return f"[red]{_counts(found)}[/]{remark}"
 
 
 def _remark(truth: Truth | None, kind: Kind) -> str:

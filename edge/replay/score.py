@@ -119,6 +119,7 @@ class Score:
         budget_ms: What the daemon says; 0 where no verdict came.
         provider: Likewise; empty where no verdict came.
         unsent: Frames that the broker did not take; they are missing, too.
+        unheard: Frames that nobody subscribes to, likewise; 0 where the broker does not say so.
         undecodable: Messages on the verdict topic that are no verdict.
         lag_ms: How much later than planned frames went out.
     """
@@ -141,6 +142,7 @@ class Score:
     budget_ms: float
     provider: str
     unsent: int = 0
+    unheard: int = 0
     undecodable: int = 0
     lag_ms: Mapping[str, float] = field(default_factory=dict)
     parts: Parts | None = None
@@ -198,6 +200,7 @@ class Score:
             "drift": dict(self.drift),
             "daemon_latency_ms": dict(self.daemon_latency_ms),
             "unsent": self.unsent,
+            "unheard": self.unheard,
             "undecodable": self.undecodable,
             "lag_ms": dict(self.lag_ms),
         }

@@ -63,6 +63,17 @@ def test_a_file_whose_name_is_no_unicode_is_a_frame_like_others(
     assert names == [rf"Pr\xfcfling{n}" for n in range(6)]
 
 
+def test_frames_that_nobody_hears_are_told(
+    mosquitto: LocalBroker, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts, _ = filmed(mosquitto, FolderSource(folder), topic="line/top/fram")
+    assert counts == CameraCounts(6, published=6, dropped=0, refused=0, losses=0, unheard=6)
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("camera-unheard") == 1  # once, until somebody hears one
+    counts, _ = filmed(mosquitto, FolderSource(folder))
+    assert counts.unheard == 0
+
+
 def test_placeholders_carry_the_ids_where_there_are_no_properties(
     embedded_broker: LocalBroker, folder: Path
 ) -> None:
@@ -154,7 +165,8 @@ def test_the_command_publishes_a_folder_and_tells_what_it_did(
     status, payloads = asyncio.run(scene())
     assert (status, payloads) == (0, PICTURES)
     printed = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert printed == {"read": 6, "published": 6, "dropped": 0, "refused": 0, "losses": 0}
+    nothing = dict.fromkeys(("dropped", "refused", "losses", "unheard"), 0)
+    assert printed == {"read": 6, "published": 6, **nothing}
 
 
 def test_a_broker_that_takes_no_such_large_frame_is_told_and_ends_the_command(

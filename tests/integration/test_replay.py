@@ -78,6 +78,11 @@ def test_a_verdict_that_does_not_come_is_missing(mosquitto: LocalBroker) -> None
     assert (score.missing, score.is_clean) == (1, False)
 
 
+def test_frames_that_nobody_hears_are_told(mosquitto: LocalBroker) -> None:
+    score, _ = played(mosquitto, honest, frame_topic="lime/top/frame", answer_within_s=1.0)
+    assert (score.unheard, score.missing, score.is_clean) == (FRAMES, FRAMES, False)
+
+
 def test_a_verdict_that_comes_twice_is_found(mosquitto: LocalBroker) -> None:
     score, _ = played(mosquitto, lambda n, v: [v, v] if n == FRAMES - 1 else [v], linger_s=2.0)
     assert (score.duplicates, score.contradictions, score.is_clean) == (1, 0, False)
