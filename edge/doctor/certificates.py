@@ -1,4 +1,4 @@
-"""Certificates: how long those of the config, and the broker's own, are still valid."""
+"""Certificates: whether those of the config, and the broker's own, are valid, and for how long."""
 
 import socket
 import ssl
@@ -7,24 +7,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from edge.config import BrokerSection, TlsSection
+from edge.config import BrokerSection, DeviceConfig, TlsSection
 from edge.doctor.check import Check, finding, ok, unknown
 from edge.errors import ConfigError
 from edge.mqtt.security import tls_context
 
 SOON_DAYS: Final = 30
 _DAY_S: Final = 86_400
+_RENEW_FILE: Final = (
+    "renew it; files are read at each connection, so no restart is needed, but for those below "
+    "/run/credentials, which systemd copies when the service starts"
+)
 
 
-def certificates(broker: BrokerSection, now_s: Callable[[], float] = time.time) -> list[Check]:
+def certificates(config: DeviceConfig, now_s: Callable[[], float] = time.time) -> list[Check]:
     """Look at each certificate; one word where TLS is not configured."""
-    if broker.tls is None:
-        return [ok("certificates", "TLS is not configured: nothing to expire")]
-    checks = [_file("certificate.ca", broker.tls.ca_file, now_s())]
-    if broker.tls.certificate_file is not None:
-        checks.append(_file("certificate.client", broker.tls.certificate_file, now_s()))
-    checks.append(_served(broker, broker.tls, now_s()))
-    return checks
+    sections = {
+        "certificate": config.broker.tls,
+        "certificate.updates": config.updates.tls,
+        "certificate.traces": config.traces.tls,
+    }
+    checks = []
+    for name, section in sections.items():
+        if section is not None:
+            checks.append(_file(f"{name}.ca", section.ca_file, now_s()))
+            if section.certificate_file is not None:
+                checks.append(_file(f"{name}.client", section.certificate_file, now_s()))
+    if config.broker.tls is not None:
+        checks.append(_served(config.broker, config.broker.tls, now_s()))
+    return checks or [ok("certificates", "TLS is not configured: nothing to expire")]
 
 
 def _file(name: str, path: Path, now_s: float) -> Check:
@@ -38,7 +49,7 @@ def _file(name: str, path: Path, now_s: float) -> Check:
         )
     except AttributeError:
         return unknown(name, "this Python cannot decode a certificate file")
-    return _judge(name, str(path), decoded, now_s)
+    return _judge(name, str(path), decoded, now_s, _RENEW_FILE)
 
 
 def _served(broker: BrokerSection, section: TlsSection, now_s: float) -> Check:
@@ -60,20 +71,23 @@ def _served(broker: BrokerSection, section: TlsSection, now_s: float) -> Check:
         )
     except OSError as failed:
         return unknown(name, f"{where}: {failed.strerror or failed}")
-    return _judge(name, where, decoded or {}, now_s)
+    return _judge(name, where, decoded or {}, now_s, "renew it at the broker")
 
 
-def _judge(name: str, where: str, decoded: dict[str, Any], now_s: float) -> Check:
-    until = decoded.get("notAfter", "")
+def _judge(name: str, where: str, decoded: dict[str, Any], now_s: float, renewing: str) -> Check:
+    since, until = decoded.get("notBefore", ""), decoded.get("notAfter", "")
     try:
+        valid_days = (now_s - ssl.cert_time_to_seconds(since)) / _DAY_S
         left_days = (ssl.cert_time_to_seconds(until) - now_s) / _DAY_S
     except ValueError:
-        return unknown(name, f"{where}: says no end of its validity")
+        return unknown(name, f"{where}: does not say when it is valid")
+    if valid_days < 0:
+        return finding(
+            name, f"{where}: valid from {since} on", "set the clock, if it is not that day yet"
+        )
     said = f"{where}: valid until {until}, {left_days:.0f} days"
     if left_days < 0:
         said = f"{where}: expired on {until}"
     if left_days < SOON_DAYS:
-        return finding(
-            name, said, "renew it; files are read at each connection, so no restart is needed"
-        )
+        return finding(name, said, renewing)
     return ok(name, said)

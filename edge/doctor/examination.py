@@ -41,7 +41,7 @@ def examine(
         check, pipelines = _deployment(deployment, settings)
         yield check
     yield from asyncio.run(broker.examine(settings, wait_s))
-    yield from certificates.certificates(settings.broker)
+    yield from certificates.certificates(settings)
     yield from disk.storage(settings.storage.path)
     yield from _box(settings, pipelines)
     yield engines.provider(settings.inference)

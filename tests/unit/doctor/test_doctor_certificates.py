@@ -4,11 +4,12 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import require_mosquitto, running_broker
 
-from edge.config import BrokerSection, TlsSection
+from edge.config import BrokerSection, DeviceConfig, TlsSection, TracesSection, UpdateSection
 from edge.doctor.certificates import certificates
 from edge.doctor.check import Check, Outcome
 
@@ -28,9 +29,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def looked(broker: BrokerSection, later_days: int = 0) -> dict[str, Check]:
+def looked(broker: BrokerSection, later_days: int = 0, **more: Any) -> dict[str, Check]:
     now_s = time.time() + later_days * DAY_S
-    return {check.name: check for check in certificates(broker, lambda: now_s)}
+    config = DeviceConfig(broker=broker, **more)
+    return {check.name: check for check in certificates(config, lambda: now_s)}
 
 
 def test_without_tls_there_is_nothing_to_expire() -> None:
@@ -52,7 +54,22 @@ def test_each_certificate_is_judged_by_the_days_it_has_left(folder: Path) -> Non
         assert now[name].outcome is Outcome.OK, now[name].said
         assert soon[name].outcome is Outcome.FINDING
         assert "renew it" in soon[name].remedy
+        assert ("/run/credentials" in soon[name].remedy) == (name != "certificate.broker")
         assert "expired on" in past[name].said
+
+
+def test_the_certificates_of_updates_and_traces_are_looked_at_too(folder: Path) -> None:
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    tls = TlsSection(ca_file=cert, certificate_file=cert, key_file=key)
+    sections = {"updates": UpdateSection(tls=tls), "traces": TracesSection(tls=tls)}
+    found = looked(BrokerSection(), later_days=380, **sections)
+    assert set(found) == {
+        f"certificate.{place}.{whose}" for place in sections for whose in ("ca", "client")
+    }
+    assert {check.outcome for check in found.values()} == {Outcome.FINDING}
+    early = looked(BrokerSection(), later_days=-2, **sections)
+    assert all("valid from" in check.said for check in early.values())
+    assert all("set the clock" in check.remedy for check in early.values())
 
 
 def test_a_file_that_is_no_certificate_is_a_finding_and_an_absent_broker_is_unseen(
