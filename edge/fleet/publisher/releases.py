@@ -372,7 +372,7 @@ class Fleet:
 
     def _lay(self, target: TargetFile, content: bytes) -> None:
         place = self._place(target)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        self.repository.make_folder(place.parent)
         try:
             if not place.exists() or place.read_bytes() != content:
                 durable.replace(place, content, mode=0o644)

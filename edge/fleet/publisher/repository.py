@@ -62,6 +62,7 @@ class Repository:
     """
 
     def __init__(self, folder: Path, keys: KeyRing, now: dt.datetime) -> None:
+        self._folder = folder
         self.metadata = folder / "metadata"
         self.targets = folder / "targets"
         self._keys = keys
@@ -92,7 +93,7 @@ class Repository:
         if made.metadata.exists():
             raise DeploymentError(f"{folder}: holds a repository already")
         for each in (made.metadata, made.targets):
-            each.mkdir(parents=True)
+            made.make_folder(each)
         root = Root(consistent_snapshot=True)
         for role in ("root", "targets", "snapshot", "timestamp"):
             for key in public[role]:
@@ -116,6 +117,22 @@ class Repository:
             )
         made.refresh()
         return made
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder of the static files, and those above it; anybody may read them.
+
+        Whatever the umask is: what a web server may not enter is not there for devices.
+
+        Raises:
+            DeploymentError: It cannot be made.
+        """
+        try:
+            for each in reversed((path, *path.parents)):
+                if each.is_relative_to(self._folder) and not each.exists():
+                    each.mkdir(parents=True)
+                    each.chmod(0o755)
+        except OSError as failed:
+            raise DeploymentError(f"{path}: cannot be made: {failed.strerror}") from failed
 
     @property
     def groups(self) -> tuple[str, ...]:

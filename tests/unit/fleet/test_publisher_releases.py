@@ -1,8 +1,10 @@
 """The publisher: what devices would refuse is refused here, and what became of releases."""
 
 import datetime as dt
+import os
 import shutil
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +33,25 @@ from edge.fleet.publisher.rings import Counting, Fate, fate, tally
 def publisher(tmp_path: Path) -> Publisher:
     """A fleet of one group."""
     return Publisher(tmp_path)
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_a_web_server_may_enter_a_repository_that_was_made_under_a_strict_umask(
+    tmp_path: Path,
+) -> None:
+    publisher = Publisher(tmp_path)
+    publisher.release(1)
+    folders = [publisher.web, *(path for path in publisher.web.rglob("*") if path.is_dir())]
+    assert len(folders) > 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o755}
+    assert stat.S_IMODE((publisher.fleet.folder / "keys").stat().st_mode) == 0o700
 
 
 def test_keys_are_their_owners_alone_and_never_overwritten(publisher: Publisher) -> None:
