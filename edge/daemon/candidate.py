@@ -35,6 +35,11 @@ _PATIENCE: Final = 20
 for a line that leaves no time, and ends a worker that never answers."""
 
 
+_FIRST_TICKET: Final = 1 << 62
+"""Beyond those of a pipeline's dispatch, which may speak to the same worker next: what it was asked
+here and answers late is no answer there."""
+
+
 class GoldenError(TrialError):
     """A golden frame was not judged as it must be."""
 
@@ -87,7 +92,7 @@ class Candidate:
         self._plans = plans
         self._config = config
         self._cache_dir = cache_dir
-        self._tickets = itertools.count()
+        self._tickets = itertools.count(_FIRST_TICKET)
         self._asked: dict[int, asyncio.Future[Judged | Failed]] = {}
 
     async def stand(self) -> dict[str, Any]:
