@@ -216,7 +216,9 @@ class _Door(Generic[_Asked]):
             async with asyncio.timeout(PATIENCE_S):
                 said = Said("too many speak at once: try again")
                 if self._connections <= _MAX_CONNECTIONS:
-                    said = await self._hear(await reader.readline(), _peer(writer))
+                    line = await reader.readline()
+                    # A thread asks who it is: the answer may be in a directory on the network.
+                    said = await self._hear(line, await asyncio.to_thread(_peer, writer))
                 writer.write(msgspec.json.encode(said) + b"\n")
                 await writer.drain()
         except (TimeoutError, OSError):
@@ -230,7 +232,7 @@ class _Door(Generic[_Asked]):
     async def _hear(self, line: bytes, peer: str) -> Said:
         try:
             request = self._requests.decode(line)
-        except (msgspec.DecodeError, RecursionError) as wrong:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
             return Said(f"not a request that {self._place.name} takes: {wrong}")
         return await self._answer(request, peer)
 

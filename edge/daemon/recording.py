@@ -306,8 +306,10 @@ class Recording:
         self._kept = now
 
     async def close(self, grace_s: float) -> int:
-        """Commit what waits; return how many records could not be."""
-        return await asyncio.to_thread(self._ledger.close, grace_s)
+        """Commit what waits, or was kept back; return how many records could not be."""
+        self._record_kept_back()
+        uncommitted = await asyncio.to_thread(self._ledger.close, grace_s)
+        return uncommitted + len(self._kept_back)
 
     # What the outbox causes (`edge.ledger.outbox.Outlets`).
 

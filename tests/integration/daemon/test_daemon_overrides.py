@@ -99,10 +99,14 @@ def test_only_the_daemons_user_may_speak_and_only_in_requests(tmp_path: Path) ->
                             b"\n",
                             b"[[[[\n",
                             b'{"verdict":"burn"}\n',
+                            b'{"type":"\xff"}\n',
                             b"x" * 20_000 + b"\n",
                         ):
                             answer = await asyncio.to_thread(spoken, place, nonsense)
-                            assert answer == b"" or json.loads(answer)["refusal"]
+                            if len(nonsense) > control.MAX_LINE_BYTES:
+                                assert answer == b""
+                            else:
+                                assert json.loads(answer)["refusal"]
                     assert await asyncio.to_thread(daemon.end) == 0
                     assert not any(place.exists() for place in places)
 

@@ -4,9 +4,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from brokers import until
 from ledgers import entry, frame
 
@@ -14,6 +16,7 @@ from edge.config import BrokerSection, LedgerSection
 from edge.contracts.verdict import Kind
 from edge.daemon.recording import Recording
 from edge.errors import StorageError
+from edge.ledger import ledger
 from edge.ledger.entry import Correction
 from edge.ledger.ledger import MAX_ASKED
 from edge.mqtt.session import Session
@@ -89,6 +92,40 @@ def test_records_go_out_though_the_ledger_took_no_question_for_a_while(tmp_path:
             sending.cancel()
             await asyncio.wait((sending,))
             assert sending.cancelled()
+            assert not failed
+
+    asyncio.run(scenario())
+
+
+def test_what_was_kept_back_for_want_of_room_is_recorded_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_WAITING", 1)
+
+    async def scenario() -> None:
+        async with _recording(tmp_path) as (recording, _, failed):
+            committed: list[int] = []
+            recording.hold_up()
+            for number in (2, 3):
+                recording.record(entry(number), frame(number), partial(committed.append, number))
+            assert recording.stuck
+            recording.moving.set()
+            await until(lambda: committed == [2], "the disk works again")
+            assert await recording.close(30) == 0
+            await until(lambda: committed == [2, 3], "the one that was kept back")
+            assert not failed
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_recorded_before_the_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with _recording(tmp_path) as (recording, _, failed):
+            monkeypatch.setattr(ledger, "MAX_WAITING", 0)
+            recording.record(entry(2), frame(2), lambda: None)
+            assert await recording.close(30) == 1
             assert not failed
 
     asyncio.run(scenario())
