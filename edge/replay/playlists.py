@@ -6,7 +6,7 @@ difference (`residual_px` = 0) is the result known to be good.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -59,11 +59,12 @@ def dataset_playlist(
         ConfigError: The folder is not in the data format, or none of the variants can be made.
     """
     rows = read_dataset(folder, split)
+    ids = _reference_ids(folder, (row.template for row in rows if row.template is not None))
     parts = [
         part
         for row in rows
         for variant in variants
-        if (part := _part(row, variant, seed)) is not None
+        if (part := _part(row, variant, seed, ids)) is not None
     ]
     if not parts:
         wanted = ", ".join(variants)
@@ -75,9 +76,7 @@ def dataset_playlist(
     parts = _shuffled(parts, seed)[:limit]
     needed = {part.reference_id for part in parts}
     references = {
-        _reference_id(row): partial(_read_file, row.template)
-        for row in rows
-        if row.template is not None and _reference_id(row) in needed
+        name: partial(_read_file, template) for template, name in ids.items() if name in needed
     }
     return Playlist(f"{folder.name}{f' ({split})' if split else ''}", parts, references)
 
@@ -93,20 +92,19 @@ def time_lapse_playlist(folder: Path, *, split: str = "", limit: int | None = No
     series: dict[str, list[Row]] = {}
     for row in sorted(read_dataset(folder, split), key=lambda row: row.part_id):
         series.setdefault(row.split, []).append(row)
+    ids = _reference_ids(folder, (rows[0].image for rows in series.values()))
     parts = [
         ReplayPart(
             row.part_id,
             Truth(row.is_good, None, row.label),
             partial(_read_file, row.image),
-            rows[0].image.stem,
+            ids[rows[0].image],
             series=name,
         )
         for name, rows in series.items()
         for row in rows
     ]
-    references = {
-        rows[0].image.stem: partial(_read_file, rows[0].image) for rows in series.values()
-    }
+    references = {name: partial(_read_file, image) for image, name in ids.items()}
     title = f"{folder.name}, {len(series)} series in order of time"
     return Playlist(title, parts[:limit], references)
 
@@ -145,9 +143,11 @@ def plain_playlist(folder: Path, reference_id: str = "", limit: int | None = Non
     return Playlist(folder.name, parts)
 
 
-def _part(row: Row, variant: Variant, seed: int) -> ReplayPart | None:
+def _part(
+    row: Row, variant: Variant, seed: int, reference_ids: Mapping[Path, str]
+) -> ReplayPart | None:
     """The part in one variant; None where it cannot be made, or its truth would not be known."""
-    reference_id = _reference_id(row)
+    reference_id = reference_ids[row.template] if row.template is not None else ""
     as_is = ReplayPart(
         row.group or row.part_id,
         Truth(row.is_good, row.boxes, row.label),
@@ -215,8 +215,16 @@ def _window(box: TrueBox, margin: int) -> tuple[slice, slice]:
     )
 
 
-def _reference_id(row: Row) -> str:
-    return row.template.stem if row.template is not None else ""
+def _reference_ids(folder: Path, images: Iterable[Path]) -> dict[Path, str]:
+    """Name reference images by their stems, and those that share one by their whole paths."""
+    stems: dict[str, set[Path]] = {}
+    for image in images:
+        stems.setdefault(image.stem, set()).add(image)
+    return {
+        image: stem if len(sharing) == 1 else image.relative_to(folder / "images").as_posix()
+        for stem, sharing in stems.items()
+        for image in sharing
+    }
 
 
 def _read_file(path: Path) -> Payload:

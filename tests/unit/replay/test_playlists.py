@@ -117,6 +117,32 @@ def test_a_set_without_templates_cannot_be_repaired(tmp_path: Path) -> None:
     assert len(dataset_playlist(tmp_path, [Variant.AS_IS]).parts) == 1
 
 
+def test_parts_are_compared_with_their_own_template_though_others_have_its_name(
+    tmp_path: Path,
+) -> None:
+    images = tmp_path / "images"
+    templates = {
+        "left/golden.png": 10,
+        "right/golden.png": 20,
+        "right/golden.jpg": 30,
+        "lid.png": 40,
+    }
+    rows = ["part_id,image,template,verdict,split"]
+    for number, (name, grey) in enumerate(templates.items()):
+        for path in (images / name, images / f"series{number}" / "000.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes([grey]))
+        rows.append(f"part-{number},series{number}/000.png,{name},OK,s{number}")
+    (tmp_path / "parts.csv").write_text("\n".join(rows) + "\n")
+    for made in (dataset_playlist(tmp_path, [Variant.AS_IS]), time_lapse_playlist(tmp_path)):
+        assert len(made.references) == len(templates)
+        for part in made.parts:
+            reference = made.references[part.reference_id]()
+            assert reference.image == part.picture().image, part.reference_id
+    named = {part.reference_id for part in dataset_playlist(tmp_path, [Variant.AS_IS]).parts}
+    assert named == {"left/golden.png", "right/golden.png", "right/golden.jpg", "lid"}
+
+
 def test_a_template_of_another_size_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for name, side in (("a.jpg", 16), ("t.jpg", 8)):
