@@ -7,6 +7,7 @@ does not restart on it).
 import argparse
 import errno
 import importlib
+import io
 import os
 import sys
 from typing import Final, Protocol
@@ -60,6 +61,10 @@ class Command(Protocol):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the console script's entry."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may lack our arrows, and a file's name be no text: no reason to end.
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         # Here, where it can be said that it failed; the interpreter's own flush comes too late.

@@ -3,10 +3,13 @@
 import argparse
 import errno
 import importlib
+import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from edge.cli.main import COMMANDS, main
 
@@ -101,6 +104,29 @@ def test_a_full_disk_behind_standard_output_and_ctrl_c_end_without_a_traceback(
     assert main(["check"]) == status
     said = capfd.readouterr().err
     assert said == ("edge: standard output: No space left on device\n" if status == 1 else "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", b"85 \\xb0C \\u2192 f\\udcff\n"),
+        ("latin-1", b"85 \xb0C \\u2192 f\\udcff\n"),
+        ("utf-8", "85 °C → f\\udcff\n".encode()),
+    ],
+)
+def test_what_a_terminal_has_no_letters_for_is_shown_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, shown: bytes
+) -> None:
+    class Telling(_Failing):
+        def run(self, arguments: argparse.Namespace) -> int:
+            Console(file=sys.stdout, soft_wrap=True).print("85 °C → f\udcff")
+            return 0
+
+    raw = io.BytesIO()
+    monkeypatch.setattr(importlib, "import_module", lambda _: Telling(KeyboardInterrupt()))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    assert main(["check"]) == 0
+    assert raw.getvalue() == shown
 
 
 def test_ctrl_c_while_a_command_is_imported_is_an_ordinary_end(
