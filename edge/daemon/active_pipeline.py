@@ -232,7 +232,9 @@ class ActivePipeline:
         return Seen(
             shelf.find(frame.reference_id) if shelf else None,
             tuple(
-                self._signals[grant.name].as_of(frame.captured_at_ns, grant.max_age_ms)
+                self._signals[grant.name].as_of(
+                    frame.captured_at_ns, grant.max_age_ms, frame.captured_ns
+                )
                 for grant in plan.signals
             ),
         )

@@ -211,7 +211,8 @@ class _Node:
             time_ns = sent_ns
         watch.history.set_back(latest_ns(self._config.clock, message.arrived_at_ns))
         watch.since_ns = min(watch.since_ns, message.arrived_at_ns)
-        watch.history.add(time_ns, value, 0 if metric.historical else watch.since_ns)
+        since_ns = 0 if metric.historical else watch.since_ns
+        watch.history.add(time_ns, value, since_ns, message.arrived_ns)
         self._counters.count("signals_received", signal=watch.signal)
 
     def _refuse(self, watch: _Watch, message: Incoming, detail: str) -> None:

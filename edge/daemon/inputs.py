@@ -207,7 +207,7 @@ class Inputs:
                     message.payload, binding, clock, arrived_at_ns, message.waited_ns
                 )
                 for time_ns, value in samples:
-                    history.add(time_ns, value)
+                    history.add(time_ns, value, arrived_ns=message.arrived_ns)
                 self._counters.count("signals_received", len(samples), signal=name)
             except signals.MalformedSignalError as wrong:
                 self._counters.count("signals_refused", signal=name)

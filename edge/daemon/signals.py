@@ -7,7 +7,7 @@ sensor said when the frame was captured.
 import math
 import re
 from bisect import bisect_left, bisect_right, insort
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -28,35 +28,42 @@ class MalformedSignalError(ValueError):
     """A payload is not what its binding describes: a number, JSON with one, or Sparkplug B."""
 
 
+class _Told(NamedTuple):
+    """A value (None: from here on there is none), when it was measured, and when it came."""
+
+    value: float | None
+    measured_ns: int
+    arrived_ns: int
+
+
 class SignalHistory:
     """The last values of one signal, by their time; used on the event loop only."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._times: list[int] = []
-        self._values: dict[int, float | None] = {}
-        self._measured: dict[int, int] = {}
+        self._told: dict[int, _Told] = {}
 
     def __len__(self) -> int:
         return len(self._times)
 
-    def add(self, time_ns: int, value: float | None, since_ns: int = 0) -> None:
+    def add(
+        self, time_ns: int, value: float | None, since_ns: int = 0, arrived_ns: int = 0
+    ) -> None:
         """Add a value; one of the same instant is replaced, the oldest goes when it is full.
 
         Args:
             time_ns: UTC, when it was measured: its age is reckoned from here.
             value: None: from then on there is none.
             since_ns: UTC; it counts for no instant before, though it was measured earlier.
+            arrived_ns: Monotonic; it is no younger than that, however the clock was set since.
         """
         at_ns = max(time_ns, since_ns)
-        if at_ns not in self._values:
+        if at_ns not in self._told:
             insort(self._times, at_ns)
-        self._values[at_ns] = value
-        self._measured.pop(at_ns, None)
-        if at_ns != time_ns:
-            self._measured[at_ns] = time_ns
+        self._told[at_ns] = _Told(value, time_ns, arrived_ns)
         if len(self._times) > self._capacity:
-            self._forget(self._times.pop(0))
+            del self._told[self._times.pop(0)]
 
     def end(self, time_ns: int) -> None:
         """Have no value from an instant on (UTC ns), also none that was said to be of later."""
@@ -72,26 +79,28 @@ class SignalHistory:
         if self._times and self._times[-1] > latest_ns:
             self._forget_from(bisect_right(self._times, latest_ns))
 
-    def as_of(self, instant_ns: int, max_age_ms: int) -> SignalValue:
-        """Return the last value at or before an instant (UTC ns), and how far to trust it."""
+    def as_of(self, instant_ns: int, max_age_ms: int, captured_ns: int = 0) -> SignalValue:
+        """Return the last value at or before an instant, and how far to trust it.
+
+        Args:
+            instant_ns: UTC.
+            max_age_ms: Up to which it is fresh.
+            captured_ns: The same instant, monotonic: after the clock was set back, a sensor that
+                had been dead before would else look fresh for as long as it was set back.
+        """
         at = bisect_right(self._times, instant_ns)
         if at == 0:
             return SignalValue()
-        time_ns = self._times[at - 1]
-        value = self._values[time_ns]
-        if value is None:
+        told = self._told[self._times[at - 1]]
+        if told.value is None:
             return SignalValue()
-        age_ns = instant_ns - self._measured.get(time_ns, time_ns)
-        return SignalValue(value, age_ns, _state(age_ns, max_age_ms))
+        age_ns = max(instant_ns - told.measured_ns, captured_ns - told.arrived_ns)
+        return SignalValue(told.value, age_ns, _state(age_ns, max_age_ms))
 
     def _forget_from(self, at: int) -> None:
         for later in self._times[at:]:
-            self._forget(later)
+            del self._told[later]
         del self._times[at:]
-
-    def _forget(self, time_ns: int) -> None:
-        del self._values[time_ns]
-        self._measured.pop(time_ns, None)
 
 
 def as_granted(seen: SignalValue, grant: SignalGrant) -> SignalValue:

@@ -1,14 +1,18 @@
 """Days on which what the daemon stands on is wrong: the clock, the names, the file it was given."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from brokers import until
 from clocks import YEAR_S, WallClock
-from daemons import CONFIG, READY_S, Daemon, Line, line_to
+from daemons import CONFIG, DEPLOYMENT, READY_S, Daemon, Line, line_to
+from deployments import copy_of
 
 from edge.cli.main import main
 from edge.mqtt.brokers import LocalBroker
@@ -51,6 +55,43 @@ def test_a_clock_that_jumps_by_decades_both_ways_costs_no_verdict_and_no_record(
     years = [round((ns - told[1]) / 1e9 / YEAR_S) for ns in told]
     assert years == [-50, 0, 50, 50, -50, 0]  # control: these were the daemon's clocks
     assert main(["ledger", "verify", str(tmp_path / "state")]) == 0
+
+
+def test_a_sensor_that_was_dead_before_the_clock_was_set_back_looks_no_fresher(
+    mosquitto: LocalBroker, tmp_path: Path
+) -> None:
+    # Under a lamp that is dark by a fresh value each frame is reviewed; a stale one is passed over.
+    deployment = copy_of(
+        DEPLOYMENT, tmp_path / "deployment", (r"^max_age_ms = 10000", "max_age_ms = 1000")
+    )
+    clock = WallClock(tmp_path)
+    lamp = 'bindings.signal.lamp={topic="line/lamp", pointer="/v", time_pointer="/t"}'
+    daemon = Daemon(
+        mosquitto, tmp_path, deployment=deployment, overrides=("status.interval_s=0.3", lamp)
+    )
+    daemon._command = [*clock.words, *daemon._command]
+
+    def dark(times_ns: Iterable[int]) -> bytes:
+        return json.dumps([{"t": time_ns, "v": 0.1} for time_ns in times_ns]).encode()
+
+    async def scenario() -> None:
+        async with line_to(mosquitto) as line:
+            now_ns = time.time_ns()
+            line.session.publish("line/lamp", dark(now_ns - n * 10**9 for n in range(600)))
+            for number in range(20):  # control: a value that comes now is fresh
+                line.session.publish("line/lamp", dark([time.time_ns()]))
+                verdict = await line.verdict(line.inspect(number))
+                if verdict["reason"] == "lamp-failure":
+                    break
+            assert verdict["reason"] == "lamp-failure"
+            dead_since = time.monotonic()
+            await until(lambda: time.monotonic() > dead_since + 1.1, "its last value is stale")
+            assert (await line.verdict(line.inspect(20)))["reason"] == "ok"
+            clock.jump_to(-300 / YEAR_S)
+            assert (await line.verdict(line.inspect(21)))["reason"] == "ok"
+
+    with daemon:
+        asyncio.run(scenario())
 
 
 def test_a_broker_whose_name_does_not_resolve_is_waited_for(

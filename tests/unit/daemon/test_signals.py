@@ -90,6 +90,19 @@ def test_after_the_clock_was_set_back_new_values_count_and_the_history_goes_on()
     assert len(values) == 4
 
 
+def test_a_value_is_as_old_as_the_time_since_it_came_whatever_the_clock_says() -> None:
+    second = 1_000 * MS
+    values = SignalHistory(100)
+    for n in range(100):
+        values.add(NOW + n * second, float(n), arrived_ns=n * second)
+    dead_for, set_back = 20 * second, 60 * second
+    captured_ns = 99 * second + dead_for
+    seen = values.as_of(NOW + captured_ns - set_back, 1_000, captured_ns)
+    assert seen == SignalValue(59.0, 60 * second, SignalState.STALE)
+    early = values.as_of(NOW + 50 * second + 5 * MS, 1_000, 40 * second)
+    assert early == SignalValue(50.0, 5 * MS, SignalState.FRESH), "it came after the frame"
+
+
 def test_a_clock_that_runs_on_loses_no_value_not_even_one_of_a_moment_later() -> None:
     values = SignalHistory(100)
     for now in range(NOW, NOW + 300 * MS, 10 * MS):
