@@ -13,7 +13,7 @@ import pytest
 from edge.contracts.frame import ContentType, Encoding, PixelFormat
 from edge.contracts.plan import ImagePlan
 from edge.errors import DecodeError
-from edge.pipeline.decode import MAX_SCANS, bare_png, decode
+from edge.pipeline.decode import MAX_CHUNKS, MAX_SCANS, bare_png, decode
 
 Pixels = npt.NDArray[np.uint8]
 SIDE = 96
@@ -259,6 +259,27 @@ def test_texts_and_further_pictures_of_a_png_are_never_unpacked(name: bytes) -> 
     assert (size, bare) == ((90, 70), plain)
     found = Slot(PixelFormat.BGR).decode(png_with(name, bomb, 40), PNG)
     assert distance(found, scene()) == 0
+
+
+@pytest.mark.parametrize("pieces", [1, 16])
+def test_a_png_of_more_packed_bytes_than_its_pixels_can_need_is_refused_unread(pieces: int) -> None:
+    assert "needs no more than" in Slot().refuse(
+        png_with(b"IDAT", bytes(99_000 // pieces), pieces), PNG
+    )
+
+
+def test_a_png_of_innumerable_chunks_is_refused() -> None:
+    said = Slot().refuse(png_with(b"IDAT", b"", 10 * MAX_CHUNKS), PNG)
+    assert f"more than {MAX_CHUNKS} chunks" in said
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_png_of_noise_that_is_not_packed_at_all_is_whole(channels: int, depth: int) -> None:
+    shape = (70, 90, channels)
+    drawn = np.random.default_rng(5).integers(0, 1 << depth, shape, np.dtype(f"uint{depth}"))
+    _, plain = cv2.imencode(".png", drawn, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    assert Slot().decode(plain.tobytes(), PNG).shape == (70, 90)
 
 
 @pytest.mark.parametrize("name", [b"gAMA", b"iCCP", b"tRNS", b"prVt"])
