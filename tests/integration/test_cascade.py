@@ -120,6 +120,7 @@ def _replay(
 def test_a_crop_guest_that_traps_costs_the_fail_safe_and_the_next_board_is_judged(
     tmp_path: Path,
 ) -> None:
+    require_mosquitto()
     wasm = assemble(guest(memory=ROOMY, preprocess=TRAPS_IN_THE_LIGHT))
     deployment = with_guest(tmp_path / "trapping", "preprocess", wasm)
     told = asyncio.run(_verdicts(tmp_path, deployment, ((), ("short",), (), ("spur",), ())))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from brokers import until
+from brokers import require_mosquitto, until
 from daemons import line_to, spoken
 from evil_guests import counting_policy, deciding, trapping_policy
 from updating import (
@@ -325,6 +325,7 @@ async def test_an_active_deployment_whose_files_are_lost_is_fetched_anew(
 async def test_a_rollout_goes_on_without_the_broker_for_a_while(
     tmp_path: Path,
 ) -> None:
+    require_mosquitto()
     async with LocalBroker(kind="mosquitto") as broker:
         with ending(Site(tmp_path, broker)) as site:
             async with on_the_line(site, broker) as (_line, _stream):
