@@ -61,6 +61,12 @@ def tls_context(section: TlsSection, where: str = "broker.tls") -> ssl.SSLContex
     context.sslsocket_class = _TlsSocket
     if section.certificate_file is None:
         return context
+    for key in ("certificate_file", "key_file"):  # else nobody says which of the two is missing
+        if path := getattr(section, key):
+            try:
+                path.open("rb").close()
+            except OSError as failed:
+                raise _unusable(f"{where}.{key}", path, failed) from failed
     try:
         context.load_cert_chain(
             str(section.certificate_file),

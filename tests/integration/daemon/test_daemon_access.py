@@ -1,7 +1,9 @@
 """The shipped access list: a daemon works under it, and whoever asks for more is denied."""
 
 import asyncio
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,13 @@ def test_a_line_works_under_the_access_list(
         Console(broker.port, tmp_path, *operator) as console,
     ):
         asyncio.run(scenario(daemon, console))
+        # The first look on a box, and the image's health, by the daemon's own config and user.
+        sets = (f"broker.port={broker.port}", *overrides)
+        command = [sys.executable, "-m", "edge.cli.main", "status", "--json"]
+        command += ["--config", str(ROOT / "device_configs" / "x86-cpu.toml")]
+        command += [word for each in sets for word in ("--set", each)]
+        look = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert (look.returncode, json.loads(look.stdout)["ready"]) == (0, True), look
         assert daemon.end() == 0
 
 

@@ -100,6 +100,18 @@ def test_a_file_that_cannot_be_used_is_said_at_once(tmp_path: Path) -> None:
         Session(section_of({"tls": {"ca_file": no_pem}}), "a")
 
 
+def test_the_file_that_is_missing_is_the_one_that_is_named(tmp_path: Path, authority: Path) -> None:
+    whole = {
+        "ca_file": authority / "ca.pem",
+        "certificate_file": authority / "client.pem",
+        "key_file": authority / "client.key",
+    }
+    for key in whole:
+        broker = section_of({"tls": {**whole, key: tmp_path / "absent"}})
+        with pytest.raises(ConfigError, match=rf"broker\.tls\.{key}.*absent.*No such file"):
+            Session(broker, "a")
+
+
 def section_of(fields: dict[str, Any]) -> BrokerSection:
     return BrokerSection.model_validate(fields)
 
