@@ -272,7 +272,7 @@ def understood(payload: bytes, interval_s: float, now_ns: int | None = None) -> 
     try:
         document = msgspec.json.decode(payload, type=dict[str, Any])
         status = msgspec.convert(document, Status)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise TransportError(
             f"the status message cannot be read: {wrong} (is the daemon of another version?)"
         ) from None

@@ -359,7 +359,7 @@ class _Answers:
         content = kept.read(self._frames, digest)
         try:
             document = msgspec.json.decode(content or b"[]", type=list[dict[str, Any]])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return {}
         return dict(zip(PARAMETERS, document, strict=False))
 

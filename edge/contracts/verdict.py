@@ -109,6 +109,6 @@ def from_json(payload: bytes) -> Verdict:
     """Decode a verdict; unknown keys are ignored.
 
     Raises:
-        msgspec.DecodeError: The payload is not a verdict.
+        msgspec.DecodeError, UnicodeDecodeError: The payload is not a verdict.
     """
     return _decoder.decode(payload)

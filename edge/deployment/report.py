@@ -114,5 +114,5 @@ def decode(payload: bytes, where: str) -> Report:
         raise DeploymentError(f"{where}: a report of {len(payload)} bytes; at most {MAX_BYTES}")
     try:
         return msgspec.json.decode(payload, type=Report)
-    except (msgspec.DecodeError, RecursionError) as broken:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise DeploymentError(f"{where}: is no report: {broken}") from broken

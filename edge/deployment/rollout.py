@@ -113,8 +113,8 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
 }
 
 
-class Deployed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A deployment, by what names it.
+class Deployed(msgspec.Struct, frozen=True):
+    """A deployment, by what names it; reports have it too, and a newer device may say more.
 
     Attributes:
         digest: SHA-256 of its manifest, hex.
@@ -327,7 +327,7 @@ def decode(content: bytes, where: str) -> Journal:
     """
     try:
         return msgspec.json.decode(content, type=Journal)
-    except (msgspec.DecodeError, RecursionError) as broken:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise StorageError(
             f"{where}: is no journal of deployments: {broken} (remove the file: the device then "
             "fetches anew what its repository offers it)"

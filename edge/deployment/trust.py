@@ -168,7 +168,7 @@ class Trust:
             return msgspec.json.decode(path.read_bytes(), type=_HighWater)
         except FileNotFoundError:
             return _HighWater()
-        except (OSError, msgspec.DecodeError) as unusable:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as unusable:
             raise StorageError(
                 f"{path}: cannot be read, so that a rollback would go unseen: {unusable} (if the "
                 "repository is known to be sound, remove the file)"

@@ -355,7 +355,7 @@ class _Player:
     def _take_status(self, message: Incoming) -> None:
         try:
             status = msgspec.json.decode(message.payload, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             status = {}
         self._status = status
         self._session.acknowledge(message)
@@ -367,7 +367,7 @@ class _Player:
             return  # of an earlier run; verdicts are not retained, but a bridge may do so
         try:
             verdict = verdicts.from_json(message.payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             self._played.undecodable += 1
             return
         answer = Answer(verdict, message.arrived_ns, message.duplicate)

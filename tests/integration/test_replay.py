@@ -88,6 +88,14 @@ def test_a_verdict_that_comes_twice_is_found(mosquitto: LocalBroker) -> None:
     assert (score.duplicates, score.contradictions, score.is_clean) == (1, 0, False)
 
 
+@pytest.mark.parametrize("noise", [b"{}", b"\xff", b'{"device":"\xff"}'])
+def test_what_is_no_verdict_is_counted_and_the_replay_goes_on(
+    mosquitto: LocalBroker, noise: bytes
+) -> None:
+    score, _ = played(mosquitto, honest, noise=noise)
+    assert (score.undecodable, score.answered, score.is_clean) == (1, FRAMES, False)
+
+
 def test_verdicts_that_contradict_each_other_are_found(mosquitto: LocalBroker) -> None:
     score, _ = played(mosquitto, lambda n, v: [v, flipped(v)] if n == 0 else [v])
     assert (score.duplicates, score.contradictions, score.is_clean) == (0, 1, False)
@@ -176,13 +184,14 @@ def played(
     ready_within_s: float = 60.0,
     answer_within_s: float = 60.0,
     linger_s: float = 0.3,
+    noise: bytes = b"",
 ) -> tuple[Score, list[Incoming]]:
     """Play to a peer that answers like this, and return the score and what the peer has seen."""
     seen: list[Incoming] = []
 
     async def scene() -> Score:
         async with connected(broker, "daemon", "line/#") as peer:
-            answers = asyncio.create_task(answer(peer, answering, seen))
+            answers = asyncio.create_task(answer(peer, answering, seen, noise))
             await say_status(peer, status or {"state": "online", "ready": True})
             target = Target(
                 section(broker), "box1", "pcb", frame_topic, "line/top/reference/{reference_id}"
@@ -207,7 +216,9 @@ async def say_status(peer: Peer, status: dict[str, Any]) -> None:
     assert await peer.publish("edge/box1/status", json.dumps(status).encode(), retain=True)
 
 
-async def answer(peer: Peer, answering: Answering, seen: list[Incoming]) -> None:
+async def answer(
+    peer: Peer, answering: Answering, seen: list[Incoming], noise: bytes = b""
+) -> None:
     """Judge each frame by the truth of its part, then answer as `answering` says."""
     truths = {part.part_id: part.truth for part in PLAYLIST.parts}
     number = 0
@@ -216,6 +227,8 @@ async def answer(peer: Peer, answering: Answering, seen: list[Incoming]) -> None
         seen.append(message)
         if not message.topic.startswith(PLAIN):
             continue
+        if noise and not number:
+            peer.session.publish("edge/box1/pcb/verdict", noise)
         in_topic = message.topic.split("/")[3:]
         frame_id = message.properties.get("frame-id") or in_topic[2]
         part_id = message.properties.get("part-id") or in_topic[1]

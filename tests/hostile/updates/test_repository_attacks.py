@@ -89,7 +89,13 @@ def test_a_rollback_with_emptied_caches_goes_unseen_without_the_high_water_mark(
     device.takes(old, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 200, b'{"floor":"never"}', b"[" * 9_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{}", b"\x00" * 200, b'{"floor":"never"}', b"[" * 9_000),
+        b'{"roles":{"\xff":{"version":1,"keys":[]}}}',
+    ],
+)
 def test_a_corrupted_high_water_mark_blocks_updates_and_names_the_remedy(
     device: Device, publisher: Publisher, content: bytes
 ) -> None:

@@ -202,7 +202,8 @@ def test_a_status_that_is_not_renewed_is_outdated_and_a_finding(
 def test_what_is_no_status_is_said(
     empty_broker: LocalBroker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for payload in (b"\xff", b"[]", b'{"state": 1, "ready": true}'):
+    deep = b'{"state":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    for payload in (b"\xff", b"[]", b'{"state": 1, "ready": true}', deep):
         publish_status(empty_broker, payload=payload)
         assert main(command(empty_broker)) == 1
         assert "cannot be read" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge.contracts.verdict import Kind
 from edge.deployment import report, rollout
+from edge.deployment.report import Outcome, Report
 from edge.deployment.rollout import (
     MAX_FAILURES,
     MAX_HISTORY,
@@ -152,18 +153,30 @@ def test_a_deployment_that_cannot_be_loaded_gives_way_to_the_one_before_and_then
         b'{"active":{"name":"x","revision":0,"digest":"../../x"}}',
         b'{"history":[{"at_ns":1,"event":"held","deployment":{"name":"x","revision":1,"digest":"'
         + b"a" * 64 + b'"},"evidence":' + b'{"a":' * 20_000,
+        b'{"active":{"name":"\xff","revision":1,"digest":"' + b"a" * 64 + b'"}}',
     ],
-    ids=range(9),
+    ids=range(10),
 )  # fmt: skip
 def test_a_damaged_journal_is_told_with_its_remedy(content: bytes) -> None:
     with pytest.raises(StorageError, match=r"j\.json: is no journal.*remove the file"):
         rollout.decode(content, "j.json")
 
 
-@pytest.mark.parametrize("content", [b"", b"[" * 9_000, b'{"device":1}', b" " * 20_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 9_000, b'{"device":1}', b" " * 20_000, b'{"device":"\xff"}']
+)
 def test_a_report_of_nonsense_is_refused(content: bytes) -> None:
     with pytest.raises(DeploymentError, match="topic"):
         report.decode(content, "topic")
+
+
+def test_a_report_of_a_newer_device_may_say_more_wherever_it_likes() -> None:
+    outcome = Outcome(Event.HELD, ONE, 1)
+    said = Report("box1", "press", State.IDLE, 1, ONE, TWO, TWO, outcome)
+    more = msgspec.to_builtins(said)
+    for place in (more, more["active"], more["candidate"], more["outcome"]["deployment"]):
+        place["channel"] = "new"
+    assert report.decode(msgspec.json.encode(more), "topic") == said
 
 
 deployments = st.builds(
