@@ -3,9 +3,9 @@
 It outlives connections: what a lost one left unanswered is sent again, first and in order, on the
 next. Rule of overflow: a new publication is refused when `limit` are on their way.
 
-Those that are `bulk` give way: all others go before them, and have half of the window to
-themselves. However much there is to catch up on, and however far the broker is, a verdict waits for
-none of it.
+Those that are `bulk` give way: all others go before them, and have half of the window and half of
+the room to themselves. However much there is to catch up on, and however far the broker is, a
+verdict waits for none of it.
 """
 
 from collections import deque
@@ -40,7 +40,7 @@ class OutgoingQueue:
 
     def add(self, publication: Outgoing) -> bool:
         """Take a publication to be sent; False where there is no room for it."""
-        if len(self) >= self._limit:
+        if len(self) >= (self._limit // 2 if publication.bulk else self._limit):
             return False
         self._queue_of(publication).append(publication)
         return True

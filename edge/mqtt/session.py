@@ -197,7 +197,7 @@ class Session:
         Without a connection QoS 1 is queued, up to `max_outgoing`, and QoS 0 dropped.
 
         What is `bulk` gives way: all that is not goes before it, and has half of the broker's
-        window to itself.
+        window and half of `max_outgoing` to itself.
 
         Where this returns True, `on_done` is called once, from the loop: with True when the broker
         has acknowledged it (QoS 0: when the kernel has taken it), with False when the broker

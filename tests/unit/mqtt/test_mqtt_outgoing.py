@@ -44,6 +44,17 @@ def test_beyond_the_limit_nothing_is_taken() -> None:
     assert queue.add(Outgoing("t", b""))
 
 
+def test_half_of_the_room_is_kept_from_what_is_bulk() -> None:
+    queue = _queue(limit=10)
+    for _ in range(3):  # records that are sent again, each time that a connection was lost
+        taken = [queue.add(Outgoing("records", b"", bulk=True)) for _ in range(8)]
+        _send_all(queue)
+        queue.disconnected()
+    assert not any(taken)
+    assert len(queue) == 5
+    assert [queue.add(Outgoing("verdict", b"")) for _ in range(6)] == [True] * 5 + [False]
+
+
 def test_after_a_lost_connection_the_unanswered_come_first_and_in_order() -> None:
     queue = _queue()
     publications = [Outgoing("t", b"%d" % number, qos=number % 2) for number in range(5)]
