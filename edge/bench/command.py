@@ -38,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         choices=_PARTS,
-        help="the frame path alone, the whole line alone, how an outage drains, the ledger, "
-        "what guests cost, what metrics and traces do, what the reference model costs, what "
-        "one camera's garbage costs another's good frames, or what sensors cost them",
+        metavar="PART",
+        help="path: the frame path; line: the whole line; drain: how an outage is caught up; "
+        "ledger; guests: what they cost; metrics: what these and traces cost; model: the reference "
+        "model; isolation: one camera's garbage beside another's good frames; signals: sensors "
+        "beside them (default: path and line)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the frames: to see that it runs"

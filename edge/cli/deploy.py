@@ -154,27 +154,29 @@ def _show(which: str, journal: Journal, *, as_json: bool) -> int:
 def _status(journal: Journal) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_row("state", str(journal.state) + (", pinned" if journal.pinned else ""))
-    table.add_row("active", _named(journal.active))
+    active = _named(journal.active)
+    if journal.active is None:
+        active += " by updates; a local folder (edge run --deployment) shows in edge status"
+    table.add_row("active", active)
     table.add_row("before", _named(journal.previous))
     if journal.candidate is not None:
         table.add_row("candidate", _named(journal.candidate))
     for digest, count in journal.failures.items():
         barred = ", barred" if digest in journal.barred else ""
-        table.add_row("failed", f"{digest[:12]} {count} times{barred}")
+        table.add_row("failed", f"{digest[:12]}, times: {count}{barred}")
     return table
 
 
 def _history(journal: Journal) -> Table:
-    table = Table("time (UTC)", "deployment", "event", "reason", "detail")
-    for column in table.columns[:4]:
+    table = Table("time (UTC)", "deployment", "event", "why", box=None, pad_edge=False)
+    for column in table.columns[:3]:
         column.no_wrap = True
     for step in journal.history:
         table.add_row(
             _time(step.at_ns),
             f"{plain(step.deployment.name)} {step.deployment.revision}",
             _WORDS.get(step.event, str(step.event)),
-            plain(step.reason),
-            plain(step.detail, MAX_DETAIL),
+            ": ".join(filter(None, (plain(step.reason), plain(step.detail, MAX_DETAIL)))),
         )
     return table
 

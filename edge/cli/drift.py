@@ -84,7 +84,7 @@ def _table(name: str, kept: Kept) -> Table:
     for recipe, reference in kept.references.items():
         called = plain(recipe or "-")
         if reference.typical is None or reference.spread is None:
-            table.add_row(called, f"learning, {len(reference.samples)} frames")
+            table.add_row(called, f"learning, frames: {len(reference.samples)}")
             continue
         numbers = zip(SIGHT, reference.typical, reference.spread, strict=True)
         for measure, usual, spread in numbers:

@@ -40,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     summary = "accept a device's alarms, and go on beyond records that are missing"
     accepting = add_command(commands, "accept", summary)
     accepting.set_defaults(run_fleet=_accept)
-    accepting.add_argument("device", metavar="DEVICE")
+    accepting.add_argument("device", metavar="DEVICE", help="its name: edge fleet devices")
     summary = "write the records that are held of a device to standard output, one a line"
     exporting = add_command(commands, "export", summary)
     exporting.set_defaults(run_fleet=_export)
-    exporting.add_argument("device", metavar="DEVICE")
+    exporting.add_argument("device", metavar="DEVICE", help="its name: edge fleet devices")
     exporting.add_argument(
         "--ledger", default="", metavar="NAME", help="which of its ledgers; default: the newest"
     )

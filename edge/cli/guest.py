@@ -37,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _new_arguments(add_command(commands, "new", "make a project from a template"))
     build = add_command(commands, "build", "compile a project to a module")
     build.set_defaults(run_guest=_build)
-    build.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
+    build.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR",
+        help="the project's folder (default: here)",
+    )  # fmt: skip
     languages = add_command(commands, "languages", "languages, and whether they can be built")
     languages.set_defaults(run_guest=_languages)
     _add_json(languages)
@@ -77,8 +80,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _new_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run_guest=_new)
     parser.add_argument("name", metavar="NAME", help="of the guest, and of its new folder")
-    parser.add_argument("--lang", choices=list(TABLE), required=True)
-    parser.add_argument("--role", choices=abi.ROLES, required=True)
+    parser.add_argument(
+        "--lang", choices=list(TABLE), required=True, metavar="LANGUAGE",
+        help=f"{', '.join(TABLE)} (edge guest languages: what is installed)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--role", choices=abi.ROLES, required=True, metavar="ROLE",
+        help=f"{', '.join(abi.ROLES)}; scripts only decide",
+    )  # fmt: skip
     parser.add_argument("--dir", type=Path, default=Path(), help="where (default: here)")
 
 

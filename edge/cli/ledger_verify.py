@@ -108,6 +108,8 @@ def keys_in(words: list[str]) -> list[Verifier]:
     found = []
     for word in words:
         lines = [word]
+        if word and "+" not in word and not Path(word).exists():
+            raise ProofError(f"--key {word!r}: is no public key (vkey), and there is no such file")
         if word and ("+" not in word or Path(word).is_file()):
             lines = _read(Path(word), _MAX_KEYS_BYTES).decode("utf-8", "replace").splitlines()
         keys = [notes.parse_vkey(line) for line in lines if line.strip() and line[0] != "#"]

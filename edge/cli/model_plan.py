@@ -43,7 +43,10 @@ class How:
 
 def add_limits(parser: argparse.ArgumentParser, runs: int, wall_s: float) -> None:
     """Add how often and how long, and `--json`."""
-    parser.add_argument("--runs", type=whole(MAX_RUNS), default=runs, metavar="N")
+    parser.add_argument(
+        "--runs", type=whole(MAX_RUNS), default=runs, metavar="N",
+        help="of each entry (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--timeout",
         type=whole(MAX_WALL_S),
@@ -60,7 +63,11 @@ def add_provider(parser: argparse.ArgumentParser) -> None:
         "--plugin", type=Path, metavar="FILE", help="library of the provider, where it is a plug-in"
     )
     parser.add_argument(
-        "--device", default="", choices=("", "cpu", "gpu", "npu"), help="hardware of the plug-in"
+        "--device",
+        default="",
+        choices=("", "cpu", "gpu", "npu"),
+        metavar="KIND",
+        help="hardware of the plug-in: cpu, gpu or npu (default: the first that it offers)",
     )
     parser.add_argument(
         "--option",

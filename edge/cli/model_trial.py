@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="execution provider, required as the daemon does: cpu, cuda, tensorrt, openvino, or "
         "the plug-in's (default cpu)",
     )
-    parser.add_argument("--threads", type=whole(MAX_THREADS), default=1, metavar="N")
+    parser.add_argument(
+        "--threads", type=whole(MAX_THREADS), default=1, metavar="N",
+        help="of ONNX Runtime (default %(default)s)",
+    )  # fmt: skip
     add_provider(parser)
     parser.add_argument("--nodes", action="store_true", help="list each node with its provider")
     add_limits(parser, RUNS, WALL_S)

@@ -41,7 +41,9 @@ def add_commands(commands: Any) -> None:
     init.add_argument("--group", action="append", required=True, help="may be given several times")
     init.add_argument("--name", default="fleet", help="for people")
     rotate = _signing(commands, "rotate", "give a role or group a new key, revoke the old", _rotate)
-    rotate.add_argument("role", help="root, targets, snapshot, timestamp or a group")
+    rotate.add_argument(
+        "role", metavar="ROLE", help="root, targets, snapshot, timestamp or a group"
+    )
     rotate.add_argument("--yes", action="store_true", help="do not ask")
     build = _command(commands, "build", "draft a release of a deployment folder", _build)
     build.add_argument("deployment", type=Path, metavar="DEPLOYMENT", help="a pinned folder")

@@ -18,6 +18,10 @@ from edge.observability.systemd import Notifier
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.description = (
+        "Run the daemon until SIGTERM: with --deployment a local folder, else what signed updates "
+        "have installed (updates.repository of the config)."
+    )
     add_config(parser)
     add_deployment(parser)
     parser.add_argument(

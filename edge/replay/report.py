@@ -97,7 +97,7 @@ def score_table(score: Score) -> Table:
         boxes = score.boxes
         table.add_row(
             "defects found where they are",
-            f"{boxes.matched} of {boxes.true}; {boxes.found - boxes.matched} findings elsewhere",
+            f"{boxes.matched} of {boxes.true}; found elsewhere: {boxes.found - boxes.matched}",
         )
     if score.parts is not None:
         parts = score.parts
