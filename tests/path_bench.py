@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from daemons import CONFIG, part_jpeg, reference_jpeg
+from daemons import CONFIG, PATIENCE, part_jpeg, reference_jpeg
+from msgspec.structs import replace
 
 from edge import config
 from edge.contracts.frame import ContentType
 from edge.contracts.messages import Judge, Judged, PolicyState
-from edge.contracts.plan import PipelinePlan
+from edge.contracts.plan import GuestPlan, PipelinePlan
 from edge.contracts.signal import SignalState, SignalValue
 from edge.deployment.folder import load_folder, plans
 from edge.errors import GuestError
@@ -68,5 +69,22 @@ class Bench:
 
 
 def plan_of(folder: Path) -> PipelinePlan:
+    """The plan of a deployment's one pipeline, with time for its guests on a busy machine."""
     (plan,) = plans(load_folder(folder), config.load(CONFIG))
-    return plan
+    refine = plan.refine
+    if refine is not None:
+        refine = replace(
+            refine, preprocess=patient(refine.preprocess), postprocess=patient(refine.postprocess)
+        )
+    return replace(
+        plan,
+        preprocess=patient(plan.preprocess),
+        postprocess=patient(plan.postprocess),
+        decide=patient(plan.decide),
+        refine=refine,
+    )
+
+
+def patient(guest: GuestPlan) -> GuestPlan:
+    """A guest with so much more time."""
+    return replace(guest, call_ms=PATIENCE * guest.call_ms)

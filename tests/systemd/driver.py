@@ -176,8 +176,12 @@ def one_command_installs_and_starts_the_demo() -> str:
 @step
 def every_command_of_the_page_does_what_it_says() -> str:
     replayed, status, doctor, ready = page("The package", 1)
-    said = sh(replayed)
+    for _ in range(3):  # its budget is the line's own, and a busy machine is late for some
+        said = sh(replayed, may_fail=True)
+        if "none: one verdict for each frame, in time" in said:
+            break
     assert "40, answered 40" in said, said
+    assert "none: one verdict for each frame, in time" in said, said
     assert "box1  ready" in sh(status)
     # "could not be checked" is no finding; a virtual machine has no thermometer.
     assert ", 0 findings," in sh(doctor)

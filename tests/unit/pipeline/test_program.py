@@ -277,7 +277,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     ),
     "says something endlessly": (
         program(
-            "(i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const 40)) "
+            "(i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const 4000)) "
             "(loop $more (br_if $more (i32.eqz "
             "(call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))) "
             "(i32.const 0)"
