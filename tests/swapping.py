@@ -13,9 +13,8 @@ import sys
 from msgspec.structs import replace
 
 from edge.cli.main import main
-from edge.daemon.candidate import stand_up_all
 from edge.daemon.lineup import Former
-from edge.daemon.standing import ReadyWorker
+from edge.daemon.standing import ReadyWorker, stand_up_all
 from edge.daemon.supervisor import Supervisor, log
 
 

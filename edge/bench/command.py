@@ -219,7 +219,9 @@ def _model(
         f"[bold]frame[/]    {figures.frame_ms} ms, ONNX Runtime alone {figures.runtime_ms} ms: "
         f"{figures.frame_to_runtime}\n"
         f"[bold]memory[/]   a worker has {figures.above_bare_mib} MiB above an interpreter with "
-        f"ONNX Runtime, {figures.loaded_mib} of them session, guests and images",
+        f"ONNX Runtime, {figures.loaded_mib} of them session, guests and images; another pipeline "
+        f"takes {figures.own_worker_mib} MiB, or {figures.shared_worker_mib} where it shares the "
+        "worker",
         highlight=False,
     )
     if (crop := figures.crop) is not None:

@@ -47,6 +47,8 @@ class ModelFigures(msgspec.Struct, frozen=True):
             modules: OpenCV and Wasmtime above all.
         crop: Of the reference cascade; None where it is not here.
         second_model_mib: What its second model and guests add to the above.
+        own_worker_mib: All of the worker: what another pipeline takes in a worker of its own.
+        shared_worker_mib: What another of the same model adds in the worker that it shares.
     """
 
     int8_ms: float
@@ -59,6 +61,8 @@ class ModelFigures(msgspec.Struct, frozen=True):
     loaded_mib: float
     crop: cascade.CropFigures | None = None
     second_model_mib: float = 0.0
+    own_worker_mib: int = 0
+    shared_worker_mib: int = 0
 
 
 def measure(rounds: int) -> ModelFigures:
@@ -90,6 +94,8 @@ def measure(rounds: int) -> ModelFigures:
             if two_models
             else 0
         ),
+        own_worker_mib=resident,
+        shared_worker_mib=_worker_mib(case, pipelines=2) - resident,
     )
 
 
@@ -100,38 +106,41 @@ def _imported_mib(module: str) -> float:
     return int(done.stdout) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def _worker_mib(case: frame_path.Case) -> int:
-    """MiB that a worker has resident once it has judged frames.
+def _worker_mib(case: frame_path.Case, pipelines: int = 1) -> int:
+    """MiB that a worker has resident once it has judged frames, for each pipeline that shares it.
 
     Its guests are compiled before, by another one, as they are on a device.
     """
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
-        asyncio.run(_judging_mib(case, Path(folder), 1))
-        return asyncio.run(_judging_mib(case, Path(folder), _FRAMES))
+        asyncio.run(_judging_mib(case, Path(folder), 1, pipelines))
+        return asyncio.run(_judging_mib(case, Path(folder), _FRAMES, pipelines))
 
 
-async def _judging_mib(case: frame_path.Case, cache: Path, frames: int) -> int:
-    """MiB of a worker after so many frames.
+async def _judging_mib(case: frame_path.Case, cache: Path, frames: int, pipelines: int) -> int:
+    """MiB of a worker after so many frames of each pipeline.
 
     Raises:
         TrialError: It did not load, or did not answer.
         WorkerGoneError: It ended.
     """
-    worker = await WorkerProcess.spawn(case.plan, len(case.reference), _WORKER_MIB)
+    process = await WorkerProcess.spawn(_WORKER_MIB)
+    seats = [process.seat(case.plan, len(case.reference)) for _ in range(pipelines)]
     try:
-        await worker.load(cache, PolicyState(), _ANSWER_S)
+        for seat in seats:
+            await seat.load(cache, PolicyState(), _ANSWER_S)
         answers: asyncio.Queue[Judged | Failed] = asyncio.Queue()
-        worker.on_answer = answers.put_nowait
         reference = Held.of(ContentType(), case.reference)
         absent = (SignalValue(),) * len(case.plan.signals)
         for ticket in range(frames):
-            deadline_ns = time.monotonic_ns() + int(_ANSWER_S * 1e9)
-            request = Judge(ticket, ContentType(), deadline_ns, 0, reference.key, absent)
-            worker.judge(request, case.jpeg, reference)
-            async with asyncio.timeout(_ANSWER_S):
-                answer = await answers.get()
-            if isinstance(answer, Failed):
-                raise TrialError(f"a frame failed: {answer.reason}: {answer.detail}")
-        return resident_mib(worker.pid)
+            for seat in seats:
+                seat.on_answer = answers.put_nowait
+                deadline_ns = time.monotonic_ns() + int(_ANSWER_S * 1e9)
+                request = Judge(ticket, ContentType(), deadline_ns, 0, reference.key, absent)
+                seat.judge(request, case.jpeg, reference)
+                async with asyncio.timeout(_ANSWER_S):
+                    answer = await answers.get()
+                if isinstance(answer, Failed):
+                    raise TrialError(f"a frame failed: {answer.reason}: {answer.detail}")
+        return resident_mib(process.pid)
     finally:
-        await worker.end(grace_s=1)
+        await process.end(grace_s=1)

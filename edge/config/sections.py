@@ -232,6 +232,11 @@ class InferenceSection(Section):
         True, description="Not READY unless exactly this provider runs the model."
     )
     threads: int = Field(1, ge=1, le=64, description="Intra-op threads of each worker.")
+    share_worker: bool = Field(
+        False,
+        description="Have all pipelines of a deployment in one worker: one accelerator context, "
+        "and equal models once. They take turns, and are lost together.",
+    )
     spinning: bool = Field(
         False, description="Let these threads spin between frames: sooner awake, a core is burnt."
     )

@@ -26,6 +26,16 @@ class Message(msgspec.Struct, frozen=True, tag=True):
     """Base of all messages."""
 
 
+class Seated(Message, frozen=True, kw_only=True):
+    """Base of messages about one of the pipelines that have a seat in a worker.
+
+    Attributes:
+        seat: Whose; they are counted from 0.
+    """
+
+    seat: Annotated[int, Meta(ge=0)] = 0
+
+
 MAX_STAGES: Final = 16
 """Of a frame; a cascade has eight."""
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
@@ -48,11 +58,11 @@ class PolicyState(msgspec.Struct, frozen=True):
     blob: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)] = b""
 
 
-class Start(Message, frozen=True):
-    """First word to a worker: build this pipeline.
+class Start(Seated, frozen=True):
+    """First word about a seat: build this pipeline. Frames of other seats wait meanwhile.
 
     Attributes:
-        cache_dir: Where compiled guests are kept; writable by the worker.
+        cache_dir: Where compiled guests are kept; writable by the worker, the same for all seats.
         policy: Where the policy's forerunner stopped.
     """
 
@@ -61,7 +71,7 @@ class Start(Message, frozen=True):
     policy: PolicyState = PolicyState()
 
 
-class Reference(Message, frozen=True):
+class Reference(Seated, frozen=True):
     """A reference image, its bytes behind the head; kept, encoded, until `Forget`.
 
     It goes ahead of the first frame that names it.
@@ -71,13 +81,13 @@ class Reference(Message, frozen=True):
     content_type: ContentType
 
 
-class Forget(Message, frozen=True):
+class Forget(Seated, frozen=True):
     """The supervisor no longer holds this reference."""
 
     key: str
 
 
-class Judge(Message, frozen=True):
+class Judge(Seated, frozen=True):
     """A frame, its bytes behind the head. Answered by `Judged` or `Failed`, in order.
 
     Attributes:
@@ -100,7 +110,7 @@ class Judge(Message, frozen=True):
     part: int = 0
 
 
-class TakeUp(Message, frozen=True):
+class TakeUp(Seated, frozen=True):
     """The policy goes on from this state, with the next frame; a refusal comes with its answer."""
 
     policy: PolicyState
@@ -110,7 +120,7 @@ class Stop(Message, frozen=True):
     """Finish what was sent, then exit."""
 
 
-class Loaded(Message, frozen=True):
+class Loaded(Seated, frozen=True):
     """The pipeline stands: guests compiled, model loaded on `provider`.
 
     Attributes:
@@ -126,8 +136,8 @@ class Loaded(Message, frozen=True):
     versions: dict[str, str] = {}
 
 
-class LoadFailed(Message, frozen=True):
-    """The pipeline cannot stand here; the worker exits.
+class LoadFailed(Seated, frozen=True):
+    """The pipeline cannot stand here; its seat stays empty.
 
     Attributes:
         error: Name of the `EdgeError` class.
@@ -153,7 +163,7 @@ class GuestLine(msgspec.Struct, frozen=True):
     text: str
 
 
-class Judged(Message, frozen=True):
+class Judged(Seated, frozen=True):
     """A frame's judgement.
 
     Attributes:
@@ -185,7 +195,7 @@ class Judged(Message, frozen=True):
     sight: Sight | None = None
 
 
-class Failed(Message, frozen=True):
+class Failed(Seated, frozen=True):
     """A frame that could not be judged: the supervisor gives the fail-safe with this reason.
 
     The rest is as in `Judged`.

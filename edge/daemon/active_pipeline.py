@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ from edge.daemon.intake import Fault, Frame, Intake
 from edge.daemon.keeper import WorkerKeeper
 from edge.daemon.latencies import Latencies
 from edge.daemon.leases import Leases
+from edge.daemon.muster import Muster
 from edge.daemon.outlets import Companion, Seen
 from edge.daemon.recorded import entry_of
 from edge.daemon.recording import Recording
@@ -283,9 +283,9 @@ class ActivePipeline:
         deadline_ns = frame.captured_ns + plan.budget_ms * 1_000_000
         return msgspec.structs.replace(frame, deadline_ns=deadline_ns)
 
-    async def keep_worker(self, cache_dir: Path) -> None:
+    async def keep_worker(self, muster: Muster) -> None:
         """Keep a worker standing, until cancelled."""
-        await self._keeper.keep(cache_dir)
+        await self._keeper.keep(muster)
 
     def begin_with(self, ready: ReadyWorker) -> None:
         """Begin with a worker that is ready, instead of waiting for one."""

@@ -27,8 +27,8 @@ from edge.daemon.intake import Frame
 from edge.daemon.lineup import Lineup
 from edge.daemon.outlets import Seen
 from edge.daemon.probation import Watching
+from edge.daemon.seat import Seat, unheard
 from edge.daemon.standing import ReadyWorker
-from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.rules import CanaryRule
 from edge.deployment.watch import Finding
 
@@ -66,7 +66,7 @@ class CanaryLane:
         return self._ready.plan
 
     @property
-    def worker(self) -> WorkerProcess:
+    def worker(self) -> Seat:
         """By whom."""
         return self._ready.worker
 
@@ -105,7 +105,7 @@ class CanaryLane:
 
     def end(self) -> None:
         """Judge no more; what it owes is answered by the active worker."""
-        self.worker.on_answer = _unheard
+        self.worker.on_answer = unheard
         self.pipeline.judge_alone()
 
     def _answered(self, answer: Judged | Failed) -> None:
@@ -217,7 +217,3 @@ class Canary:
         finally:
             watched.cancel()
             await asyncio.wait((watched,))
-
-
-def _unheard(_answer: Judged | Failed) -> None:
-    """A canary that was ended has nothing more to say."""

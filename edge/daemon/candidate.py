@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edge.config import DeviceConfig
 from edge.contracts.frame import ContentType, Encoding, part_number
-from edge.contracts.messages import Failed, Judge, Judged, PolicyState
+from edge.contracts.messages import Failed, Judge, Judged
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Verdict
@@ -20,7 +20,7 @@ from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen
 from edge.daemon.references import Held
 from edge.daemon.signals import as_granted
-from edge.daemon.standing import ReadyWorker, stand_up
+from edge.daemon.standing import ReadyWorker, stand_up_all
 from edge.daemon.worker_process import WorkerGoneError
 from edge.deployment import files
 from edge.deployment.folder import LoadedDeployment
@@ -42,28 +42,6 @@ here and answers late is no answer there."""
 
 class GoldenError(TrialError):
     """A golden frame was not judged as it must be."""
-
-
-async def stand_up_all(
-    plans: tuple[PipelinePlan, ...],
-    config: DeviceConfig,
-    cache_dir: Path,
-    readies: dict[str, ReadyWorker],
-) -> None:
-    """Make a worker ready for each plan, one after the other.
-
-    Args:
-        plans: Of pipelines.
-        config: The device config.
-        cache_dir: Of compiled guests.
-        readies: Takes those that stand, also where a later one cannot.
-
-    Raises:
-        DeploymentError: One cannot stand on this device.
-        WorkerGoneError: One ended.
-    """
-    for plan in plans:
-        readies[plan.name] = await stand_up(plan, config, cache_dir, PolicyState())
 
 
 class Candidate:
@@ -96,7 +74,7 @@ class Candidate:
         self._asked: dict[int, asyncio.Future[Judged | Failed]] = {}
 
     async def stand(self) -> dict[str, Any]:
-        """Make its workers ready, one after the other; return how long each took.
+        """Make its workers ready; return how long each took.
 
         One that does not stand is tried once more: a guest's time runs on a busy box, too.
 

@@ -111,7 +111,7 @@ def _pipelines(running: tuple[ActivePipeline, ...], status: dict[str, Any]) -> l
         ),
         gauge(
             "worker_resident_memory_bytes",
-            "Memory that a worker has resident; 0 where none stands.",
+            "Memory that a worker has resident, for each pipeline in it; 0 where none stands.",
             *(
                 (
                     {"pipeline": name},

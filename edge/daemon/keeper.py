@@ -8,7 +8,6 @@ was needed. An exchange fills it with a worker that was made ready elsewhere, be
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -17,10 +16,12 @@ from edge.config import DeviceConfig
 from edge.contracts.messages import Failed, GuestLine, Judged
 from edge.daemon.dispatch import Dispatch
 from edge.daemon.intake import Frame
+from edge.daemon.muster import Muster
 from edge.daemon.outlets import Seen, Successor
-from edge.daemon.standing import ReadyWorker, stand_up
+from edge.daemon.seat import Seat, unheard
+from edge.daemon.standing import ReadyWorker
 from edge.daemon.unless import unless
-from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
+from edge.daemon.worker_process import WorkerGoneError
 from edge.errors import DeploymentError, StorageError
 from edge.observability.counters import Counters
 
@@ -73,11 +74,11 @@ class WorkerKeeper:
         counters.count("workers_lost", by=0, pipeline=dispatch.plan.name, cause=cause)
 
     @property
-    def worker(self) -> WorkerProcess | None:
+    def worker(self) -> Seat | None:
         """Who stands in the place; None while nobody does."""
         return self._ready.worker if self._ready else None
 
-    async def keep(self, cache_dir: Path) -> None:
+    async def keep(self, muster: Muster) -> None:
         """Keep a worker standing, until cancelled; on return it is gone."""
         failures = 0
         began = time.monotonic()
@@ -86,7 +87,7 @@ class WorkerKeeper:
                 try:
                     if self.worker is None:
                         began = time.monotonic()
-                        await unless(self._taken, self._stand(cache_dir))
+                        await unless(self._taken, self._stand(muster))
                     await self._while_it_stands()
                 except (DeploymentError, WorkerGoneError, StorageError) as failed:
                     if time.monotonic() - began > _SETTLED_S:
@@ -143,9 +144,9 @@ class WorkerKeeper:
         if self.worker is not None:
             self.worker.kill()
 
-    async def _stand(self, cache_dir: Path) -> None:
+    async def _stand(self, muster: Muster) -> None:
         self._counters.count("workers_started", pipeline=self._dispatch.plan.name)
-        ready = await stand_up(self._dispatch.plan, self._config, cache_dir, self._dispatch.policy)
+        ready = await muster.stand(self._dispatch.plan, self._dispatch.policy)
         if self.worker is not None:  # somebody took the place in this very moment
             await ready.worker.end(grace_s=0)
             return
@@ -155,7 +156,7 @@ class WorkerKeeper:
     def _use(self, ready: ReadyWorker) -> None:
         before, self._ready = self.worker, ready
         if before is not None:
-            before.on_answer = _unheard
+            before.on_answer = unheard
         ready.worker.on_answer = self._answered
         self.trouble = ""
         self._taken.set()
@@ -211,10 +212,6 @@ class WorkerKeeper:
             self._dispatch.failed(answer)
 
 
-async def _gone(worker: WorkerProcess) -> None:
+async def _gone(worker: Seat) -> None:
     # Shielded: who waits for it may be cancelled, the worker's end is still to be told.
     await asyncio.shield(worker.gone)
-
-
-def _unheard(_answer: Judged | Failed) -> None:
-    """A worker that gave its place to another has nothing more to say."""

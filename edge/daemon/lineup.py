@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.inputs import Inputs
+from edge.daemon.muster import Muster
 from edge.daemon.standing import ReadyWorker
 
 
@@ -36,15 +36,15 @@ class Lineup:
     Args:
         make: Makes a pipeline of a plan.
         inputs: Where frames come from.
-        cache_dir: Of compiled guests.
+        muster: Stands up workers.
     """
 
     def __init__(
-        self, make: Callable[[PipelinePlan], ActivePipeline], inputs: Inputs, cache_dir: Path
+        self, make: Callable[[PipelinePlan], ActivePipeline], inputs: Inputs, muster: Muster
     ) -> None:
         self._make = make
         self._inputs = inputs
-        self._cache_dir = cache_dir
+        self._muster = muster
         self._pipelines: dict[str, ActivePipeline] = {}
         self._keepers: dict[ActivePipeline, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -131,5 +131,5 @@ class Lineup:
     def _keep(self, pipeline: ActivePipeline) -> None:
         if self._tasks is not None and pipeline not in self._keepers:
             self._keepers[pipeline] = self._tasks.create_task(
-                pipeline.keep_worker(self._cache_dir), name=f"worker {pipeline.plan.name}"
+                pipeline.keep_worker(self._muster), name=f"worker {pipeline.plan.name}"
             )

@@ -12,7 +12,7 @@ from edge.daemon.references import Held
 
 if TYPE_CHECKING:
     from edge.daemon.dispatch import Dispatch
-    from edge.daemon.worker_process import WorkerProcess
+    from edge.daemon.seat import Seat
 
 
 class Timer(Protocol):
@@ -91,7 +91,7 @@ class Companion(Outlets, Protocol):
         """By which it judges."""
 
     @property
-    def worker(self) -> "WorkerProcess":
+    def worker(self) -> "Seat":
         """By whom."""
 
     @property

@@ -25,7 +25,7 @@ from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.verdict import Verdict
 from edge.daemon.canary import Canary
-from edge.daemon.candidate import Candidate, GoldenError, stand_up_all
+from edge.daemon.candidate import Candidate, GoldenError
 from edge.daemon.control import Deployments
 from edge.daemon.intake import Frame
 from edge.daemon.leaving import Leaving
@@ -33,6 +33,7 @@ from edge.daemon.lineup import Former, Lineup
 from edge.daemon.outlets import Seen
 from edge.daemon.probation import Watching, recent_figures
 from edge.daemon.shadowing import Observer, Shadowing
+from edge.daemon.standing import stand_up_all
 from edge.daemon.unless import unless
 from edge.daemon.updates import look
 from edge.daemon.worker_process import WorkerGoneError

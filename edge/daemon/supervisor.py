@@ -24,6 +24,7 @@ from edge.daemon.intake import Frame
 from edge.daemon.leases import Leases
 from edge.daemon.lineup import Lineup
 from edge.daemon.liveness import FRAMES_S, LEDGER_S, RECORDS_S, SESSION_S, Liveness
+from edge.daemon.muster import Muster
 from edge.daemon.outlets import Seen
 from edge.daemon.recording import Recording
 from edge.daemon.rollout import Rollout
@@ -97,7 +98,7 @@ class Supervisor:
         self._plans = plans
         self._boot_id = f"{config.device.id}-{os.urandom(4).hex()}"
         cache_dir = config.storage.path / "guests"
-        self.lineup = Lineup(self._pipeline, self._inputs, cache_dir)
+        self.lineup = Lineup(self._pipeline, self._inputs, Muster(config, cache_dir))
         self._drifting = Drifting(
             config.storage.path, self._counters, self._settled, self._changed.set
         )

@@ -205,6 +205,7 @@ class FramePath:
             crops=refined.crops,
             crops_beyond=refined.beyond,
             sight=frame.sight,
+            seat=frame.request.seat,
         )
 
     def take_up(self, policy: PolicyState) -> None:
@@ -226,6 +227,7 @@ class FramePath:
             frame.stage_ms,
             self._take_lines(),
             self.take_state_refusal(),
+            seat=frame.request.seat,
         )
 
     def take_state_refusal(self) -> str:

@@ -6,6 +6,7 @@ A set is built whole and replaced whole. After a trap the guests' memory may be 
 the set is dropped and the spare takes its place (`edge.pipeline.path`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import msgspec
 
 from edge.contracts.messages import GuestLine
 from edge.contracts.parameters import Names
-from edge.contracts.plan import GuestPlan, PipelinePlan
+from edge.contracts.plan import GuestPlan, ModelPlan, PipelinePlan
 from edge.errors import IncompatibleError
 from edge.inference.model import OnnxModel
 from edge.pipeline.finders import Finder, GuestFinder, ProgramFinder
@@ -66,17 +67,23 @@ def _load(engine: GuestEngine, guest: GuestPlan) -> GuestModule:
     return engine.load(Path(guest.path), guest.sha256, guest.memory_mib, metered=guest.fuel > 0)
 
 
-def load_models(plan: PipelinePlan) -> tuple[OnnxModel, OnnxModel | None]:
+def load_models(
+    plan: PipelinePlan, load: Callable[[ModelPlan], OnnxModel] = OnnxModel.load
+) -> tuple[OnnxModel, OnnxModel | None]:
     """Load the models that a plan names: the first, and that of a cascade's second stage.
+
+    Args:
+        plan: The pipeline.
+        load: Loads one, or finds it where it is loaded already.
 
     Raises:
         UntrustedError, IncompatibleError: As `OnnxModel.load`.
         IncompatibleError: The two do not run on one provider.
     """
-    first = OnnxModel.load(plan.model)
+    first = load(plan.model)
     if plan.refine is None:
         return first, None
-    second = OnnxModel.load(plan.refine.model)
+    second = load(plan.refine.model)
     if second.provider != first.provider:
         raise IncompatibleError(
             f"pipeline {plan.name}: {plan.model.path} runs on {first.provider} and "

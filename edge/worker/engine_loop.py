@@ -1,7 +1,8 @@
 """The worker's two threads: one reads and decodes, one judges and answers.
 
 They meet in a queue, so that frame n+1 is decoded while frame n is judged. Answers leave in the
-order in which frames came.
+order in which frames came. Where pipelines share the worker, each has a seat in it: they take turns
+in that same order, and have everything but the threads, the guest host and equal models apart.
 """
 
 import contextlib
@@ -26,49 +27,66 @@ from edge.errors import EdgeError, FrameError
 from edge.pipeline.path import DecodedFrame, FramePath
 from edge.wasm.engine import GuestEngine
 from edge.worker.channel import WorkerEnd
-from edge.worker.loading import build
+from edge.worker.loading import LoadedModels, build
 from edge.worker.versions import versions
 
 _END: Final = None
-_Turn = DecodedFrame | Failed | TakeUp | Exception | None
+
+
+_Turn = DecodedFrame | Failed | Start | TakeUp | Exception | None
+_Seats = dict[int, FramePath]
+"""Filled by the engine thread, before the supervisor hears that a pipeline stands there."""
 
 
 def work(end: WorkerEnd) -> int:
     """Serve one supervisor until it says stop or goes away; return the exit status."""
-    first = end.receive()
-    if first is None:
-        return 0
-    start = first[0]
-    if not isinstance(start, Start):
-        raise TypeError(f"the first message must be Start, not {type(start).__name__}")
+    turns: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
+    seats: _Seats = {}
+    reader = threading.Thread(target=_read_and_decode, args=(end, seats, turns), daemon=True)
+    reader.start()
     with contextlib.ExitStack() as stack:
-        try:
-            engine = stack.enter_context(GuestEngine(Path(start.cache_dir)))
-            path = _load(engine, start, end)
-        except EdgeError as unfit:
-            end.send(LoadFailed(type(unfit).__name__, str(unfit)))
-            return 1
-        turns: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read_and_decode, args=(end, path, turns), daemon=True)
-        reader.start()
-        _judge_and_answer(end, path, turns)
+        builder = _Builder(stack)
+        while (turn := turns.get()) is not _END:
+            if isinstance(turn, DecodedFrame):
+                _judge_and_answer(end, seats[turn.request.seat], turn)
+            elif isinstance(turn, Failed):
+                end.send(turn)
+            elif isinstance(turn, TakeUp):
+                seats[turn.seat].take_up(turn.policy)
+            elif isinstance(turn, Start):
+                end.send(builder.fill(seats, turn))
+            else:
+                raise turn
     return 0
 
 
-def _load(engine: GuestEngine, start: Start, end: WorkerEnd) -> FramePath:
-    path, load_ms = build(engine, start.plan, start.policy)
-    end.send(
-        Loaded(
+class _Builder:
+    """Builds pipelines, on the engine thread; the guest host comes with the first of them."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._engine: GuestEngine | None = None
+        self._models = LoadedModels()
+
+    def fill(self, seats: _Seats, start: Start) -> Loaded | LoadFailed:
+        """Build a pipeline into its seat."""
+        try:
+            if self._engine is None:
+                self._engine = self._stack.enter_context(GuestEngine(Path(start.cache_dir)))
+            path, load_ms = build(self._engine, start.plan, start.policy, self._models.load)
+        except EdgeError as unfit:
+            return LoadFailed(type(unfit).__name__, str(unfit), seat=start.seat)
+        seats[start.seat] = path
+        return Loaded(
             provider=path.provider,
             load_ms=load_ms,
             state_refused=path.take_state_refusal(),
             versions=versions(),
+            seat=start.seat,
         )
-    )
-    return path
 
 
-def _read_and_decode(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[_Turn]") -> None:
+def _read_and_decode(end: WorkerEnd, seats: _Seats, turns: "queue.SimpleQueue[_Turn]") -> None:
     try:
         while True:
             received = end.receive()
@@ -78,12 +96,12 @@ def _read_and_decode(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[
                 os._exit(0)
             message, body = received
             if isinstance(message, Judge):
-                turns.put(_decoded(path, message, body))
+                turns.put(_decoded(seats[message.seat], message, body))
             elif isinstance(message, Reference):
-                path.encoded.keep(message.key, message.content_type, body)
+                seats[message.seat].encoded.keep(message.key, message.content_type, body)
             elif isinstance(message, Forget):
-                path.encoded.forget(message.key)
-            elif isinstance(message, TakeUp):
+                seats[message.seat].encoded.forget(message.key)
+            elif isinstance(message, Start | TakeUp):
                 turns.put(message)
             elif isinstance(message, Stop):
                 break
@@ -97,20 +115,12 @@ def _decoded(path: FramePath, request: Judge, body: bytearray) -> DecodedFrame |
     try:
         return path.decode(request, body)
     except FrameError as error:
-        return Failed(request.ticket, error.reason, str(error))
+        return Failed(request.ticket, error.reason, str(error), seat=request.seat)
 
 
-def _judge_and_answer(end: WorkerEnd, path: FramePath, turns: "queue.SimpleQueue[_Turn]") -> None:
-    while (turn := turns.get()) is not _END:
-        if isinstance(turn, DecodedFrame):
-            try:
-                end.send(path.judge(turn))
-            except FrameError as error:
-                end.send(path.failed(turn, error))
-            path.mend()
-        elif isinstance(turn, Failed):
-            end.send(turn)
-        elif isinstance(turn, TakeUp):
-            path.take_up(turn.policy)
-        else:
-            raise turn
+def _judge_and_answer(end: WorkerEnd, path: FramePath, frame: DecodedFrame) -> None:
+    try:
+        end.send(path.judge(frame))
+    except FrameError as error:
+        end.send(path.failed(frame, error))
+    path.mend()

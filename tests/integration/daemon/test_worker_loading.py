@@ -7,29 +7,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from daemons import CONFIG, DEPLOYMENT, ROOT
+from daemons import DEPLOYMENT, ROOT
 from deployments import with_policy
 from evil_guests import deciding, hidden_count_policy
+from path_bench import plan_of
 
-from edge import config
 from edge.contracts.messages import Loaded, PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.worker_process import WorkerProcess
-from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError
 
 START_S = 120.0
 OLD = ROOT / "tests" / "conformance" / "abi-1.0" / "policy.wasm"
 
 
-def plan_of(folder: Path) -> PipelinePlan:
-    (plan,) = plans(load_folder(folder), config.load(CONFIG))
-    return plan
-
-
 def load(plan: PipelinePlan, cache_dir: Path, state: PolicyState | None = None) -> Loaded:
     async def scenario() -> Loaded:
-        worker = await WorkerProcess.spawn(plan, 1 << 20, 4_096)
+        worker = (await WorkerProcess.spawn(4_096)).seat(plan, 1 << 20)
         try:
             return await worker.load(cache_dir, state or PolicyState(), START_S)
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from brokers import until
 from daemons import CONFIG, DEPLOYMENT, part_jpeg, reference_jpeg
@@ -22,6 +23,7 @@ from edge.contracts.plan import PipelinePlan
 from edge.contracts.signal import SignalValue
 from edge.contracts.verdict import Defect, Kind
 from edge.daemon.references import ReferenceShelf
+from edge.daemon.seat import Seat
 from edge.daemon.worker_process import _GREY, WorkerGoneError, WorkerProcess
 from edge.deployment.folder import load_folder, plans
 from edge.errors import DeploymentError, TrialError
@@ -36,7 +38,7 @@ S = 1_000_000_000
 class Bench:
     """A loaded worker and its answers."""
 
-    def __init__(self, worker: WorkerProcess) -> None:
+    def __init__(self, worker: Seat) -> None:
         self.worker = worker
         self.answers: list[Judged | Failed] = []
         worker.on_answer = self.answers.append
@@ -67,10 +69,10 @@ class Bench:
 @asynccontextmanager
 async def standing(folder: Path, reference_bytes: int = 64 << 20) -> AsyncIterator[Bench]:
     """A worker that has loaded and passed its probe."""
-    worker = await WorkerProcess.spawn(PLAN, reference_bytes, MEMORY_MIB)
+    worker = (await WorkerProcess.spawn(MEMORY_MIB)).seat(PLAN, reference_bytes)
     try:
         await worker.load(folder, PolicyState(), START_S)
-        await worker.probe(time.monotonic_ns() + 60 * S, START_S)
+        await worker.probe(START_S)
         yield Bench(worker)
     finally:
         await worker.end(grace_s=0)
@@ -87,13 +89,13 @@ def test_a_reference_travels_once_and_again_where_it_had_to_give_way(tmp_path: P
     async def scenario() -> None:
         async with standing(tmp_path, room) as bench:
             lent = []
-            send = bench.worker._send
+            send = bench.worker._process.send
 
             def spy(message: Any, body: bytes = b"") -> None:
                 lent.append(type(message).__name__)
                 send(message, body)
 
-            bench.worker._send = spy  # type: ignore[method-assign]
+            bench.worker._process.send = spy  # type: ignore[method-assign]
             for seed in (50, 50, 51, 50, 52, 51, 50):
                 bench.send(seed)
             answers = await bench.answer(7)
@@ -112,7 +114,7 @@ def test_a_worker_that_is_killed_is_gone_with_its_cause(tmp_path: Path) -> None:
             os.kill(bench.worker.pid, signal.SIGKILL)
             async with asyncio.timeout(60):
                 assert await bench.worker.gone == "its channel closed"
-                assert await bench.worker.epitaph() == "killed by SIGKILL"
+                assert await bench.worker._process.epitaph() == "killed by SIGKILL"
             bench.send(50)  # into the void, and no error
 
     run(scenario)
@@ -122,7 +124,7 @@ def test_an_idle_worker_that_is_asked_to_stop_ends_by_itself(tmp_path: Path) -> 
     async def scenario() -> None:
         async with standing(tmp_path) as bench:
             await bench.worker.end(grace_s=60)
-            assert await bench.worker.epitaph() == "exit status 0"
+            assert await bench.worker._process.epitaph() == "exit status 0"
 
     run(scenario)
 
@@ -133,7 +135,7 @@ def test_a_stopped_worker_is_ended_all_the_same(tmp_path: Path) -> None:
             os.kill(bench.worker.pid, signal.SIGSTOP)
             async with asyncio.timeout(60):
                 await bench.worker.end(grace_s=0.2)
-                assert await bench.worker.epitaph() == "killed by SIGKILL"
+                assert await bench.worker._process.epitaph() == "killed by SIGKILL"
 
     run(scenario)
 
@@ -142,9 +144,9 @@ def test_a_worker_that_speaks_nonsense_is_given_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         for nonsense in (b"\xff" * 8, b"\x01\0\0\0\0\0\0\0\xc1"):
             async with standing(tmp_path) as bench:
-                bench.worker.data_received(nonsense)
+                bench.worker._process.data_received(nonsense)
                 assert "no message" in await bench.worker.gone
-                assert "SIGKILL" in await bench.worker.epitaph()
+                assert "SIGKILL" in await bench.worker._process.epitaph()
 
     run(scenario)
 
@@ -186,12 +188,13 @@ def test_a_worker_that_says_what_its_plan_has_not_is_given_up_and_not_believed(
     """It may be one that a guest has broken out into; no number of its may end the supervisor."""
 
     async def scenario() -> None:
-        worker = WorkerProcess(PLAN, 1 << 20, MEMORY_MIB)
+        process = WorkerProcess(MEMORY_MIB)
+        worker = process.seat(PLAN, 1 << 20)
         believed: list[Judged | Failed] = []
         worker.on_answer = believed.append
-        worker.data_received(head(GIVEN) + head(with_box()))
+        process.data_received(head(GIVEN) + head(with_box()))
         assert believed == [GIVEN, with_box()], "control"
-        worker.data_received(head(answer))
+        process.data_received(head(answer))
         assert len(believed) == 2
         assert "no message" in await worker.gone
 
@@ -200,8 +203,9 @@ def test_a_worker_that_says_what_its_plan_has_not_is_given_up_and_not_believed(
 
 def test_a_worker_cannot_have_the_supervisor_wait_for_a_body(tmp_path: Path) -> None:
     async def scenario() -> None:
-        worker = WorkerProcess(PLAN, 1 << 20, MEMORY_MIB)
-        worker.data_received(head(GIVEN, 1))
+        process = WorkerProcess(MEMORY_MIB)
+        worker = process.seat(PLAN, 1 << 20)
+        process.data_received(head(GIVEN, 1))
         assert "no message" in await worker.gone
 
     run(scenario)
@@ -224,7 +228,7 @@ def test_a_plan_that_cannot_stand_here_is_refused_by_its_name(
     tmp_path: Path, plan: PipelinePlan, said: str
 ) -> None:
     async def scenario() -> None:
-        worker = await WorkerProcess.spawn(plan, 1 << 20, MEMORY_MIB)
+        worker = (await WorkerProcess.spawn(MEMORY_MIB)).seat(plan, 1 << 20)
         try:
             with pytest.raises(DeploymentError, match=said):
                 await worker.load(tmp_path, PolicyState(), START_S)
@@ -238,7 +242,7 @@ def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fail
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
-        worker = await WorkerProcess.spawn(PLAN, 1 << 20, MEMORY_MIB)
+        worker = (await WorkerProcess.spawn(MEMORY_MIB)).seat(PLAN, 1 << 20)
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(TrialError, match="loading took longer than"):
             await worker.load(tmp_path, PolicyState(), 0.2)
@@ -252,15 +256,17 @@ def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fail
 
 def test_a_probe_waits_in_slices_for_a_worker_that_does_not_read(tmp_path: Path) -> None:
     async def scenario() -> None:
-        worker = await WorkerProcess.spawn(PLAN, 1 << 20, MEMORY_MIB)
+        worker = (await WorkerProcess.spawn(MEMORY_MIB)).seat(PLAN, 1 << 20)
         try:
             await worker.load(tmp_path, PolicyState(), START_S)
             os.kill(worker.pid, signal.SIGSTOP)
+            stopped = psutil.Process(worker.pid)
+            await until(lambda: stopped.status() == psutil.STATUS_STOPPED, "it is stopped")
             with pytest.raises(TrialError, match="probe frame was not read"):
-                await worker.probe(time.monotonic_ns() + 60 * S, 0.5)
-            assert worker._transport is not None
+                await worker.probe(0.5)
+            assert worker._process._transport is not None
             # Both images would be 25 times as much, and malloc would keep what they once took.
-            assert 0 < worker._transport.get_write_buffer_size() <= 3 * len(_GREY)
+            assert 0 < worker._process._transport.get_write_buffer_size() <= 3 * len(_GREY)
             assert PLAN.image.max_bytes > 20 * len(_GREY)
         finally:
             await worker.end(grace_s=0)
@@ -275,6 +281,6 @@ def test_no_process_left_for_a_worker_is_a_loss_and_no_bug(
 
     async def scenario() -> None:
         with pytest.raises(WorkerGoneError, match="cannot be started"):
-            await WorkerProcess.spawn(PLAN, 1 << 20, MEMORY_MIB)
+            await WorkerProcess.spawn(MEMORY_MIB)
 
     run(scenario)

@@ -15,6 +15,7 @@ from edge.contracts.verdict import Kind, from_json
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.leases import Leases
 from edge.daemon.references import Held
+from edge.daemon.seat import Seat
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.folder import load_folder, plans
@@ -40,11 +41,11 @@ class Wire(Session):
         return True
 
 
-class Worker(WorkerProcess):
+class Worker(Seat):
     """A worker without a process, that answers at once or never."""
 
     def __init__(self, answers: bool) -> None:
-        super().__init__(PLAN, 1 << 20, 128)
+        super().__init__(WorkerProcess(128), 0, PLAN, 1 << 20)
         self._answers = answers
 
     def judge(self, request: Judge, payload: bytes, reference: Held | None) -> None:

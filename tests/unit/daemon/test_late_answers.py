@@ -20,6 +20,7 @@ from edge.daemon.intake import Frame
 from edge.daemon.leases import Leases
 from edge.daemon.outlets import Seen
 from edge.daemon.references import Held
+from edge.daemon.seat import Seat
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.folder import load_folder, plans
@@ -45,11 +46,11 @@ class Wire(Session):
         return True
 
 
-class Slow(WorkerProcess):
+class Slow(Seat):
     """A worker without a process, that keeps what it was asked and answers when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(PLAN, 1 << 20, 128)
+        super().__init__(WorkerProcess(128), 0, PLAN, 1 << 20)
         self.asked: list[int] = []
 
     def take_up(self, policy: PolicyState) -> None:

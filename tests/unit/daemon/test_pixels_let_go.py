@@ -21,6 +21,7 @@ from edge.daemon.inputs import Inputs
 from edge.daemon.leases import Leases
 from edge.daemon.recording import Recording
 from edge.daemon.references import Held
+from edge.daemon.seat import Seat
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.throttle import Throttle
 from edge.daemon.worker_process import WorkerProcess
@@ -52,7 +53,7 @@ class Wire(Session):
         return True
 
 
-class Worker(WorkerProcess):
+class Worker(Seat):
     """A worker without a process, that answers at once, but keeps nothing; or never."""
 
     answers = True
@@ -108,7 +109,7 @@ def test_neither_a_slow_disk_nor_a_silent_broker_keeps_pixels_in_memory(
             lambda: None,
             FrameTraces(1.0, 1e6, lambda _spans: None, lambda: 0),
         )
-        worker = Worker(PLAN, 1 << 20, 128)
+        worker = Worker(WorkerProcess(128), 0, PLAN, 1 << 20)
         pipeline.begin_with(ReadyWorker(PLAN, worker, Loaded("cpu", {}), PASSED, 0))
         inputs = Inputs(SETTINGS, wire, Wire(), counters, Throttle(lambda: 0), lambda _key: None)
         inputs.connect(pipeline)

@@ -16,6 +16,7 @@ from edge.daemon.candidate import Candidate
 from edge.daemon.intake import Frame
 from edge.daemon.outlets import Seen
 from edge.daemon.references import Held
+from edge.daemon.seat import Seat
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.folder import load_folder, plans
@@ -70,11 +71,11 @@ VERDICT = Verdict(
 )
 
 
-class Overheard(WorkerProcess):
+class Overheard(Seat):
     """A worker without a process, that passes every frame and keeps what it was asked."""
 
     def __init__(self, plan: PipelinePlan) -> None:
-        super().__init__(plan, 1 << 20, 128)
+        super().__init__(WorkerProcess(128), 0, plan, 1 << 20)
         self.asked: list[Judge] = []
 
     def take_up(self, policy: PolicyState) -> None:

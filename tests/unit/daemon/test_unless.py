@@ -4,11 +4,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from daemons import CONFIG
 from updating import asynchronous
 
+from edge import config
 from edge.daemon.active_pipeline import ActivePipeline
 from edge.daemon.inputs import Inputs
 from edge.daemon.lineup import Lineup
+from edge.daemon.muster import Muster
 from edge.daemon.unless import unless
 
 
@@ -74,7 +77,7 @@ class Retired(ActivePipeline):
     async def drain(self, grace_s: float) -> int:
         return 0
 
-    async def keep_worker(self, cache_dir: Path) -> None:
+    async def keep_worker(self, muster: Muster) -> None:
         await self._slow.run()
 
 
@@ -82,8 +85,9 @@ class Retired(ActivePipeline):
 async def test_who_is_cancelled_while_a_pipeline_retires_is_cancelled(tmp_path: Path) -> None:
     slow = Slow()
     pipeline = Retired(slow)
-    lineup = Lineup(lambda _plan: pipeline, Inputs.__new__(Inputs), tmp_path)
-    lineup._keepers[pipeline] = asyncio.create_task(pipeline.keep_worker(tmp_path))
+    muster = Muster(config.load(CONFIG), tmp_path)
+    lineup = Lineup(lambda _plan: pipeline, Inputs.__new__(Inputs), muster)
+    lineup._keepers[pipeline] = asyncio.create_task(pipeline.keep_worker(muster))
     await slow.began.wait()
     retiring = asyncio.create_task(lineup.retire(pipeline, 1.0))
     await slow.ending.wait()
