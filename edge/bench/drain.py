@@ -24,8 +24,14 @@ from typing import Final
 
 import msgspec
 
-from edge.bench.whole_line import LineFigures, camera, line_figures, time_to_ready, write_parts
-from edge.config import BrokerSection
+from edge.bench.whole_line import (
+    LineFigures,
+    camera,
+    hearing,
+    line_figures,
+    time_to_ready,
+    write_parts,
+)
 from edge.contracts.signal import SignalState, SignalValue
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
 from edge.errors import TrialError
@@ -33,7 +39,6 @@ from edge.ledger.entry import Entry, Pinned
 from edge.ledger.store import Prepared, Retention, Store
 from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.messages import Incoming
-from edge.mqtt.session import Session
 
 WITHOUT: Final = "without ledger"
 WITH: Final = "with ledger"
@@ -173,7 +178,6 @@ class _Progress:
     """How far the outage is caught up, as the daemon's status says.
 
     Args:
-        session: Where it is heard.
         records: Owed at the beginning.
 
     Attributes:
@@ -181,15 +185,13 @@ class _Progress:
         caught_up: When all of them were receipted; None: not yet.
     """
 
-    def __init__(self, session: Session, records: int) -> None:
+    def __init__(self, records: int) -> None:
         self.now = _Reached()
         self.caught_up: _Reached | None = None
-        self._session = session
         self._records = records
         self._heard = asyncio.Event()
 
     def take(self, message: Incoming) -> None:
-        self._session.acknowledge(message)
         ledger = json.loads(message.payload).get("ledger")
         if ledger is None:
             return
@@ -220,17 +222,10 @@ class _Progress:
 
 @contextlib.asynccontextmanager
 async def _progress(port: int, records: int) -> AsyncIterator[_Progress]:
-    session = Session(BrokerSection(port=port), "bench-progress")
-    progress = _Progress(session, records)
-    session.subscribe("edge/box1/status", 1, progress.take)
-    running = asyncio.create_task(session.run())
-    try:
+    progress = _Progress(records)
+    async with hearing(port, "bench-progress", progress.take):
         await progress.heard()
         yield progress
-    finally:
-        await session.close(1.0)
-        running.cancel()
-        await asyncio.wait((running,))
 
 
 @contextlib.asynccontextmanager

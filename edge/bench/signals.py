@@ -13,16 +13,21 @@ import struct
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from edge.bench.whole_line import LineFigures, camera, line_figures, time_to_ready, write_parts
-from edge.config import BrokerSection
+from edge.bench.whole_line import (
+    LineFigures,
+    camera,
+    hearing,
+    line_figures,
+    time_to_ready,
+    write_parts,
+)
 from edge.errors import TrialError
 from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.messages import Incoming
-from edge.mqtt.session import Session
 
 SILENT: Final = "silent"
 FLOOD: Final = "as many numbers as go"
@@ -106,7 +111,8 @@ async def measure(folder: Path, frames: int, rate_hz: float, turns: int) -> Sign
     async with contextlib.AsyncExitStack() as stack:
         broker = await stack.enter_async_context(LocalBroker(kind="mosquitto"))
         _, daemon = await time_to_ready(broker.port, home, stack, _SETTINGS)
-        count = await stack.enter_async_context(_counting(broker.port))
+        count = _Counting()
+        await stack.enter_async_context(hearing(broker.port, "bench-count", count.hear))
         for turn in range(turns):
             # In the order of the turn: what grows or tires over time falls on all alike.
             for name in reversed(_SENSORS) if turn % 2 else _SENSORS:
@@ -151,7 +157,8 @@ class _Counting:
         self.taken = 0
         self._changed = asyncio.Event()
 
-    def hear(self, status: dict[str, Any]) -> None:
+    def hear(self, message: Incoming) -> None:
+        status = json.loads(message.payload)
         self.taken = status.get("counters", {}).get("signals_received{signal=signal.lamp}", 0)
         self._changed.set()
 
@@ -164,25 +171,6 @@ class _Counting:
                 self._changed.clear()
                 await self._changed.wait()
         return self.taken
-
-
-@contextlib.asynccontextmanager
-async def _counting(port: int) -> AsyncIterator[_Counting]:
-    counting = _Counting()
-    session = Session(BrokerSection(port=port), "bench-count")
-
-    def take(message: Incoming) -> None:
-        session.acknowledge(message)
-        counting.hear(json.loads(message.payload))
-
-    session.subscribe("edge/box1/status", 1, take)
-    running = asyncio.create_task(session.run())
-    try:
-        yield counting
-    finally:
-        await session.close(1.0)
-        running.cancel()
-        await asyncio.wait((running,))
 
 
 class _Sent:

@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,26 +180,41 @@ async def time_to_ready(
     deployment: Path | None = None,
 ) -> tuple[float, LocalDaemon]:
     """Start the daemon and wait for READY; without a stack it is stopped again."""
-    async with contextlib.AsyncExitStack() as own:
-        ready: asyncio.Queue[None] = asyncio.Queue()
-        session = Session(BrokerSection(port=port), "bench")
+    ready: asyncio.Queue[None] = asyncio.Queue()
 
-        def take(message: Incoming) -> None:
-            session.acknowledge(message)
-            if not message.retain and json.loads(message.payload).get("ready"):
-                ready.put_nowait(None)
+    def hear(message: Incoming) -> None:
+        if not message.retain and json.loads(message.payload).get("ready"):
+            ready.put_nowait(None)
 
-        session.subscribe("edge/box1/status", 1, take)
-        running = asyncio.create_task(session.run())
-        own.callback(running.cancel)
+    async with contextlib.AsyncExitStack() as own, hearing(port, "bench", hear):
         began = time.perf_counter()
         local = LocalDaemon(port, folder, settings, deployment)
         daemon = await (stack or own).enter_async_context(local)
         async with asyncio.timeout(_READY_S):
             await ready.get()
         took_s = time.perf_counter() - began
-        await session.close(1.0)
     return took_s, daemon
+
+
+@contextlib.asynccontextmanager
+async def hearing(
+    port: int, client_id: str, hear: Callable[[Incoming], None]
+) -> AsyncIterator[None]:
+    """Have `hear` called with each status of the daemon while the block runs."""
+    session = Session(BrokerSection(port=port), client_id)
+
+    def take(message: Incoming) -> None:
+        session.acknowledge(message)
+        hear(message)
+
+    session.subscribe("edge/box1/status", 1, take)
+    running = asyncio.create_task(session.run())
+    try:
+        yield
+    finally:
+        await session.close(1.0)
+        running.cancel()
+        await asyncio.wait((running,))
 
 
 def _resident_mib(daemon: LocalDaemon) -> tuple[float, float]:

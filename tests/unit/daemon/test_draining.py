@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from daemons import CONFIG, DEPLOYMENT
+from incoming import incoming
 
 from edge import config
 from edge.config import BrokerSection
@@ -19,7 +20,7 @@ from edge.daemon.seat import Seat
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.folder import load_folder, plans
-from edge.mqtt.messages import Incoming, Receipt
+from edge.mqtt.messages import Incoming
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 
@@ -55,20 +56,7 @@ class Worker(Seat):
 
 
 def frame(now_ns: int) -> Incoming:
-    return Incoming(
-        topic="line/top/frame",
-        payload=b"jpeg",
-        qos=1,
-        retain=False,
-        duplicate=False,
-        content_type=None,
-        response_topic=None,
-        correlation=None,
-        properties={"frame-id": "f-1"},
-        arrived_ns=now_ns,
-        arrived_at_ns=1_790_000_000_000_000_000,
-        receipt=Receipt(1, 1),
-    )
+    return incoming(properties={"frame-id": "f-1"}, arrived_ns=now_ns)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from incoming import incoming
 from sparkplug_nodes import INT8, STRING, Payload, bd_seq, double, payload
 
 from edge.config import Binding, BrokerSection
@@ -60,19 +61,14 @@ class Plant:
 
     def say(self, kind: str, data: bytes, device: str = "", **changes: Any) -> None:
         topic = f"spBv1.0/plant7/{kind}/line3" + f"/{device}" * bool(device)
-        message = Incoming(
+        message = incoming(
             topic=topic,
             payload=data,
             qos=0,
-            retain=changes.get("retain", False),
-            duplicate=changes.get("duplicate", False),
-            content_type=None,
-            response_topic=None,
-            correlation=None,
-            properties={},
             arrived_ns=self.now,
             arrived_at_ns=self.now,
             receipt=Receipt(0, 0),
+            **changes,
         )
         for topic_filter, receive in self.session.routes:
             if matches(topic_filter, topic):

@@ -1,41 +1,24 @@
 """From message to frame: times that are believed, ids that are kept, faults that travel along."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from incoming import MESSAGE, incoming
 
 from edge.config import ClockSection
 from edge.contracts.frame import Encoding, PixelFormat
 from edge.daemon.intake import MAX_OWN_IDS, Frame, Intake
-from edge.mqtt.messages import Incoming, Receipt
+from edge.mqtt.messages import Receipt
 
 MS = 1_000_000
 BUDGET_MS = 200
-NOW_NS = 5_000_000 * MS
-NOW_AT_NS = 1_790_000_000_000 * MS
+NOW_NS, NOW_AT_NS = MESSAGE.arrived_ns, MESSAGE.arrived_at_ns
 LIMIT = 1_000
-
-MESSAGE = Incoming(
-    topic="line/top/frame",
-    payload=b"jpeg",
-    qos=1,
-    retain=False,
-    duplicate=False,
-    content_type=None,
-    response_topic=None,
-    correlation=None,
-    properties={},
-    arrived_ns=NOW_NS,
-    arrived_at_ns=NOW_AT_NS,
-    receipt=Receipt(1, 1),
-)
 
 
 def read(named: dict[str, str] | None = None, **changes: object) -> Frame:
     intake = Intake(ClockSection(), LIMIT, BUDGET_MS, "boot")
-    message = msgspec.structs.replace(MESSAGE, **changes)
-    return intake.read(message, named or {}, lambda: None)
+    return intake.read(incoming(**changes), named or {}, lambda: None)
 
 
 def captured(text: str, *, retain: bool = False) -> Frame:
@@ -216,9 +199,7 @@ def test_a_frame_without_an_id_that_the_broker_brings_again_has_the_id_that_it_h
     intake = Intake(ClockSection(), LIMIT, BUDGET_MS, "boot")
 
     def id_of(payload: bytes, mid: int, *, again: bool = False) -> str:
-        message = msgspec.structs.replace(
-            MESSAGE, payload=payload, duplicate=again, receipt=Receipt(mid, 1)
-        )
+        message = incoming(payload=payload, duplicate=again, receipt=Receipt(mid, 1))
         return intake.read(message, {}, lambda: None).frame_id
 
     first, second = id_of(b"one", 1), id_of(b"two", 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from daemons import CONFIG, DEPLOYMENT
+from incoming import incoming
 
 from edge import config
 from edge.config import BrokerSection
@@ -24,7 +25,6 @@ from edge.daemon.seat import Seat
 from edge.daemon.standing import ReadyWorker
 from edge.daemon.worker_process import WorkerProcess
 from edge.deployment.folder import load_folder, plans
-from edge.mqtt.messages import Incoming, Receipt
 from edge.mqtt.session import Session
 from edge.observability.counters import Counters
 
@@ -67,20 +67,7 @@ def test_what_a_candidate_judged_in_shadow_is_no_verdict_of_the_frame_that_follo
     tmp_path: Path,
 ) -> None:
     now_ns, at_ns = time.monotonic_ns(), 1_790_000_000_000_000_000
-    message = Incoming(
-        topic="line/top/frame",
-        payload=b"jpeg",
-        qos=1,
-        retain=False,
-        duplicate=False,
-        content_type=None,
-        response_topic=None,
-        correlation=None,
-        properties={"frame-id": "f-2"},
-        arrived_ns=now_ns,
-        arrived_at_ns=at_ns,
-        receipt=Receipt(1, 1),
-    )
+    message = incoming(properties={"frame-id": "f-2"}, arrived_ns=now_ns, arrived_at_ns=at_ns)
     shadowed = Frame(
         *("f-1", "p-1", "", ContentType(), b"jpeg", at_ns, now_ns, now_ns, now_ns),
         *(None, (), 0, None, None, lambda: None),

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from daemons import CONFIG, DEPLOYMENT
+from incoming import incoming
 
 from edge import config
 from edge.config import BrokerSection, LedgerSection
@@ -64,18 +65,10 @@ class Worker(Seat):
 
 
 def message(number: int, payload: bytes, now_ns: int) -> Incoming:
-    return Incoming(
-        topic="line/top/frame",
+    return incoming(
         payload=payload,
-        qos=0,
-        retain=False,
-        duplicate=False,
-        content_type=None,
-        response_topic=None,
-        correlation=None,
         properties={"frame-id": f"f-{number}"},
         arrived_ns=now_ns,
-        arrived_at_ns=1_790_000_000_000_000_000,
         receipt=Receipt(number, 1),
     )
 
