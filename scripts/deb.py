@@ -23,6 +23,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -193,6 +194,7 @@ def _lay_out_system(tree: Tree) -> None:
     shutil.copytree(ROOT / "device_configs", examples / "device_configs")
     shutil.copytree(ROOT / "systemd" / "edge.service.d", examples / "edge.service.d")
     shutil.copyfile(ROOT / "LICENSE", examples.parent / "copyright")
+    _lay_out_pages(examples.parent)
     bill = sbom((ROOT / "requirements.lock").read_text(), tree.machine, tree.site)
     (examples.parent / "edge.cdx.json").write_text(bill)
     config = root / "etc/edge/edge.toml"
@@ -202,6 +204,18 @@ def _lay_out_system(tree: Tree) -> None:
     broker = root / "etc/mosquitto/conf.d/edge.conf"
     broker.parent.mkdir(parents=True)
     shutil.copyfile(ROOT / "systemd" / "mosquitto-edge.conf", broker)
+
+
+def _lay_out_pages(folder: Path) -> None:
+    """Copy the pages that errors and configs name; a gateway has no internet to read them in."""
+    none_twice = shutil.ignore_patterns("examples", "__pycache__")
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=none_twice)
+    (folder / "docs" / "examples").symlink_to("../examples")
+    guests = (ROOT / "guests").glob("*.md"), (ROOT / "guests").glob("*/README.md")
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *chain(*guests)):
+        target = folder / page.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(page, target)
 
 
 def _config_of(machine: str) -> str:

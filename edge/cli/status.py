@@ -126,11 +126,13 @@ class Heard(msgspec.Struct, frozen=True):
 
     Attributes:
         outdated_s: Age of an online status whose next ones did not come; 0 while it is fresh.
+        age_s: Age of a status when it was heard, by this machine's clock.
     """
 
     document: dict[str, Any]
     status: Status
     outdated_s: float = 0.0
+    age_s: float = 0.0
 
     @property
     def well(self) -> bool:
@@ -278,7 +280,7 @@ def understood(payload: bytes, interval_s: float, now_ns: int | None = None) -> 
         ) from None
     age_s = ((time.time_ns() if now_ns is None else now_ns) - status.time_ns) / 1e9
     late = status.state == "online" and age_s > OUTDATED_INTERVALS * interval_s
-    return Heard(document, status, age_s if late else 0.0)
+    return Heard(document, status, age_s if late else 0.0, age_s)
 
 
 def picture(heard: Heard) -> RenderableType:
@@ -379,6 +381,8 @@ def _headline(heard: Heard) -> str:
     state = "[green]ready[/green]" if heard.well else "[red]not ready[/red]"
     protocol = _plain(str(status.mqtt.get("protocol", "")))
     line = f"{_plain(status.device)}  {state}  edge {_plain(status.version)}, MQTT {protocol}"
+    if heard.age_s >= 1 and not heard.outdated_s:
+        line += f", said {heard.age_s:.0f} s ago"
     if heard.outdated_s:
         line += (
             f"\n[red]outdated[/red]: it last spoke {heard.outdated_s:.0f} s ago; the daemon or its "

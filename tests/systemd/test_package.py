@@ -101,6 +101,15 @@ def test_the_package_holds_the_lock_and_nothing_of_development() -> None:
     assert f"{site}edge/cli/__pycache__/main.cpython-311.pyc" in listing
 
 
+def test_the_pages_that_errors_name_are_in_the_package() -> None:
+    listing = _packed(package("first"))
+    folder = "./usr/share/doc/edge-verdict/"
+    pages = {name.removeprefix(folder) for name in listing if name.startswith(f"{folder}docs/")}
+    assert {"docs/configuration.md", "docs/models.md", "docs/console-live.png"} <= pages
+    assert {f"{folder}{name}" for name in ("CHANGELOG.md", "guests/ABI.md")} <= listing.keys()
+    assert listing[f"{folder}docs/examples"].linkname == "../examples"
+
+
 def test_the_package_carries_no_tests_of_others_and_nothing_for_compilers() -> None:
     site = "./opt/edge/lib/python3.11/site-packages/"
     files = [name.removeprefix(site) for name in _packed(package("first")) if name.startswith(site)]
