@@ -83,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.picture is not None:
         picture = console.export_svg(title="make demo")
         # Rich names fonts on a public host; the page that shows the picture has its own.
-        arguments.picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
+        bare = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+        arguments.picture.write_text(bare, encoding="utf-8")
     if arguments.json:
         sys.stdout.write(json.dumps(score.to_json()) + "\n")
     return 0 if score.is_clean else 1

@@ -75,8 +75,8 @@ def verdict_line(shot: Shot, answer: Answer) -> str:
         found += f" and {len(verdict.defects) - _DEFECTS_SHOWN} more"
     remark = _remark(shot.truth, verdict.verdict)
     return (
-        f"{escape(shot.part_id[:24]):<24} [{colour}]{verdict.verdict.value:<6}[/] "
-        f"{latency_ms:6.1f} ms  {escape(found or verdict.reason)}{remark}"
+        f"{_shown(shot.part_id[:24]):<24} [{colour}]{verdict.verdict.value:<6}[/] "
+        f"{latency_ms:6.1f} ms  {_shown(found or verdict.reason)}{remark}"
     )
 
 
@@ -106,13 +106,13 @@ def score_table(score: Score) -> Table:
     if score.labelled is not None:
         table.add_row("kind of defect as known", _rate(score.labelled))
     for name, correlation in score.drift.items():
-        table.add_row(f"score along {escape(name)}", f"Spearman {correlation:.3f}")
+        table.add_row(f"score along {_shown(name)}", f"Spearman {correlation:.3f}")
     if score.answered:
         table.add_row("latency seen by the camera", _latency(score.latency_ms))
         table.add_row("latency told by the daemon", _latency(score.daemon_latency_ms))
         if remark := _on_the_way(score):
             table.add_row("", remark)
-        table.add_row("budget", f"{score.budget_ms:g} ms on {escape(score.provider or 'none')}")
+        table.add_row("budget", f"{score.budget_ms:g} ms on {_shown(score.provider or 'none')}")
     table.add_row("findings", _findings(score))
     return table
 
@@ -158,8 +158,13 @@ def _rate(rate: Rate) -> str:
     return f"{share:.1%} ({rate.count} of {rate.of}; 95 %: {low:.1%} to {high:.1%})"
 
 
+def _shown(text: str) -> str:
+    """What a daemon or a table says, which steers neither rich nor the terminal."""
+    return escape(text if text.isprintable() else ascii(text)[1:-1])
+
+
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{escape(name)} {count}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{_shown(name)} {count}" for name, count in counts.items()) or "none"
 
 
 def _latency(latency_ms: Mapping[str, float]) -> str:

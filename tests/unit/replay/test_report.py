@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replaced
 from rich.console import Console
 
 from edge.contracts.verdict import Defect, DeploymentRef, Kind, Verdict
@@ -53,6 +54,20 @@ def test_a_wrong_verdict_is_called_by_its_name(
     line = verdict_line(shot(truth), answer(kind))
     assert ("overkill" in line, "escape" in line) == ("overkill" in remark, "escape" in remark)
     assert remark in line
+
+
+def test_no_word_of_a_verdict_steers_the_terminal() -> None:
+    evil = "\x1b[2J\x9b31m\r[bold]"
+    seen = answer(Kind.REJECT, (Defect(evil, 0.5, (0.0, 0.0, 1.0, 1.0)),), reason=evil)
+    bare = answer(Kind.PASS, reason=evil)
+    told = score([shot(BAD, evil)], [replace(bare, verdict=replaced(bare.verdict, provider=evil))])
+    console = Console(record=True, width=200)
+    for each in (verdict_line(shot(BAD, evil), seen), verdict_line(shot(GOOD), bare)):
+        console.print(each)
+    console.print(score_table(told))
+    printed = console.export_text()
+    assert not {"\x1b", "\x9b", "\r"} & set(printed)
+    assert printed.count("\\x1b[2J") == 5
 
 
 def test_a_line_shows_latency_and_the_surest_defects() -> None:
