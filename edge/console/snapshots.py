@@ -82,6 +82,7 @@ class Snapshots:
         self._renew_at = 0.0
         self._forced = threading.Event()
         self._words: dict[int, list[Override]] = {}
+        self._words_kept = 0
         self._words_of = ""
         self._words_up_to = 0
 
@@ -150,15 +151,25 @@ class Snapshots:
         """Read what people said since the last copy."""
         if self._words_of != ledger.origin.ledger or ledger.size() < self._words_up_to:
             self._words.clear()
+            self._words_kept = 0
             self._words_of, self._words_up_to = ledger.origin.ledger, 0
         for row in ledger.overrides(self._words_up_to):
             with contextlib.suppress(StorageError):  # of a later version: it is not for us
                 word = records.decode(row.body)
                 if isinstance(word, Override):
-                    self._words.setdefault(word.of, []).append(word)
-        while len(self._words) > MAX_WORDS:
-            del self._words[next(iter(self._words))]
+                    self._remember(word)
         self._words_up_to = ledger.size()
+
+    def _remember(self, word: Override) -> None:
+        """Keep a word; the oldest of the verdict that was spoken of first gives way."""
+        self._words.setdefault(word.of, []).append(word)
+        self._words_kept += 1
+        if self._words_kept > MAX_WORDS:
+            first = next(iter(self._words))
+            del self._words[first][0]
+            if not self._words[first]:
+                del self._words[first]
+            self._words_kept -= 1
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from edge.console.snapshots import MAX_WAITING, BusyError, Snapshots, View
 from edge.contracts.verdict import Kind
 from edge.errors import StorageError
 from edge.ledger import kept, reading
+from edge.ledger.entry import Correction
 from edge.ledger.store import Prepared, Retention, Store
 from edge.ledger.verify import Row
 from edge.replay.dataset import read_dataset
@@ -189,6 +190,29 @@ def test_a_word_is_recorded_and_shown_at_once(served: Serve, page: Visitor, stan
     tried = page.get("/api/tried")["groups"][0]
     truths = {(cell[2], cell[1]): cell[3] for cell in tried["cells"] if cell[2]}
     assert truths == {("good", "reject"): 1, ("bad", "pass"): 1}
+
+
+def test_so_many_words_are_kept_and_no_more_be_they_of_one_verdict_or_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.console.snapshots.MAX_WORDS", 4)
+    store = Store(tmp_path / "ledger", "box1", Retention())
+    store.append([Prepared(entry(n), n.to_bytes(32)) for n in (1, 2)])
+    for n, seq in enumerate((1, 2, 2, 2, 2, 2, 1)):
+        store.override(Correction(Kind.PASS, "lead", f"word {n}", seq=seq), n)
+    store.close()
+
+    def said(view: View) -> dict[int, list[str]]:
+        return {seq: [word.reason for word in words] for seq, words in view.words.items()}
+
+    async def ask() -> dict[int, list[str]]:
+        snapshots = Snapshots(tmp_path)
+        try:
+            return await snapshots.ask(said)
+        finally:
+            await snapshots.close()
+
+    assert asyncio.run(ask()) == {2: ["word 3", "word 4", "word 5"], 1: ["word 6"]}
 
 
 def test_what_people_said_is_a_data_set_that_replay_reads(
