@@ -26,7 +26,7 @@ from edge.errors import DeploymentError
 from edge.fleet.publisher import keys
 from edge.fleet.publisher.releases import KEYS, ROOT, Fleet
 from edge.fleet.publisher.rings import fate, tally
-from edge.fleet.publisher.rollout import End, Reports, Ring, halt, widen
+from edge.fleet.publisher.rollout import End, Reports, Ring, widen
 from edge.observability import log
 
 _STEPS: Final = "1,10,50,100"
@@ -236,7 +236,7 @@ def _halt(arguments: argparse.Namespace) -> int:
     release = _release(fleet, arguments)
     if not _sure(arguments, f"halt revision {release.revision} of {arguments.group}?"):
         return 1
-    halt(fleet, arguments.group, release.revision)
+    fleet.change(arguments.group, release.revision, halted=True)
     print(f"revision {release.revision} of {arguments.group} is offered to no further device")
     return 0
 

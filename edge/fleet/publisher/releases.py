@@ -2,7 +2,8 @@
 
 Three steps, so that the key of a group may stay on another machine than the web server: `build`
 writes a draft of the group's metadata, `sign` adds signatures to it, `publish` puts it into place.
-A release that is widened, halted or resumed goes the same way.
+Widening, halting and resuming a release wait for nobody, and so for no draft:
+they are signed and in place at once.
 """
 
 import contextlib
@@ -221,6 +222,8 @@ class Fleet:
         for path in _files(loaded):
             self._add(draft.signed, loaded.root / path, f"{group}/{made.revision}/{path}")
         self._offer(draft, group, (*_kept(offered), made))
+        (self.folder / _DRAFTS).mkdir(exist_ok=True)
+        write(draft, self._draft_path(group))
         return made
 
     def find(self, group: str, revision: int) -> Release:
@@ -241,10 +244,13 @@ class Fleet:
     def change(
         self, group: str, revision: int, *, percent: float | None = None, halted: bool | None = None
     ) -> Release:
-        """Write a draft that widens, narrows, halts or resumes a release.
+        """Widen, narrow, halt or resume a release, at once.
+
+        A draft of the group that waits is overtaken by it, and is refused when it is published.
 
         Raises:
-            DeploymentError: The group has no such release, the percent is none, or a draft waits.
+            DeploymentError: The group has no such release, the percent is none, or a key of group,
+                snapshot or timestamp is not at hand.
         """
         if percent is not None:
             _hold_percent(percent)
@@ -261,9 +267,13 @@ class Fleet:
         if halted is not None:
             changes["halted"] = halted
         after = Release.model_validate({**before.model_dump(), **changes})
-        draft = self._draft(group)
         offered = self.releases(group).releases
-        self._offer(draft, group, tuple(after if each == before else each for each in offered))
+        changed = self.repository.next(group)
+        self._offer(changed, group, tuple(after if each == before else each for each in offered))
+        targets = self.repository.load(Targets, "targets").signed
+        self.repository.put(group, self.repository.signed(changed, targets, group))
+        self._renew()
+        self.repository.refresh()
         return after
 
     def sign(self, group: str) -> int:
@@ -349,20 +359,18 @@ class Fleet:
             )
         return self.repository.next(group)
 
-    def _offer(self, draft: Metadata[Targets], group: str, offered: tuple[Release, ...]) -> None:
-        """Make a draft say what the group is offered, and forget the files of what it is not."""
+    def _offer(self, metadata: Metadata[Targets], group: str, offered: tuple[Release, ...]) -> None:
+        """Make metadata say what the group is offered, and forget the files of what it is not."""
         assert len(offered) <= MAX_RELEASES
         revisions = {str(each.revision) for each in offered}
-        for path in list(draft.signed.targets):
+        for path in list(metadata.signed.targets):
             _, _, rest = path.partition("/")
             if rest.partition("/")[0] not in revisions:
-                del draft.signed.targets[path]
+                del metadata.signed.targets[path]
         document = Releases(group=group, releases=offered).model_dump_json().encode()
         target = TargetFile.from_data(_document(group), document, ["sha256"])
-        draft.signed.targets[target.path] = target
+        metadata.signed.targets[target.path] = target
         self._lay(target, document)
-        (self.folder / _DRAFTS).mkdir(exist_ok=True)
-        write(draft, self._draft_path(group))
 
     def _add(self, signed: Targets, file: Path, path: str) -> None:
         content = file.read_bytes()

@@ -178,7 +178,6 @@ async def widen(
             release = fleet.change(
                 group, revision, percent=max(percent, offered.percent), halted=False
             )
-            _publish(fleet, group)
         heard.hint(group)
         end = time.monotonic() + ring_s
         counting = Counting(group, release, heard.by_device.values())
@@ -189,7 +188,7 @@ async def widen(
                 last = found
                 say(Ring(release, found))
             if found.too_many_failed(fleet.settings.max_failed_percent):
-                halt(fleet, group, revision)
+                fleet.change(group, revision, halted=True)
                 return End.HALTED
             if found.done or (found.included == 0 and heard.hears(group)):
                 break
@@ -201,20 +200,3 @@ async def widen(
             for device in await heard.news(left_s):
                 counting.take(heard.by_device[device])
     return End.REACHED
-
-
-def halt(fleet: Fleet, group: str, revision: int) -> Release:
-    """Offer a release to no further device.
-
-    Raises:
-        DeploymentError: There is no such release, or a key is not at hand.
-    """
-    with fleet.alone():
-        release = fleet.change(group, revision, halted=True)
-        _publish(fleet, group)
-    return release
-
-
-def _publish(fleet: Fleet, group: str) -> None:
-    fleet.sign(group)
-    fleet.publish()

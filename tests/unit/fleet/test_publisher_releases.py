@@ -91,8 +91,6 @@ def test_who_widens_beside_others_writes_a_version_of_his_own(publisher: Publish
         fleet = Fleet(publisher.fleet.folder)
         with fleet.alone():
             fleet.change(GROUP, 1, percent=percent)
-            fleet.sign(GROUP)
-            fleet.publish()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(widen, (10, 20, 30, 40)))
@@ -162,8 +160,6 @@ def test_what_most_devices_may_run_stays_though_release_after_release_is_halted(
     for revision in range(2, 7):
         publisher.release(revision, percent=10)
         publisher.fleet.change(GROUP, revision, halted=True)
-        publisher.fleet.sign(GROUP)
-        publisher.fleet.publish()
     Device(tmp_path / "device", publisher).takes(publisher.web, 1)
     assert [each.revision for each in publisher.fleet.releases(GROUP).releases] == [1, 4, 5, 6]
 
@@ -174,7 +170,7 @@ def test_a_draft_that_was_overtaken_takes_nothing_back(
     publisher.release(1)
     fleet = publisher.fleet
     draft, away = fleet._draft_path(GROUP), tmp_path / "away.json"
-    fleet.change(GROUP, 1, percent=50)
+    fleet.build(GROUP, sample(tmp_path / "other", 2, ("call_ms = 5", "call_ms = 6")), 50)
     fleet.sign(GROUP)
     shutil.move(draft, away)  # to another machine, and meanwhile
     publisher.release(2)
@@ -184,6 +180,25 @@ def test_a_draft_that_was_overtaken_takes_nothing_back(
     assert [each.revision for each in fleet.releases(GROUP).releases] == [1, 2]
     fleet.discard(GROUP)
     assert fleet.publish() == []
+
+
+def test_a_release_is_halted_whatever_drafts_wait(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, (GROUP, "other"))
+    publisher.release(1)
+    fleet, device = publisher.fleet, Device(tmp_path / "device", publisher)
+    for group in (GROUP, "other"):  # and nobody has signed them
+        fleet.build(group, sample(tmp_path / f"{group}-draft", 2), 100)
+    assert fleet.change(GROUP, 1, halted=True).halted
+    device.finds_nothing(publisher.web)
+    for group in (GROUP, "other"):
+        fleet.sign(group)
+    with pytest.raises(DeploymentError, match=r"the draft of group 'press'.*take that back"):
+        fleet.publish()
+    fleet.discard(GROUP)
+    assert fleet.publish() == ["other"]
+    device.finds_nothing(publisher.web)
+    assert not fleet.change(GROUP, 1, halted=False).halted
+    device.takes(publisher.web, 1)
 
 
 def test_revisions_only_rise(publisher: Publisher, tmp_path: Path) -> None:

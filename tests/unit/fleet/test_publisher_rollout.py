@@ -18,7 +18,7 @@ from edge.errors import DeploymentError
 from edge.fleet.publisher import rings
 from edge.fleet.publisher.releases import Fleet
 from edge.fleet.publisher.rings import Fate, fate
-from edge.fleet.publisher.rollout import End, Reports, Ring, halt, widen
+from edge.fleet.publisher.rollout import End, Reports, Ring, widen
 from edge.mqtt.brokers import LocalBroker
 
 BOXES = sorted((f"box{n}" for n in range(20)), key=lambda box: position(GROUP, box))
@@ -157,7 +157,7 @@ async def test_what_an_operator_halts_elsewhere_stays_halted(plant: Plant) -> No
         await plant.all_report()
         rollout = asyncio.create_task(plant.widen(50, 100))
         await until(lambda: plant.release.percent == 50)
-        halt(Fleet(plant.fleet.folder), GROUP, 1)
+        Fleet(plant.fleet.folder).change(GROUP, 1, halted=True)
         for box in BOXES:  # the ring would be done now
             await plant.report(box, active=plant.deployed)
         assert await rollout is End.HALTED
@@ -170,7 +170,7 @@ async def test_what_is_halted_just_before_the_next_ring_stays_halted(plant: Plan
 
     def late() -> AbstractContextManager[None]:
         if plant.release.percent == 50 and not plant.release.halted:
-            halt(Fleet(plant.fleet.folder), GROUP, 1)
+            Fleet(plant.fleet.folder).change(GROUP, 1, halted=True)
         return alone()
 
     async with running(plant.peer), plant.heard.listening():
@@ -189,7 +189,7 @@ async def test_a_rollout_that_is_begun_again_goes_on_where_it_was(plant: Plant) 
     async with running(plant.peer), plant.heard.listening():
         await plant.all_report()
         assert await plant.widen(50, ring_s=0) is End.TIMED_OUT
-        halt(plant.fleet, GROUP, 1)
+        plant.fleet.change(GROUP, 1, halted=True)
         assert await plant.widen(1, 10, 40, ring_s=0) is End.TIMED_OUT
         assert (plant.release.percent, plant.release.halted) == (50, False)
 
