@@ -289,9 +289,10 @@ class Fleet:
         return len(draft.signatures)
 
     def publish(self) -> list[str]:
-        """Put all signed drafts into place, and make the repository say so; return their groups.
+        """Put all drafts into place, and make the repository say so; return their groups.
 
-        Without a draft it renews what will soon expire.
+        It renews what will soon expire, also where a draft is not ready and so none is published: a
+        nightly call keeps devices updating while a key is away.
 
         Raises:
             DeploymentError: A draft lacks signatures, or was overtaken by another one; or a key of
@@ -301,14 +302,16 @@ class Fleet:
             targets = self.repository.load(Targets, "targets").signed
             waiting = self.drafts()
             drafts = {group: self._waiting(group) for group in waiting}
-            for group, draft in drafts.items():
-                self._refuse_overtaken(group, draft)
-                self.repository.check(draft, targets, group)
-            for group, draft in drafts.items():
-                self.repository.put(group, draft)
-                self._draft_path(group).unlink()
-            self._renew()
-            self.repository.refresh()
+            try:
+                for group, draft in drafts.items():
+                    self._refuse_overtaken(group, draft)
+                    self.repository.check(draft, targets, group)
+                for group, draft in drafts.items():
+                    self.repository.put(group, draft)
+                    self._draft_path(group).unlink()
+            finally:
+                self._renew()
+                self.repository.refresh()
         return waiting
 
     def rotate(self, role: str, made: list[SSlibKey]) -> None:
@@ -333,7 +336,8 @@ class Fleet:
     def _renew(self) -> None:
         """Sign anew what will soon expire, where the key is at hand.
 
-        And what a rotation that was killed left signed by keys that count no more.
+        And what a rotation that was killed left signed by keys that count no more. A group whose
+        draft waits is left for that, which would be overtaken.
         """
         root = self.repository.load(Root, "root").signed
         targets = self.repository.load(Targets, "targets").signed
@@ -341,12 +345,13 @@ class Fleet:
             "targets": root,
             **dict.fromkeys(self.repository.groups, targets),
         }
+        waiting = self.drafts()
         for role, delegator in delegators.items():
             standing = self.repository.load(Targets, role)
-            stands = holds(standing, delegator, role)
-            if (
-                not stands or self.repository.soon_expires(standing.signed)
-            ) and self.repository.can_sign(delegator, role):
+            due = self.repository.soon_expires(standing.signed) and role not in waiting
+            if (due or not holds(standing, delegator, role)) and self.repository.can_sign(
+                delegator, role
+            ):
                 fresh = self.repository.next(role)
                 self.repository.put(role, self.repository.signed(fresh, delegator, role))
 

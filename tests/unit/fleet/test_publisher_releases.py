@@ -15,7 +15,7 @@ from deployment_samples import edit
 from hypothesis import given
 from hypothesis import strategies as st
 from repositories import BOX, GROUP, Device, Publisher, days, sample
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile, Timestamp
 
 from edge.cli.main import main
 from edge.deployment.pin import pin
@@ -312,6 +312,24 @@ def test_roles_that_soon_expire_are_renewed_by_publishing(
         expires = later.fleet.repository.next(role).signed.expires
         assert expires > dt.datetime.now(dt.UTC) + days(300 + least)
     Device(tmp_path / "device", publisher).takes(publisher.web, 1)
+
+
+def test_a_draft_that_waits_for_its_key_holds_no_renewal_up_and_none_overtakes_it(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.release(1)
+    publisher.fleet.build(GROUP, sample(tmp_path / "two", 2), 100)
+    later = publisher.at(dt.datetime.now(dt.UTC) + days(300)).fleet
+    before = later.repository.version(GROUP)
+    with pytest.raises(DeploymentError, match="press: signed by 0 of the 1 keys"):
+        later.publish()
+    expires = later.repository.load(Timestamp, "timestamp").signed.expires
+    assert expires > dt.datetime.now(dt.UTC) + days(340)
+    assert later.repository.version(GROUP) == before
+    Device(tmp_path / "device", publisher).takes(publisher.web, 1)
+    later.sign(GROUP)
+    assert later.publish() == [GROUP]
+    Device(tmp_path / "other", publisher).takes(publisher.web, 2)
 
 
 def test_a_publisher_that_died_between_any_two_files_goes_on(
