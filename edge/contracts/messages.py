@@ -14,7 +14,14 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from edge.contracts.abi import MAX_ACTIONS, MAX_DEFECTS, MAX_STATE_BYTES, REASON_BYTES
+from edge.contracts.abi import (
+    MAX_ACTIONS,
+    MAX_DEFECTS,
+    MAX_LOG_LINE_BYTES,
+    MAX_LOG_LINES,
+    MAX_STATE_BYTES,
+    REASON_BYTES,
+)
 from edge.contracts.frame import ContentType
 from edge.contracts.plan import PipelinePlan
 from edge.contracts.sight import Sight
@@ -38,11 +45,20 @@ class Seated(Message, frozen=True, kw_only=True):
 
 MAX_STAGES: Final = 16
 """Of a frame; a cascade has eight."""
+MAX_STAGE_MS: Final = 3_600_000.0
+"""An hour: as nanoseconds, and added up, it is a number that all who account for time can hold."""
+MAX_GUESTS: Final = 5
+"""Of a pipeline: three, and two more of a cascade."""
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Sentence = Annotated[str, Meta(max_length=64 << 10)]
+"""For the log, which cuts it; ONNX Runtime's may be long."""
+Refusal = Annotated[str, Meta(max_length=4_096)]
+"""Of a state, in the status: what names a guest, and the guest's own 255 bytes."""
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Code = Annotated[str, Meta(pattern="^[a-z0-9-]+$", max_length=REASON_BYTES)]
 StageTimes = Annotated[
-    dict[str, Annotated[float, Meta(ge=0, le=sys.float_info.max)]], Meta(max_length=MAX_STAGES)
+    dict[Name, Annotated[float, Meta(ge=0, le=MAX_STAGE_MS)]], Meta(max_length=MAX_STAGES)
 ]
 
 
@@ -130,10 +146,12 @@ class Loaded(Seated, frozen=True):
         versions: Of the engines and decoders, and the processor.
     """
 
-    provider: str
-    load_ms: dict[str, float]
-    state_refused: str = ""
-    versions: dict[str, str] = {}
+    provider: Name
+    load_ms: StageTimes
+    state_refused: Refusal = ""
+    versions: Annotated[
+        dict[Name, Annotated[str, Meta(max_length=200)]], Meta(max_length=MAX_STAGES)
+    ] = {}
 
 
 class LoadFailed(Seated, frozen=True):
@@ -144,8 +162,8 @@ class LoadFailed(Seated, frozen=True):
         detail: The whole sentence.
     """
 
-    error: str
-    detail: str
+    error: Name
+    detail: Sentence
 
 
 class ActionWish(msgspec.Struct, frozen=True):
@@ -157,10 +175,13 @@ class ActionWish(msgspec.Struct, frozen=True):
 
 
 class GuestLine(msgspec.Struct, frozen=True):
-    """A line that a guest logged, by its first stage; printable, of at most 255 bytes."""
+    """A line that a guest logged, by its first stage; printable, written out from 255 bytes."""
 
-    role: str
-    text: str
+    role: Name
+    text: Annotated[str, Meta(max_length=4 * MAX_LOG_LINE_BYTES)]
+
+
+Lines = Annotated[tuple[GuestLine, ...], Meta(max_length=MAX_GUESTS * MAX_LOG_LINES)]
 
 
 class Judged(Seated, frozen=True):
@@ -186,10 +207,10 @@ class Judged(Seated, frozen=True):
     stage_ms: StageTimes
     actions: Annotated[tuple[ActionWish, ...], Meta(max_length=MAX_ACTIONS)] = ()
     policy: PolicyState | None = None
-    lines: tuple[GuestLine, ...] = ()
-    state_refused: str = ""
+    lines: Lines = ()
+    state_refused: Refusal = ""
     before: PolicyState = PolicyState()
-    findings: str = ""
+    findings: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     crops: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     crops_beyond: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     sight: Sight | None = None
@@ -203,10 +224,10 @@ class Failed(Seated, frozen=True):
 
     ticket: int
     reason: Code
-    detail: str
+    detail: Sentence
     stage_ms: StageTimes = {}
-    lines: tuple[GuestLine, ...] = ()
-    state_refused: str = ""
+    lines: Lines = ()
+    state_refused: Refusal = ""
 
 
 ToWorker = Start | Reference | Forget | Judge | TakeUp | Stop

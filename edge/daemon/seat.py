@@ -74,6 +74,7 @@ class Seat:
         self._reference_bytes = reference_bytes
         self._held: OrderedDict[str, int] = OrderedDict()
         self._stages = frozenset(stage for stage, _ in plan.guests)
+        self._classes = frozenset(plan.classes)
         self._first: asyncio.Future[Loaded | LoadFailed] = loop.create_future()
         self._probe: asyncio.Future[Judged | Failed] = loop.create_future()
 
@@ -182,11 +183,15 @@ class Seat:
         if isinstance(message, Judged | Failed):
             if any(line.role not in self._stages for line in message.lines):
                 raise TransportError("a line of a guest that the plan has not")
+            if not all(line.text.isprintable() for line in message.lines):
+                raise TransportError("a line that could steer a terminal")
             if _HOST_TIMES & message.stage_ms.keys():
                 raise TransportError("a stage under a name that is not a worker's")
-        wishes = message.actions if isinstance(message, Judged) else ()
-        if any(wish.index >= len(self.plan.actions) for wish in wishes):
-            raise TransportError("an action that the plan does not grant")
+        if isinstance(message, Judged):
+            if any(wish.index >= len(self.plan.actions) for wish in message.actions):
+                raise TransportError("an action that the plan does not grant")
+            if any(defect.label not in self._classes for defect in message.defects):
+                raise TransportError("a defect of a class that the plan has not")
 
     def receive(self, message: FromWorker) -> None:
         """Take what the worker says of this seat, once it is vetted."""

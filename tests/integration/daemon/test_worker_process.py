@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -170,12 +171,19 @@ def with_box(**changes: object) -> Judged:
         msgspec.structs.replace(GIVEN, score=math.nan),
         msgspec.structs.replace(GIVEN, reason="Not a code"),
         msgspec.structs.replace(GIVEN, stage_ms={"infer": math.inf}),
+        msgspec.structs.replace(GIVEN, stage_ms={"infer": sys.float_info.max}),
         msgspec.structs.replace(GIVEN, stage_ms={"total": 0.0}),
+        msgspec.structs.replace(GIVEN, stage_ms={"n" * 65: 0.0}),
         msgspec.structs.replace(GIVEN, stage_ms={str(n): 0.0 for n in range(17)}),
         msgspec.structs.replace(GIVEN, lines=(GuestLine("nobody", "text"),)),
+        msgspec.structs.replace(GIVEN, lines=(GuestLine("decide", "\x1b[2J"),)),
+        msgspec.structs.replace(GIVEN, lines=(GuestLine("decide", "text"),) * 41),
+        msgspec.structs.replace(GIVEN, findings="f" * 65),
+        msgspec.structs.replace(GIVEN, state_refused="r" * 4_097),
         msgspec.structs.replace(GIVEN, policy=PolicyState(1, bytes(4_097))),
         msgspec.structs.replace(GIVEN, crops=-1),
         with_box(score=math.nan),
+        with_box(label="none of the plan's"),
         with_box(box=(0.0, 0.0, math.inf, 1.0)),
         msgspec.structs.replace(GIVEN, defects=with_box().defects * 301),
         Failed(1, "not a code", "detail"),
