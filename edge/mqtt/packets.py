@@ -93,6 +93,10 @@ def arrived(
     )
 
 
+LOST: Final = "connection lost"
+"""As which an end is told of which paho knows no more: the broker, the network, or a namesake."""
+
+
 def closed(flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None) -> Closed:
     """Say why a connection ended: who ended it, and what was said."""
     if flags.is_disconnect_packet_from_server:
@@ -104,7 +108,7 @@ def closed(flags: DisconnectFlags, reason: ReasonCode, properties: Properties | 
         return Closed("goodbye")
     if reason == "Keep alive timeout":
         return Closed("no sign of life from the broker within the keepalive")
-    return Closed("connection lost")  # paho knows no more
+    return Closed(LOST)
 
 
 def said(reason: ReasonCode, properties: Properties | None) -> str:

@@ -37,7 +37,7 @@ from edge.mqtt.events import (
 )
 from edge.mqtt.inbox import Inbox, Route
 from edge.mqtt.messages import Incoming, Outgoing, Will
-from edge.mqtt.packets import RECEIVE_MAXIMUM
+from edge.mqtt.packets import LOST, RECEIVE_MAXIMUM
 from edge.mqtt.publisher import Publisher
 from edge.mqtt.topics import filter_problem
 
@@ -50,6 +50,9 @@ REPEATS_UNLOGGED: Final = 40
 ENDS_LOGGED: Final = 10
 """Ends of connections that are logged each, with the connections that follow; then one in
 `REPEATS_UNLOGGED`: two clients of one id take turns every ten seconds, for ever."""
+NAMESAKE_ENDS: Final = 3
+"""From so many on a reason that says nothing names the likeliest: Mosquitto 2.0, and each broker of
+MQTT 3.1.1, hangs up on the first of two clients with one id without a word."""
 STEADY_S: Final = 600.0
 """A connection that lasted so long, and its end is logged again."""
 KINDS_OF_FAILURE: Final = 16
@@ -367,7 +370,6 @@ class Session:
             self._reported = False
             self.counters["disconnects"] += 1
             if not self._stopping:
-                self.last_error = f"broker {self._at}: {reason}"
                 self._note_end(reason)
             call(self.counters, "on_disconnected", self._on_disconnected, reason)
         self._notify()
@@ -380,6 +382,12 @@ class Session:
         if time.monotonic() - self._reported_at > STEADY_S:
             self._ends = 0
         before, self._ends = self._ends, self._ends + 1
+        if reason == LOST and self._ends >= NAMESAKE_ENDS:
+            reason = (
+                f"{LOST} again and again: see whether another client connects with the same client "
+                f"id, {self._client_id!r} (the broker's log tells)"
+            )
+        self.last_error = f"broker {self._at}: {reason}"
         if self._ends_are_told:
             _log.warning("mqtt-disconnected", **self._who(), reason=reason, before=before)
 

@@ -241,6 +241,23 @@ def test_collectors_that_share_one_database_are_right_together_and_one_may_die(
     play(scene)
 
 
+def test_two_collectors_of_one_name_say_so(tmp_path: Path) -> None:
+    folders = tmp_path / "one", tmp_path / "other"
+    for folder in folders:
+        folder.mkdir()
+
+    async def scene(broker: LocalBroker, _device: Device) -> None:
+        def told(collector: CollectorProcess) -> bool:
+            reasons = [each["reason"] for each in collector.events("mqtt-disconnected")]
+            return any("the same client id, 'edge-fleet-collect'" in each for each in reasons)
+
+        one, other = (CollectorProcess(broker, folder) for folder in folders)
+        with one, other:
+            await until(lambda: told(one) and told(other), "both say so")
+
+    play(scene)
+
+
 def test_a_store_that_fails_is_told_and_nothing_is_receipted_meanwhile(tmp_path: Path) -> None:
     async def scene(broker: LocalBroker, device: Device) -> None:
         chain = Chain().grow(20)

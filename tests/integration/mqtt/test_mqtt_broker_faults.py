@@ -7,11 +7,12 @@ import time
 from collections import Counter
 
 import pytest
-from brokers import Peer, running, until
+from brokers import Peer, running, section, until
 from scripted_broker import CONNACK_3, CONNACK_5, ScriptedBroker
 from structlog.testing import capture_logs
 
 from edge.config import BrokerSection
+from edge.mqtt.brokers import LocalBroker
 from edge.mqtt.session import ENDS_LOGGED, REPEATS_UNLOGGED, STEADY_S
 
 
@@ -155,6 +156,23 @@ def test_a_session_that_was_taken_over_says_what_to_look_for() -> None:
             async with running(peer, wait=False):
                 await until(lambda: "Session taken over" in peer.session.last_error)
                 await until(lambda: "same client id" in peer.session.last_error)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_two_clients_of_one_id_say_so_though_the_broker_does_not(
+    mosquitto: LocalBroker, protocol: str
+) -> None:
+    async def scenario() -> None:
+        settings = section(mosquitto, protocol=protocol)
+        one, other = (Peer(settings, "the-same", {"t": 1}) for _ in range(2))
+        with capture_logs() as lines:
+            async with running(one, wait=False), running(other, wait=False):
+                await until(lambda: any("'the-same'" in each.get("reason", "") for each in lines))
+        said = [each["reason"] for each in lines if each["event"] == "mqtt-disconnected"]
+        assert said[0] == "connection lost", "control: once says nothing"
+        assert "another client connects with the same client id" in said[-1]
 
     asyncio.run(scenario())
 
