@@ -26,10 +26,13 @@ import time
 from collections import deque
 from typing import Any
 
-import gi
+try:
+    import gi
 
-gi.require_version("Aravis", "0.8")
-from gi.repository import Aravis  # noqa: E402 - after the version
+    gi.require_version("Aravis", "0.8")
+    from gi.repository import Aravis
+except (ImportError, ValueError) as missing:
+    sys.exit(f"genicam_bridge: {missing}: apt-get install python3-gi gir1.2-aravis-0.8")
 
 FORMATS = {"Mono8": "GRAY8", "BayerRG8": "BayerRG8", "RGB8": "RGB", "BGR8": "BGR"}
 BUFFERS = 8

@@ -144,7 +144,19 @@ def heard(words: argparse.Namespace, inbox: "queue.SimpleQueue[Any]") -> mqtt.Cl
     if words.ca:
         client.tls_set_context(ssl.create_default_context(cafile=words.ca))
 
-    def on_connect(*_: Any) -> None:
+    said = ""
+
+    def tell(text: str) -> None:
+        nonlocal said
+        if text != said:  # once, not at each attempt
+            log.warning("broker %s:%d: %s", words.broker, words.broker_port, text)
+        said = text
+
+    def on_connect(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        if reason.is_failure:
+            tell(str(reason))
+            return
+        tell(f"connected; hears edge/{words.device}/status and its verdicts of {words.pipeline}")
         # A verdict at QoS 0: one that is sent again comes too late anyway, and silence rejects.
         client.subscribe(
             [
@@ -160,9 +172,15 @@ def heard(words: argparse.Namespace, inbox: "queue.SimpleQueue[Any]") -> mqtt.Cl
     def on_socket_open(_c: Any, _u: Any, opened: Any) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def on_disconnect(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        inbox.put(None)
+        if reason.is_failure:  # else we hung up
+            tell("no connection")
+
     client.on_connect = on_connect
+    client.on_connect_fail = lambda *_: tell("no connection")
     client.on_subscribe = on_subscribe
-    client.on_disconnect = lambda *_: inbox.put(None)
+    client.on_disconnect = on_disconnect
     client.on_message = lambda _client, _user, message: inbox.put(message)
     client.on_socket_open = on_socket_open
     client.reconnect_delay_set(1, 10)
@@ -223,19 +241,18 @@ def run(words: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the box's side, and of time."""
-    parser.add_argument("--broker", default="127.0.0.1")
-    parser.add_argument("--broker-port", type=int, default=1883)
-    parser.add_argument("--username", default="")
-    parser.add_argument("--password-file", default="")
+    parser.add_argument("--broker", default="127.0.0.1", help="its address (%(default)s)")
+    parser.add_argument("--broker-port", type=int, default=1883, help="(%(default)s)")
+    parser.add_argument("--username", default="", help="at the broker, with --password-file")
+    parser.add_argument("--password-file", default="", help="file whose content is the password")
     parser.add_argument("--ca", default="", help="certificate authority: then TLS is spoken")
-    parser.add_argument("--device", default="box1", help="device.id of the box")
-    parser.add_argument("--pipeline", default="pcb")
-    parser.add_argument("--beat-ms", type=float, default=100.0)
-    parser.add_argument("--hold-ms", type=float, default=500.0)
-    parser.add_argument("--max-age-ms", type=float, default=500.0)
+    parser.add_argument("--device", default="box1", help="device.id of the box (%(default)s)")
+    parser.add_argument("--pipeline", default="pcb", help="whose verdicts (%(default)s)")
+    for name, default in (("--beat-ms", 100.0), ("--hold-ms", 500.0), ("--max-age-ms", 500.0)):
+        parser.add_argument(name, type=float, default=default, help="see above (%(default)g)")
     parser.add_argument(
         "--status-within-s", type=float, default=15.0,
-        help="three times the box's status.interval_s",
+        help="three times the box's status.interval_s (%(default)g)",
     )  # fmt: skip
 
 
@@ -246,9 +263,11 @@ def main() -> None:
     )
     add_arguments(parser)
     parser.add_argument("--plc", required=True, help="its address")
-    parser.add_argument("--plc-port", type=int, default=502)
-    parser.add_argument("--unit", type=int, default=1, help="Modbus unit id")
-    parser.add_argument("--address", type=int, default=0, help="of the block's first register")
+    parser.add_argument("--plc-port", type=int, default=502, help="(%(default)s)")
+    parser.add_argument("--unit", type=int, default=1, help="Modbus unit id (%(default)s)")
+    parser.add_argument(
+        "--address", type=int, default=0, help="of the block's first register (%(default)s)"
+    )
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # we say it once, not at each beat
     run(parser.parse_args())

@@ -25,7 +25,7 @@ import time
 from typing import Any
 
 from asyncua import Server, ua
-from modbus_gate import add_arguments, gate_of, heard, take_next
+from modbus_gate import add_arguments, gate_of, heard, log, take_next
 
 NAMESPACE = "urn:edge:gate"
 
@@ -50,6 +50,7 @@ async def serve(words: argparse.Namespace) -> None:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     client = heard(words, inbox)
     async with server:
+        log.warning("serves Objects/Gate/Block on %s", words.endpoint)
         try:
             while not stopped.is_set():
                 await asyncio.to_thread(take_next, gate, inbox, words.beat_ms / 1e3)
@@ -67,7 +68,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--endpoint", default="opc.tcp://0.0.0.0:4840/edge")
+    parser.add_argument(
+        "--endpoint", default="opc.tcp://0.0.0.0:4840/edge", help="where to serve (%(default)s)"
+    )
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("asyncua").setLevel(logging.ERROR)
     asyncio.run(serve(parser.parse_args()))

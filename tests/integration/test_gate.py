@@ -94,7 +94,9 @@ async def bridge(broker: LocalBroker, port: int) -> AsyncIterator[asyncio.subpro
         await process.wait()
 
 
-def test_a_gate_opens_for_a_pass_and_never_on_silence(tmp_path: Path) -> None:
+def test_a_gate_opens_for_a_pass_and_never_on_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     require_mosquitto()
 
     async def scene() -> None:
@@ -133,6 +135,9 @@ def test_a_gate_opens_for_a_pass_and_never_on_silence(tmp_path: Path) -> None:
                     assert (await gate.read()).heartbeat == left.heartbeat
 
     asyncio.run(scene())
+    told = [line for line in capfd.readouterr().err.splitlines() if "gate: broker" in line]
+    words = [line.split(": ", 2)[2].split(";")[0] for line in told]
+    assert words == ["connected", "no connection", "connected"]  # once each, and no farewell
 
 
 def example() -> Any:
