@@ -45,7 +45,7 @@ class Muster:
                 raise stood
             return stood
         gathering = self._open.get(plan.deployment.digest)
-        if gathering is None:
+        if gathering is None or gathering.is_left:
             gathering = self._open[plan.deployment.digest] = _Gathering()
             gathering.standing = asyncio.create_task(
                 self._stand_up(plan.deployment.digest, gathering), name="worker shared"
@@ -56,7 +56,8 @@ class Muster:
         try:
             await asyncio.sleep(_OPEN_S)
         finally:
-            del self._open[digest]
+            if self._open.get(digest) is gathering:
+                del self._open[digest]
         try:
             stood = await stand_up(gathering.wanted, self._config, self._cache_dir)
         except Exception as bug:  # noqa: BLE001 - each of those who wait raises it
@@ -78,6 +79,11 @@ class _Gathering:
         self.standing: asyncio.Task[None] | None = None
         self._places: list[asyncio.Future[ReadyWorker]] = []
 
+    @property
+    def is_left(self) -> bool:
+        """Whether all who came have gone: nobody may join who stands up no more."""
+        return all(each.cancelled() for each in self._places)
+
     async def join(self, wanted: Wanted) -> ReadyWorker:
         """Come, and wait for a worker."""
         place: asyncio.Future[ReadyWorker] = asyncio.get_running_loop().create_future()
@@ -88,7 +94,7 @@ class _Gathering:
         except asyncio.CancelledError:
             if not place.cancelled() and place.exception() is None:  # it came in this very moment
                 await place.result().worker.end(grace_s=0)
-            elif all(each.cancelled() for each in self._places) and self.standing is not None:
+            elif self.is_left and self.standing is not None:
                 self.standing.cancel()
                 await asyncio.wait((self.standing,))
             raise
