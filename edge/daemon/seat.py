@@ -94,7 +94,7 @@ class Seat:
         Raises:
             DeploymentError: The pipeline cannot stand on this device.
             WorkerGoneError: The process ended.
-            TrialError: It took too long.
+            TrialError: It took too long; the worker is killed.
         """
         self._process.send(Start(self.plan, str(cache_dir), policy, seat=self._number))
         first = await self._within(self._first, timeout_s, "loading")
@@ -124,6 +124,7 @@ class Seat:
                     )
                 await self._process.send_grey(request, image.max_bytes)
         except TimeoutError:
+            self.kill()
             raise TrialError(f"the probe frame was not read in {timeout_s:.0f} s") from None
         answer = await self._within(self._probe, timeout_s, "the probe frame")
         if key:
@@ -211,6 +212,7 @@ class Seat:
             return answer.result()
         if self.gone.done():
             raise await self._process.loss(f"the worker ended during {what}: ")
+        self.kill()  # whoever shares the worker would wait behind it
         raise TrialError(f"{what} took longer than {timeout_s:.0f} s")
 
 

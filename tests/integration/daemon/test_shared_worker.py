@@ -21,9 +21,10 @@ from edge.contracts.messages import PolicyState
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.muster import Muster
 from edge.daemon.standing import ReadyWorker, Wanted, stand_up
+from edge.daemon.worker_process import WorkerGoneError, WorkerProcess
 from edge.deployment.folder import load_folder, plans
 from edge.deployment.rollout import Event, State
-from edge.errors import DeploymentError
+from edge.errors import DeploymentError, TrialError
 from edge.mqtt.brokers import LocalBroker
 
 SHARED = "inference.share_worker=true"
@@ -222,5 +223,26 @@ def test_who_leaves_before_it_stands_costs_the_others_nothing_and_nothing_is_lef
                 coming[number].cancel()
             await asyncio.wait(coming)
             assert [task.cancelled() for task in coming] == [n in who for n in (0, 1)]
+
+    run(scenario)
+
+
+def test_those_who_would_wait_behind_one_that_hangs_at_its_load_are_told_at_once(
+    tmp_path: Path, pair: tuple[PipelinePlan, PipelinePlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = WorkerProcess.spawn
+
+    async def hanging(memory_mib: int) -> WorkerProcess:
+        process = await spawn(memory_mib)
+        os.kill(process.pid, signal.SIGSTOP)
+        return process
+
+    monkeypatch.setattr(WorkerProcess, "spawn", hanging)
+    settings = config.load(CONFIG, (SHARED, "deadlines.start_ms=1000"))
+
+    async def scenario() -> None:
+        wanted = [Wanted(plan) for plan in (*pair, *pair)]
+        stood = await stand_up(wanted, settings, tmp_path / "guests")
+        assert [type(each) for each in stood] == [TrialError, *[WorkerGoneError] * 3]
 
     run(scenario)
