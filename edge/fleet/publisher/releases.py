@@ -2,8 +2,7 @@
 
 Three steps, so that the key of a group may stay on another machine than the web server: `build`
 writes a draft of the group's metadata, `sign` adds signatures to it, `publish` puts it into place.
-Widening, halting and resuming a release wait for nobody, and so for no draft:
-they are signed and in place at once.
+Widening, halting and resuming a release wait for no draft: they are signed and in place at once.
 """
 
 import contextlib
@@ -192,11 +191,13 @@ class Fleet:
                 offered, the percent is none, or a draft waits.
         """
         _hold_percent(percent)
+        loaded = load_folder(deployment)  # a halt must not wait until a large model was read
         with self.alone():
-            return self._build(group, deployment, percent)
+            return self._build(group, deployment, loaded, percent)
 
-    def _build(self, group: str, deployment: Path, percent: float) -> Release:
-        loaded = load_folder(deployment)
+    def _build(
+        self, group: str, deployment: Path, loaded: LoadedDeployment, percent: float
+    ) -> Release:
         for path in _files(loaded):
             if path.count("/") >= MAX_PARTS:
                 raise DeploymentError(
