@@ -109,7 +109,8 @@ class Database:
         return statement.replace("?", "%s") if self.postgres else statement
 
     def _errors(self) -> tuple[type[BaseException], ...]:
-        return (_psycopg().Error,) if self.postgres else (sqlite3.Error,)
+        # The second where the words of a damaged file, as SQLite's error quotes them, are no UTF-8.
+        return (_psycopg().Error,) if self.postgres else (sqlite3.Error, UnicodeDecodeError)
 
     def _open(self) -> None:
         connection = self._connect_postgres() if self.postgres else self._connect_sqlite()

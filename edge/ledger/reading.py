@@ -203,7 +203,7 @@ class Reading:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as failed:
+        except schema.UNREADABLE as failed:
             raise schema.translated(failed, self._path) from failed
 
 
@@ -255,7 +255,7 @@ def opened(path: Path, *, copies: Path | None = None) -> Iterator[Reading]:
                 schema.check_schema(database, path)
                 if schema.version(database) < schema.SCHEMA_VERSION:
                     migration.migrate(database, schema.TABLES)
-        except sqlite3.Error as failed:
+        except schema.UNREADABLE as failed:
             raise schema.translated(failed, path) from failed
         for pragma in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON"):
             database.execute(f"PRAGMA {pragma}")
@@ -271,7 +271,7 @@ def _is_old(path: Path) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(_unchanged(path), uri=True)) as database:
             return schema.version(database) < schema.SCHEMA_VERSION
-    except sqlite3.Error:
+    except schema.UNREADABLE:
         return False  # what is wrong is said where it is opened
 
 

@@ -62,6 +62,11 @@ records were pruned."""
 MARKS: Final = ("anchor", "receipt", "head")
 
 
+UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What a statement raises; the second where a damaged file's words, as an error quotes them, are no
+UTF-8."""
+
+
 class FullError(MediumError):
     """No space: the reaction is to prune what may go and, on a full disk, to release the reserve.
 
@@ -159,7 +164,7 @@ def connect(folder: Path, device: str, lock: Lock) -> tuple[sqlite3.Connection, 
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         sync_folder(folder)
         ledger = _identify(database, path, device, lock)
-    except sqlite3.Error as failed:
+    except UNREADABLE as failed:
         database.close()
         raise translated(failed, path) from failed
     except OSError as failed:
@@ -209,10 +214,12 @@ def version(database: sqlite3.Connection) -> int:
     return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
-def translated(failed: sqlite3.Error, path: Path) -> StorageError:
+def translated(failed: sqlite3.Error | UnicodeDecodeError, path: Path) -> StorageError:
     """Say what an error of SQLite means, and what to do."""
     code = getattr(failed, "sqlite_errorcode", 0) & 0xFF
     name = getattr(failed, "sqlite_errorname", type(failed).__name__)
+    if isinstance(failed, UnicodeDecodeError) or "decode to UTF-8" in str(failed):
+        code = sqlite3.SQLITE_CORRUPT  # which SQLite does not look at, and its door for Python does
     match code:
         case sqlite3.SQLITE_FULL:
             return FullError(f"{path}: the disk is full (make room)", disk=True)

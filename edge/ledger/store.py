@@ -382,7 +382,7 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as failed:
+        except schema.UNREADABLE as failed:
             raise schema.translated(failed, self.path) from failed
 
 

@@ -132,6 +132,28 @@ def test_a_daemon_sets_such_a_ledger_aside_instead_of_ending_by_a_bug(
         Store(ledger.parent, "box1", Retention())
 
 
+@pytest.mark.parametrize(
+    ("sound", "damaged"),
+    [
+        (b"CREATE TABLE record(", b"CREATE T\xc0BLE record("),  # as an error quotes it
+        (b"tablerecordrecord", b"tabler\xc0cordrecord"),
+        (b"box1", b"bo\xff1"),  # the device
+        (b"receipt", b"rec\xffipt"),  # the name of a mark
+    ],
+)
+def test_bytes_that_are_no_text_are_damage_to_every_reader(
+    ledger: Path, sound: bytes, damaged: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = ledger.read_bytes()
+    assert sound in content
+    ledger.write_bytes(content.replace(sound, damaged))
+    for command in COMMANDS:
+        assert main(["ledger", *command, str(ledger.parent.parent)]) in (0, 1), command
+        assert command != ("verify",) or "unreadable" in capsys.readouterr().out
+    with pytest.raises(DamagedError):
+        Store(ledger.parent, "box1", Retention())
+
+
 ESCAPE = "\x1b[2J\nrecord 1 is sound"
 WORDS = (
     ('"pipeline":"pcb"', "pipeline"),
