@@ -170,6 +170,6 @@ def _export(settings: config.CollectConfig, arguments: argparse.Namespace) -> in
 
 
 def _opened(settings: config.CollectConfig) -> Store:
-    store = store_of(settings)
+    store = store_of(settings, create=False)
     store.prepare()
     return store

@@ -141,8 +141,9 @@ def read_token(path: Path) -> str:
             token = file.readline(MAX_TOKEN_CHARS + 2).strip()
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as failed:
+        why = failed.strerror if isinstance(failed, OSError) else "it is no text"
         remedy = f"make one: (umask 077; {_MAKING} >FILE)"
-        raise ConfigError("--token-file", f"{path} cannot be read: {failed}", remedy) from failed
+        raise ConfigError("--token-file", f"{path} cannot be read: {why}", remedy) from failed
     if mode & _OTHERS_MAY:
         raise ConfigError("--token-file", f"{path} may be read by everybody", "chmod 600 it")
     if not MIN_TOKEN_CHARS <= len(token) <= MAX_TOKEN_CHARS or not token.isprintable():

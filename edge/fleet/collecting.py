@@ -25,11 +25,11 @@ class CollectorBugError(EdgeError):
     """The collector cannot go on as promised; systemd starts the next one."""
 
 
-def store_of(config: CollectConfig) -> Store:
-    """Return the store that a config names; nothing is opened yet."""
+def store_of(config: CollectConfig, *, create: bool = True) -> Store:
+    """Return the store that a config names; nothing is opened yet, nor made unless `create`."""
     section = config.store
     return Store(
-        Database(section.url, section.password_file),
+        Database(section.url, section.password_file, create=create),
         Limits(section.max_devices, section.max_device_bytes),
     )
 

@@ -13,6 +13,7 @@ Used by one thread.
 """
 
 import contextlib
+import errno
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,14 +47,16 @@ class Database:
     Args:
         url: As in the config's `store.url`.
         password_file: Of PostgreSQL.
+        create: Make SQLite's file where there is none; else that is a failure.
 
     Attributes:
         where: The URL, for messages.
         postgres: Whether it is PostgreSQL.
     """
 
-    def __init__(self, url: str, password_file: File | None = None) -> None:
+    def __init__(self, url: str, password_file: File | None = None, *, create: bool = True) -> None:
         self.where = url
+        self._create = create
         self.postgres = url.startswith("postgresql:")
         self._password_file = password_file
         self._connection: _Connection | None = None
@@ -121,6 +124,8 @@ class Database:
 
     def _connect_sqlite(self) -> _Connection:
         path = Path(unquote(urlsplit(self.where).path))
+        if not self._create and not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "there is no such file; a collector makes it")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         return sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
 

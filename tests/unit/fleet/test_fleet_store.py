@@ -284,3 +284,12 @@ def test_a_store_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
     ):
         with pytest.raises(StorageError, match=said):
             Store(Database(url)).prepare()
+
+
+def test_who_only_looks_makes_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "mistyped" / "fleet.db"
+    with pytest.raises(StorageError, match=r"mistyped/fleet\.db: there is no such file"):
+        Store(Database(f"sqlite://{file}", create=False)).prepare()
+    assert not file.parent.exists()
+    Store(Database(f"sqlite://{file}")).prepare()
+    Store(Database(f"sqlite://{file}", create=False)).prepare()
