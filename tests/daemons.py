@@ -496,7 +496,7 @@ def with_patience(source: Path, folder: Path, budget_ms: int = PATIENT_MS) -> Pa
     text = budget.sub(f"budget_ms = {budget_ms}", text)
     calls = re.compile(r"^call_ms = (\d+)$", re.MULTILINE)
     text = calls.sub(lambda call: f"call_ms = {PATIENCE * int(call[1])}", text)
-    text = re.sub(r"^queue_frames = 4$", "queue_frames = 64", text, flags=re.MULTILINE)
+    text = re.sub(r"^queue_frames = 4\b", "queue_frames = 64", text, flags=re.MULTILINE)
     (folder / "manifest.toml").write_text(text)
     pin(folder)
     return folder

@@ -118,7 +118,7 @@ def test_pictures_that_change_are_found_named_and_survive_a_restart(tmp_path: Pa
                     await play(line, 3)
                     daemon.end()
             shown = await said("drift", "show", *at)
-            assert "board-0003 │ learning, 3 frames" in shown[1]
+            assert "board-0003 │ learning, frames: 3" in shown[1]
             assert "another lens" in shown[1]
 
     asyncio.run(scenario())

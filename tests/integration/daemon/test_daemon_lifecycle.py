@@ -39,6 +39,7 @@ def test_ready_is_said_after_the_probe_went_through(mosquitto: LocalBroker, tmp_
             assert status["pipelines"]["pcb"]["provider"] == "cpu"
             assert status["pipelines"]["pcb"]["trouble"] == ""
             assert status["mqtt"]["protocol"] == "5"
+            daemon.logged("ready")  # a moment after the status
             events = [entry.get("event") for entry in daemon.events()]
             assert events.index("pipeline_ready") < events.index("ready")
             assert daemon.events("pipeline_ready")[0]["probe_ms"]["infer"] > 0
