@@ -213,7 +213,9 @@ class Seat:
         if self.gone.done():
             raise await self._process.loss(f"the worker ended during {what}: ")
         self.kill()  # whoever shares the worker would wait behind it
-        raise TrialError(f"{what} took longer than {timeout_s:.0f} s")
+        raise TrialError(
+            f"{what} took longer than {timeout_s:.0f} s (deadlines.start_ms gives it more)"
+        )
 
 
 def unheard(_answer: Judged | Failed) -> None:

@@ -96,7 +96,8 @@ class WorkerProcess(asyncio.Protocol):
                 str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
-                # A worker that outlives its supervisor sees its channel close and ends.
+                # A group of its own, which is ended as one. A worker that outlives its supervisor
+                # sees its channel close and ends.
                 start_new_session=True,
             )
             theirs.close()
@@ -161,10 +162,10 @@ class WorkerProcess(asyncio.Protocol):
             )
 
     def kill(self) -> None:
-        """End it at once, even where it is stopped."""
+        """End it at once, even where it is stopped, with a compiler that it has started."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _too_large(self, resident_mib: int) -> None:
         self._loss = WorkerMemoryError

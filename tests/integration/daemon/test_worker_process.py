@@ -1,6 +1,7 @@
 """One worker process as the supervisor sees it: what it is lent, and every way that it ends."""
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -258,6 +259,27 @@ def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fail
         with pytest.raises(WorkerGoneError, match=r"during loading: .*killed by SIGKILL"):
             await worker.load(tmp_path, PolicyState(), START_S)
         await worker.end(grace_s=0)
+
+    run(scenario)
+
+
+def test_a_worker_that_is_killed_takes_its_compiler_along(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        worker = (await WorkerProcess.spawn(MEMORY_MIB)).seat(PLAN, 1 << 20)
+        children = psutil.Process(worker.pid).children
+        loading = asyncio.create_task(worker.load(tmp_path, PolicyState(), START_S))
+        await until(lambda: bool(children()), "a guest is being compiled")
+        (compiler,) = children()
+        compiler.suspend()  # it is at it for minutes
+        try:
+            worker.kill()
+            with pytest.raises(WorkerGoneError):
+                await loading
+            await until(lambda: not compiler.is_running(), "it is gone")
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                compiler.kill()
+            await worker.end(grace_s=0)
 
     run(scenario)
 
