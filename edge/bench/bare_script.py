@@ -9,7 +9,6 @@ matters on a socket. Also the camera of the benchmark, so that all variants are 
 """
 
 import argparse
-import contextlib
 import json
 import socket
 import sys
@@ -216,5 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the bench, which says so
-        main()
+    main()

@@ -128,18 +128,25 @@ def write_parts(folder: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def _bare(port: int, *, nodelay: bool) -> AsyncIterator[None]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "edge.mqtt.leash", str(os.getpid())),
-        *_script("judge", port, nodelay=nodelay),
-        f"--model={shipped(MODEL)}",
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
+    words = [*_script("judge", port, nodelay=nodelay), f"--model={shipped(MODEL)}"]
+    async with _running(words) as process:
+        assert process.stdout is not None
         async with asyncio.timeout(_READY_S):
             if b"ready" not in await process.stdout.readline():
                 raise TrialError("the bare script did not start")
         yield
+
+
+@contextlib.asynccontextmanager
+async def _running(words: list[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edge.mqtt.leash", str(os.getpid())),
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us: we end it
+    )
+    try:
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -154,13 +161,13 @@ async def camera(
     Returns:
         `latency_ms`, None for each frame without a verdict, and `overruns`.
     """
-    process = await asyncio.create_subprocess_exec(
+    words = [
         *_script("camera", port, nodelay=variant != "bare, defaults"),
         *(f"--frames={pictures}", f"--count={count}", f"--rate={rate_hz}"),
         f"--run={variant.replace(', ', '-')}-{turn}",
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
+    ]
+    async with _running(words) as process:
+        output, _ = await process.communicate()
     if process.returncode:
         raise TrialError(f"the camera of the benchmark ended with status {process.returncode}")
     result: dict[str, Any] = json.loads(output)
