@@ -110,10 +110,12 @@ def plans(deployment: LoadedDeployment, config: DeviceConfig) -> tuple[PipelineP
     Raises:
         ConfigError: The device binds a logical name to no usable topic, or leaves no time.
     """
-    return tuple(
+    found = tuple(
         _plan(deployment, name, pipeline, config)
         for name, pipeline in deployment.manifest.pipelines.items()
     )
+    check_actions(config.bindings)
+    return found
 
 
 def _check_abi(root: Path, manifest: Manifest) -> None:
@@ -260,10 +262,10 @@ def _drift_plan(rule: DriftRule) -> DriftPlan:
 def _check_bindings(
     deployment: LoadedDeployment, name: str, pipeline: Pipeline, config: DeviceConfig
 ) -> None:
-    actions = [grant.name for grant in pipeline.actions]
-    inputs = [pipeline.source, *([pipeline.reference] if pipeline.reference else [])]
-    inputs += [grant.name for grant in pipeline.signals]
-    for logical in inputs + actions:
+    used = [pipeline.source, *([pipeline.reference] if pipeline.reference else [])]
+    used += [grant.name for grant in pipeline.signals]
+    used += [grant.name for grant in pipeline.actions]
+    for logical in used:
         binding = config.bindings.find(logical)
         kind, _, rest = logical.partition(".")
         if binding is None:
@@ -274,12 +276,20 @@ def _check_bindings(
                 f"{section.revision} uses {logical}, which is bound to no topic",
                 f'add a line {rest} = "some/topic" under [bindings.{kind}] in the device config',
             )
-        if logical in actions:
-            _check_action(logical, binding.topic, config.bindings)
+
+
+def check_actions(bindings: BindingsSection) -> None:
+    """Hold the topics of all actions to what a device may say of itself.
+
+    Raises:
+        ConfigError: One is no single topic, or an action there would be taken for a word of a
+            device or its cloud, or for an image.
+    """
+    for name, binding in bindings.action.items():
+        _check_action(f"action.{name}", binding.topic, bindings)
 
 
 def _check_action(logical: str, topic: str, bindings: BindingsSection) -> None:
-    """Refuse a topic where an action would be taken for a word of ours, or for an image."""
     where, remedy = f"bindings.{logical}", "name the topic that the gate or the light listens to"
     if {"+", "#"} & set(topic.split("/")):
         raise ConfigError(

@@ -43,3 +43,12 @@ def test_a_card_that_names_what_the_model_has_not_is_told_before_anything_runs(
 def test_the_reference_deployment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", CONFIG, "--deployment", str(DEPLOYMENT)]) == 0
     assert "pipeline pcb: pcb revision" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_an_action_that_would_come_back_is_refused_whatever_deployment_there_is(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binding = "bindings.action.reject=edge/box1/receipts"
+    assert main([command, "--config", CONFIG, "--set", binding]) == 78
+    assert "bindings.action.reject: topic 'edge/box1/receipts'" in capsys.readouterr().err
