@@ -10,7 +10,7 @@ from edge.cli.arguments import add_config, add_deployment
 from edge.contracts.plan import PipelinePlan, RefinePlan
 from edge.daemon.checkpoints import cosigners_of
 from edge.deployment import files
-from edge.deployment.folder import LoadedDeployment, check_actions, load_folder, plans
+from edge.deployment.folder import LoadedDeployment, check_topics, load_folder, plans
 from edge.deployment.pins import MANIFEST, MAX_GUEST_BYTES
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
 from edge.inference.inspect import differences, inspect
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check; status 78 with the finding where something does not fit."""
     settings = config.load(arguments.config, tuple(arguments.overrides))
-    check_actions(settings.bindings)
+    check_topics(settings.bindings)
     cosigners_of(settings.ledger.cosigners)
     for key in (settings.ledger.key, settings.ledger.retiring_key):
         if key is not None:

@@ -10,7 +10,7 @@ from edge.cli.arguments import add_config, add_deployment
 from edge.contracts.plan import PipelinePlan
 from edge.daemon.running import supervise
 from edge.daemon.secrecy import keep_memory_private
-from edge.deployment.folder import check_actions, load_folder, plans
+from edge.deployment.folder import check_topics, load_folder, plans
 from edge.errors import ConfigError, DeploymentError
 from edge.observability import log
 from edge.observability.systemd import Notifier
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM; a configuration that cannot be used ends with status 78."""
     private = keep_memory_private()
     settings = config.load(arguments.config, tuple(arguments.overrides))
-    check_actions(settings.bindings)
+    check_topics(settings.bindings)
     journal = log.goes_to_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno())
     log.configure(settings.log, tty=sys.stderr.isatty(), journal=journal)
     if not private:

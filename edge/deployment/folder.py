@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edge.config import BindingsSection, DeviceConfig, InferenceSection
+from edge.config import Binding, BindingsSection, DeviceConfig, InferenceSection
 from edge.contracts.abi import ABI_MAJOR, ABI_MINOR
 from edge.contracts.frame import PixelFormat
 from edge.contracts.parameters import Finding, Names, findings
@@ -38,7 +38,7 @@ from edge.deployment.rules import DriftRule
 from edge.deployment.schema import parse
 from edge.errors import ConfigError, DeploymentError, IncompatibleError
 from edge.mqtt.bound import is_ours, reserved
-from edge.mqtt.topics import matches
+from edge.mqtt.topics import matches, overlap
 from edge.wasm.section import parameter_schema
 
 MAX_BATCH: Final = 64
@@ -114,7 +114,7 @@ def plans(deployment: LoadedDeployment, config: DeviceConfig) -> tuple[PipelineP
         _plan(deployment, name, pipeline, config)
         for name, pipeline in deployment.manifest.pipelines.items()
     )
-    check_actions(config.bindings)
+    check_topics(config.bindings)
     return found
 
 
@@ -278,15 +278,29 @@ def _check_bindings(
             )
 
 
-def check_actions(bindings: BindingsSection) -> None:
-    """Hold the topics of all actions to what a device may say of itself.
+def check_topics(bindings: BindingsSection) -> None:
+    """Hold the topics of references and actions apart from what would be taken for something else.
 
     Raises:
-        ConfigError: One is no single topic, or an action there would be taken for a word of a
-            device or its cloud, or for an image.
+        ConfigError: A camera's frames would be taken for references; or an action's topic is no
+            single one, or it would be taken there for a word of a device or its cloud, or for an
+            image.
     """
+    for name, reference in bindings.reference.items():
+        _check_reference(f"reference.{name}", reference, bindings)
     for name, binding in bindings.action.items():
         _check_action(f"action.{name}", binding.topic, bindings)
+
+
+def _check_reference(logical: str, reference: Binding, bindings: BindingsSection) -> None:
+    for name, camera in bindings.camera.items():
+        if overlap(reserved(reference), reserved(camera)):
+            raise ConfigError(
+                f"bindings.{logical}",
+                f"topic {reference.topic!r} and bindings.camera.{name} ({camera.topic!r}) take the "
+                "same messages: each frame would become the part that it is compared with",
+                "give frames and references topics of their own",
+            )
 
 
 def _check_action(logical: str, topic: str, bindings: BindingsSection) -> None:

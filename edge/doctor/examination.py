@@ -7,7 +7,7 @@ from pathlib import Path
 from edge import config
 from edge.config import DeviceConfig
 from edge.contracts.plan import PipelinePlan
-from edge.deployment.folder import check_actions, load_folder, plans
+from edge.deployment.folder import check_topics, load_folder, plans
 from edge.doctor import broker, certificates, disk, engines, machine, unit
 from edge.doctor.check import Check, finding, ok
 from edge.errors import ConfigError, DeploymentError
@@ -29,7 +29,7 @@ def examine(
     """
     try:
         settings = config.load(path, overrides)
-        check_actions(settings.bindings)
+        check_topics(settings.bindings)
     except ConfigError as wrong:
         yield finding(
             "config", f"{wrong.where}: {wrong.problem}", wrong.remedy or "correct it: edge check"

@@ -88,6 +88,20 @@ def matches(topic_filter: str, topic: str) -> bool:
     return _levels_match(unshared(topic_filter).split("/"), topic.split("/"))
 
 
+def overlap(one: str, other: str) -> bool:
+    """Say whether some topic is taken by both filters, shared or not (MQTT 5, 4.7)."""
+    ours, theirs = unshared(one).split("/"), unshared(other).split("/")
+    first = {ours[0], theirs[0]}
+    if first & {"+", "#"} and any(level.startswith("$") for level in first):
+        return False  # 4.7.2: a wildcard takes no topic that begins with $
+    for each, beside in zip(ours, theirs, strict=False):
+        if "#" in (each, beside):
+            return True
+        if each != beside and "+" not in (each, beside):
+            return False
+    return (ours[len(theirs) :] or theirs[len(ours) :]) in ([], ["#"])  # a/# takes a, too
+
+
 def unshared(topic_filter: str) -> str:
     """Return a filter without its `$share/group/`."""
     if not topic_filter.startswith("$share/"):

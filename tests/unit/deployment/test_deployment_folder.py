@@ -251,6 +251,26 @@ def test_an_action_that_would_come_back_as_an_input_is_refused(
     assert "gate" in raised.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("camera", "reference"),
+    [
+        ("side/frame", "side/frame"),
+        ("side/frame", "side/{reference_id}"),
+        ("side/{part_id}/{frame_id}", "side/reference/{reference_id}"),
+        ("side/#", "side/reference/{reference_id}"),
+    ],
+)
+def test_a_reference_that_a_camera_would_overwrite_is_refused(
+    folder: Path, device: DeviceConfig, camera: str, reference: str
+) -> None:
+    bindings = device.model_dump()["bindings"]
+    bindings["camera"]["top"]["topic"] = camera
+    bindings["reference"]["top"]["topic"] = reference
+    with pytest.raises(ConfigError, match="each frame would become the part") as raised:
+        plans(load_folder(folder), parse({"bindings": bindings}, "device.toml"))
+    assert raised.value.where == "bindings.reference.top"
+
+
 @pytest.mark.parametrize("topic", ["edges/reject", "line/edge/reject", "line/frame/reject"])
 def test_an_action_beside_them_is_taken(folder: Path, device: DeviceConfig, topic: str) -> None:
     bindings = device.model_dump()["bindings"]

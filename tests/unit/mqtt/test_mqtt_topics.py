@@ -1,11 +1,20 @@
 """Topics by MQTT's rules."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import ConfigError
-from edge.mqtt.topics import TopicTemplate, filter_problem, matches, topic_problem, unshared
+from edge.mqtt.topics import (
+    TopicTemplate,
+    filter_problem,
+    matches,
+    overlap,
+    topic_problem,
+    unshared,
+)
 
 # From MQTT 5, 4.7.1.2 to 4.7.2, and the corners between.
 TAKES = [
@@ -37,6 +46,19 @@ TAKES = [
 @pytest.mark.parametrize(("topic_filter", "topic", "taken"), TAKES)
 def test_a_filter_takes_what_the_standard_says(topic_filter: str, topic: str, taken: bool) -> None:
     assert matches(topic_filter, topic) is taken
+
+
+def test_filters_overlap_where_some_topic_is_taken_by_both() -> None:
+    def paths(levels: str, depths: range) -> list[str]:
+        return ["/".join(path) for n in depths for path in itertools.product(levels, repeat=n)]
+
+    topics = paths("ab$", range(1, 4))
+    filters = paths("ab$+", range(1, 3))
+    filters += ["#", *(f"{each}/#" for each in filters)]
+    taken = {each: {topic for topic in topics if matches(each, topic)} for each in filters}
+    for one, other in itertools.product(filters, repeat=2):
+        assert overlap(one, other) is bool(taken[one] & taken[other]), (one, other)
+    assert overlap("$share/g/a/+", "a/b")
 
 
 def test_a_template_subscribes_matches_and_fills() -> None:
