@@ -56,7 +56,7 @@ Refusal = Annotated[str, Meta(max_length=4_096)]
 """Of a state, in the status: what names a guest, and the guest's own 255 bytes."""
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Code = Annotated[str, Meta(pattern="^[a-z0-9-]+$", max_length=REASON_BYTES)]
+Code = Annotated[str, Meta(pattern=r"\A[a-z0-9-]+\Z", max_length=REASON_BYTES)]
 StageTimes = Annotated[
     dict[Name, Annotated[float, Meta(ge=0, le=MAX_STAGE_MS)]], Meta(max_length=MAX_STAGES)
 ]
@@ -210,7 +210,7 @@ class Judged(Seated, frozen=True):
     lines: Lines = ()
     state_refused: Refusal = ""
     before: PolicyState = PolicyState()
-    findings: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    findings: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
     crops: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     crops_beyond: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     sight: Sight | None = None

@@ -74,7 +74,7 @@ class Deployments(msgspec.Struct, frozen=True, tag="deployments"):
 
     act: Literal["look", "pin", "unpin", "rollback"]
     repository: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
-    leaves: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    leaves: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
 
 
 class LearnAnew(msgspec.Struct, frozen=True, tag="learn-anew"):

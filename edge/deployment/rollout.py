@@ -123,7 +123,7 @@ class Deployed(msgspec.Struct, frozen=True):
 
     name: str
     revision: Annotated[int, msgspec.Meta(ge=1)]
-    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     signed: bool = True
 
 

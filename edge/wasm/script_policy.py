@@ -113,6 +113,10 @@ class ScriptDecider:
             answer = _decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
             raise self._wrong(f"what is no answer: {printable(str(error), 300)}") from None
+        if answer.reason.endswith(
+            "\n"
+        ):  # the schema's `$` lets one pass in Python, and nowhere else
+            raise self._wrong(f"reason {answer.reason!r}, with a line end")
         if answer.reason in _RESERVED_REASONS:
             raise self._wrong(f"reason {answer.reason!r}, which only the host gives")
         self._script.lines += tuple(printable(line, abi.MAX_ERROR_BYTES) for line in answer.log)

@@ -81,7 +81,8 @@ ANSWERS = {
     "a reason of capitals": (ANSWER.replace('"ok"', '"OK"'), "regex"),
     "an empty reason": (ANSWER.replace('"ok"', '""'), "regex"),
     "a reason of 32": (ANSWER.replace('"ok"', f'"{"a" * 32}"'), "31"),
-    "a reason that ends a line": (ANSWER.replace('"ok"', '"ok\\\\n"'), "no answer|regex"),
+    "a reason that ends a line": (ANSWER.replace('"ok"', '"ok\\n"'), "line end"),
+    "a reason of the host that ends a line": (ANSWER.replace('"ok"', '"overrun\\n"'), "line end"),
     "a reason of the host": (ANSWER.replace('"ok"', '"overrun"'), "only the host gives"),
     "too many actions": (
         ANSWER[:-1]

@@ -171,6 +171,7 @@ def with_box(**changes: object) -> Judged:
         msgspec.structs.replace(GIVEN, actions=(ActionWish(0, 1.0, 5),) * 5),
         msgspec.structs.replace(GIVEN, score=math.nan),
         msgspec.structs.replace(GIVEN, reason="Not a code"),
+        msgspec.structs.replace(GIVEN, reason="ok\n"),
         msgspec.structs.replace(GIVEN, stage_ms={"infer": math.inf}),
         msgspec.structs.replace(GIVEN, stage_ms={"infer": sys.float_info.max}),
         msgspec.structs.replace(GIVEN, stage_ms={"total": 0.0}),
