@@ -508,7 +508,11 @@ def reference_jpeg(seed: int) -> bytes:
     return encode_jpeg(Board(seed).reference())
 
 
-@cache
 def part_jpeg(seed: int, index: int, defects: tuple[str, ...] = ()) -> bytes:
-    """A part of a board, as its camera sends it."""
+    """A part of a board, as its camera sends it; drawn once, which takes as long as judging it."""
+    return _drawn(seed, index, defects)  # the cache tells an argument that is left out from `()`
+
+
+@cache
+def _drawn(seed: int, index: int, defects: tuple[str, ...]) -> bytes:
     return encode_jpeg(render_part(Board(seed), index, defects).image)
