@@ -65,7 +65,23 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if pipeline.refine is not None:
             print(f"pipeline {pipeline.name}: {_cascade(pipeline, pipeline.refine)}")
+        for way, topics in _topics(pipeline, settings).items():
+            print(f"  {way:5}  {', '.join(topics)}")
     return 0
+
+
+def _topics(pipeline: PipelinePlan, settings: config.DeviceConfig) -> dict[str, list[str]]:
+    """What a pipeline hears and says on this line, for whoever grants it at the broker."""
+    heard = [pipeline.source, *filter(None, [pipeline.reference])]
+    heard += [signal.name for signal in pipeline.signals]
+    said = [action.name for action in pipeline.actions]
+    bound = {name: settings.bindings.find(name) for name in heard + said}
+    topics = {name: binding.topic for name, binding in bound.items() if binding is not None}
+    verdict = f"edge/{settings.device.id}/{pipeline.name}/verdict"
+    return {
+        "hears": [topics[name] for name in heard],
+        "says": [verdict, *(topics[name] for name in said)],
+    }
 
 
 def _hold_memory(deployment: LoadedDeployment) -> None:

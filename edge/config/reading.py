@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edge.config.sections import DeviceConfig, Section
+from edge.config.sections import NAME, DeviceConfig, Section
 from edge.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 1 << 20
@@ -27,6 +27,10 @@ _TOML_WORDS: Final = {
     "path_type": "a path in quotes",
 }
 """What pydantic calls by the names of Python."""
+_IN_WORDS: Final = {
+    NAME: "should be 1 to 64 letters, digits, - and _, a letter or a digit first",
+}
+"""Patterns that people meet."""
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -109,6 +113,7 @@ def explain(
             case "value_error":
                 pass
             case _:
+                message = _IN_WORDS.get(error.get("ctx", {}).get("pattern", ""), message)
                 message += f", found {_shortened(error['input'])}"
         origin = (
             " (from --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""

@@ -19,8 +19,9 @@ File = Annotated[Path, Field(strict=False)]
 PROVIDERS: Final = ("cpu", "cuda", "tensorrt", "openvino")
 """Execution providers that may be part of ONNX Runtime itself."""
 
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-LogicalName = Annotated[str, Field(pattern=_NAME)]
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""Of devices, and of what a deployment or a binding is called."""
+LogicalName = Annotated[str, Field(pattern=NAME)]
 _TUF_ROLES: Final = ("root", "targets", "snapshot", "timestamp")
 _MAX_PORT: Final = 65_535
 _IPV6: Final = 6
@@ -44,7 +45,7 @@ class Section(BaseModel):
 class DeviceSection(Section):
     """Who this box is."""
 
-    id: str = Field("box1", pattern=_NAME, description="Name of this device; part of its topics.")
+    id: str = Field("box1", pattern=NAME, description="Name of this device; part of its topics.")
     description: str = Field("", max_length=200, description="Free text for people.")
 
 
@@ -155,7 +156,7 @@ class LedgerSection(Section):
 
 def is_group(name: str) -> bool:
     """Whether a name may be a group's: a delegated role of the repository."""
-    return re.fullmatch(_NAME, name) is not None and name not in _TUF_ROLES
+    return re.fullmatch(NAME, name) is not None and name not in _TUF_ROLES
 
 
 class UpdateSection(Section):

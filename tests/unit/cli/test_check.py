@@ -42,7 +42,10 @@ def test_a_card_that_names_what_the_model_has_not_is_told_before_anything_runs(
 
 def test_the_reference_deployment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", CONFIG, "--deployment", str(DEPLOYMENT)]) == 0
-    assert "pipeline pcb: pcb revision" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pipeline pcb: pcb revision" in said
+    assert "  hears  line/top/frame, line/top/reference/{reference_id}, line/lamp\n" in said
+    assert "  says   edge/box1/pcb/verdict, line/top/reject\n" in said
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

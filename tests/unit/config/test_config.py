@@ -82,7 +82,7 @@ def test_a_config_cannot_be_changed_once_read() -> None:
         ('[inference]\nrequire = "yes"', "inference.require: should be a valid boolean"),
         ('[inference]\nprovider = "gpu"', "provider 'gpu' is none of cpu, cuda"),
         ("[inference]\noptions = { device_id = 0 }", "inference.options.device_id"),
-        ('[device]\nid = "box/1"', "device.id: should match pattern"),
+        ('[device]\nid = "box/1"', "device.id: should be 1 to 64 letters, digits"),
         ('[device]\nid = ""', "device.id"),
         ("[broker.tls]\n", "broker.tls.ca_file: is missing"),
         ("broker = 1883", "broker: should be a table, found 1883"),
