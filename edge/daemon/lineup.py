@@ -105,8 +105,8 @@ class Lineup:
         for name, ready in tuple(readies.items()):
             pipeline = self._pipelines.get(name)
             if pipeline is None:
-                del readies[name]
                 await self.add(ready.plan, ready)
+                del readies[name]
                 continue
             before = await pipeline.exchange(ready)
             del readies[name]

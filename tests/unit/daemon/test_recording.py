@@ -129,3 +129,31 @@ def test_what_cannot_be_recorded_before_the_end_is_told(
             assert not failed
 
     asyncio.run(scenario())
+
+
+def test_a_pipeline_begins_though_the_ledger_takes_no_question(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with _recording(tmp_path) as (recording, _, failed):
+            recording.hold_up()
+            recording.ask_all()
+            assert await recording.recent("pcb", 10) == []
+            assert not failed
+
+    asyncio.run(scenario())
+
+
+def test_who_asks_for_verdicts_and_is_ended_meanwhile_costs_the_daemon_nothing(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with _recording(tmp_path) as (recording, _, failed):
+            recording.hold_up()
+            asking = asyncio.create_task(recording.recent("pcb", 10))
+            await asyncio.sleep(0)  # asked
+            asking.cancel()
+            await asyncio.wait((asking,))
+            recording.moving.set()
+            assert [given.frame_id for given in await recording.recent("pcb", 10)] == ["frame-1"]
+            assert not failed
+
+    asyncio.run(scenario())
