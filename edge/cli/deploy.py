@@ -213,4 +213,7 @@ def _named(deployed: Deployed | None) -> str:
 
 
 def _time(at_ns: int) -> str:
-    return dt.datetime.fromtimestamp(at_ns / 1e9, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return dt.datetime.fromtimestamp(at_ns / 1e9, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ns} ns"

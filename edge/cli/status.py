@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -47,15 +47,9 @@ _QUIET: Final = frozenset(
     }
 )
 """Counters of ordinary traffic; every other one is worth a look when it is not zero."""
-_NOTABLE_MQTT: Final = (
-    "disconnects",
-    "too_large",
-    "unusable",
-    "receiver_errors",
-    "publish_refused",
-    "publish_dropped",
-    "callback_errors",
-)
+
+
+Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class DriftFinding(msgspec.Struct, frozen=True):
@@ -101,6 +95,53 @@ class DeploymentsStatus(msgspec.Struct, frozen=True):
     trouble: str = ""
 
 
+class FramesStatus(msgspec.Struct, frozen=True):
+    """What the status message says of kept frames."""
+
+    bytes: Whole = 0
+    max_bytes: Whole = 0
+    files: Whole = 0
+    dropped: Whole = 0
+    trouble: str = ""
+
+
+class LedgerStatus(msgspec.Struct, frozen=True):
+    """What the status message says of the ledger."""
+
+    committed: Whole = 0
+    owed: Whole = 0
+    owed_since_ns: Whole = 0
+    signed: Whole | None = None
+    bytes: Whole = 0
+    max_bytes: Whole = 0
+    waiting: Whole = 0
+    stuck: bool = False
+    reserve: bool = True
+    trouble: str = ""
+    refused_receipt: str = ""
+    frames: FramesStatus | None = None
+
+
+class MqttStatus(msgspec.Struct, frozen=True):
+    """What the status message says of a session: its counters that are worth a look, and more."""
+
+    protocol: str = ""
+    trouble: str = ""
+    disconnects: Whole = 0
+    too_large: Whole = 0
+    unusable: Whole = 0
+    receiver_errors: Whole = 0
+    publish_refused: Whole = 0
+    publish_dropped: Whole = 0
+    callback_errors: Whole = 0
+
+    @property
+    def notable(self) -> dict[str, int]:
+        """The counters that are not zero."""
+        counters = {k: v for k, v in msgspec.structs.asdict(self).items() if isinstance(v, int)}
+        return {name: count for name, count in counters.items() if count}
+
+
 class Status(msgspec.Struct, frozen=True):
     """The status message; keys of a newer daemon are ignored."""
 
@@ -109,12 +150,12 @@ class Status(msgspec.Struct, frozen=True):
     device: str = ""
     version: str = ""
     detail: str = ""
-    time_ns: int = 0
-    mqtt: dict[str, Any] = {}
-    mqtt_signals: dict[str, Any] | None = None
+    time_ns: Whole = 0
+    mqtt: MqttStatus = MqttStatus()
+    mqtt_signals: MqttStatus | None = None
     pipelines: dict[str, PipelineStatus] = {}
     references: dict[str, dict[str, int]] = {}
-    ledger: dict[str, Any] | None = None
+    ledger: LedgerStatus | None = None
     deployments: DeploymentsStatus | None = None
     refused_filters: tuple[str, ...] = ()
     actions_held: tuple[str, ...] = ()
@@ -298,21 +339,19 @@ def picture(heard: Heard) -> RenderableType:
         rest.add_row("references", f"{_plain(name)}: {size}")
     if status.ledger:
         rest.add_row("ledger", _ledger(status, status.ledger))
-        if frames := status.ledger.get("frames"):
-            rest.add_row("kept frames", _frames(frames))
+        if status.ledger.frames:
+            rest.add_row("kept frames", _frames(status.ledger.frames))
     if status.actions_held:
         rest.add_row("actions on", ", ".join(map(_plain, status.actions_held)))
     if status.refused_filters:
         text = ", ".join(map(_plain, status.refused_filters))
         rest.add_row("[red]refused[/red]", f"{text}: grant them in the broker's access list")
     seen = [(k, n) for k, n in status.counters.items() if _name(k) not in {"verdicts", *_QUIET}]
-    seen += [(f"mqtt.{k}", status.mqtt[k]) for k in _NOTABLE_MQTT if status.mqtt.get(k)]
-    if status.mqtt_signals:
-        of = status.mqtt_signals
-        seen += [(f"mqtt_signals.{k}", of[k]) for k in _NOTABLE_MQTT if of.get(k)]
-        if not of.get("protocol"):
-            trouble = _plain(str(of.get("trouble", ""))) or "no connection yet"
-            rest.add_row("[red]no signals[/red]", trouble)
+    seen += [(f"mqtt.{k}", n) for k, n in status.mqtt.notable.items()]
+    if of := status.mqtt_signals:
+        seen += [(f"mqtt_signals.{k}", n) for k, n in of.notable.items()]
+        if not of.protocol:
+            rest.add_row("[red]no signals[/red]", _plain(of.trouble) or "no connection yet")
     for key, count in seen:
         rest.add_row("counter", f"{_plain(key)} {count}")
     return Group(*parts, *([rest] if rest.row_count else []))
@@ -331,34 +370,33 @@ def _deployments(deployments: DeploymentsStatus) -> str:
     return text
 
 
-def _ledger(status: Status, ledger: dict[str, Any]) -> str:
-    text = f"{ledger.get('committed', 0)} records, {ledger.get('owed', 0)} owed to the cloud"
-    if since_ns := ledger.get("owed_since_ns"):
-        text += f" since {_span((status.time_ns - since_ns) / 1e9)}"
-    if (signed := ledger.get("signed")) is not None:
-        text += f"; signed up to {signed}"
-    if most := ledger.get("max_bytes"):
-        text += f"; {_mib(ledger.get('bytes', 0))} of {_mib(most)} MiB"
-    if waiting := ledger.get("waiting"):
-        text += f"; {waiting} wait for the disk"
-    if ledger.get("stuck"):
+def _ledger(status: Status, ledger: LedgerStatus) -> str:
+    text = f"{ledger.committed} records, {ledger.owed} owed to the cloud"
+    if ledger.owed_since_ns:
+        text += f" since {_span((status.time_ns - ledger.owed_since_ns) / 1e9)}"
+    if ledger.signed is not None:
+        text += f"; signed up to {ledger.signed}"
+    if ledger.max_bytes:
+        text += f"; {_mib(ledger.bytes)} of {_mib(ledger.max_bytes)} MiB"
+    if ledger.waiting:
+        text += f"; {ledger.waiting} wait for the disk"
+    if ledger.stuck:
         text += "; [red]storage takes no record: frames are reviewed unjudged[/red]"
-    if ledger.get("reserve") is False:
+    if not ledger.reserve:
         text += "; [yellow]no reserve[/yellow]"
-    if trouble := ledger.get("trouble"):
-        text += f"; [red]{_plain(str(trouble))}[/red]"
-    if refused := ledger.get("refused_receipt"):
-        text += f"; [red]a receipt was refused: {_plain(str(refused))}[/red]"
+    if ledger.trouble:
+        text += f"; [red]{_plain(ledger.trouble)}[/red]"
+    if ledger.refused_receipt:
+        text += f"; [red]a receipt was refused: {_plain(ledger.refused_receipt)}[/red]"
     return text
 
 
-def _frames(frames: dict[str, Any]) -> str:
-    used, most = _mib(frames.get("bytes", 0)), _mib(frames.get("max_bytes", 0))
-    text = f"{frames.get('files', 0)} files, {used} of {most} MiB"
-    if dropped := frames.get("dropped"):
-        text += f", {dropped} frames not kept"
-    if trouble := frames.get("trouble"):
-        text += f"; [yellow]{_plain(str(trouble))}[/yellow]"
+def _frames(frames: FramesStatus) -> str:
+    text = f"{frames.files} files, {_mib(frames.bytes)} of {_mib(frames.max_bytes)} MiB"
+    if frames.dropped:
+        text += f", {frames.dropped} frames not kept"
+    if frames.trouble:
+        text += f"; [yellow]{_plain(frames.trouble)}[/yellow]"
     return text
 
 
@@ -379,8 +417,8 @@ def _headline(heard: Heard) -> str:
         said = f"[red]{_plain(status.state)}[/red]"
         return f"{said}  {_plain(status.detail)}" if status.detail else said
     state = "[green]ready[/green]" if heard.well else "[red]not ready[/red]"
-    protocol = _plain(str(status.mqtt.get("protocol", "")))
-    line = f"{_plain(status.device)}  {state}  edge {_plain(status.version)}, MQTT {protocol}"
+    spoken = f"edge {_plain(status.version)}, MQTT {_plain(status.mqtt.protocol)}"
+    line = f"{_plain(status.device)}  {state}  {spoken}"
     if heard.age_s >= 1 and not heard.outdated_s:
         line += f", said {heard.age_s:.0f} s ago"
     if heard.outdated_s:

@@ -1,15 +1,21 @@
 """What devices and guests say is shown as what it is: it steers neither rich nor the terminal."""
 
+import copy
 import io
+import json
+from typing import Any
 
 import msgspec
+import pytest
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from edge.cli import deploy, publish
 from edge.cli.plain import plain
+from edge.cli.status import picture, understood
 from edge.deployment.report import Outcome, Report
 from edge.deployment.rollout import Deployed, Event, Journal, State, Step
+from edge.errors import TransportError
 
 EVIL = "[/red] \x1b[2J[link=http://x]y[/link]\nbox2 idle 0 \\"
 BOARDS = Deployed("boards", 3, "0" * 64)
@@ -52,3 +58,55 @@ def test_what_a_guest_said_when_it_failed_is_shown_as_it_is() -> None:
         assert "[link=http://x]y[/link]" in drawn
         assert "\x1b" not in drawn
         assert "\nbox2" not in drawn
+
+
+STATUS: dict[str, Any] = {
+    "state": "online",
+    "ready": True,
+    "device": "box1",
+    "time_ns": 1,
+    "mqtt": {"protocol": "5", "disconnects": 2},
+    "mqtt_signals": {"protocol": "", "trouble": "gone", "too_large": 1},
+    "ledger": {"committed": 7, "owed": 2, "max_bytes": 1 << 20, "frames": {"files": 3}},
+}
+
+
+def test_a_status_is_shown_with_its_figures() -> None:
+    drawn = " ".join(_drawn(picture(understood(json.dumps(STATUS).encode(), 5.0))).split())
+    for words in (
+        "7 records, 2 owed to the cloud",
+        "kept frames 3 files",
+        "counter mqtt.disconnects 2",
+        "counter mqtt_signals.too_large 1",
+        "no signals gone",
+    ):
+        assert words in drawn
+
+
+@pytest.mark.parametrize("value", [EVIL, [EVIL], {EVIL: EVIL}, -1, 1 << 63, None, 1.5])
+@pytest.mark.parametrize(
+    "path",
+    ["ledger.committed", "ledger.frames.files", "mqtt.disconnects", "mqtt_signals", "time_ns"],
+)
+def test_a_figure_of_a_status_that_is_none_steers_nothing_and_ends_no_command(
+    path: str, value: object
+) -> None:
+    said = copy.deepcopy(STATUS)
+    *above, last = path.split(".")
+    place = said
+    for name in above:
+        place = place[name]
+    place[last] = value
+    payload = json.dumps(said).encode()
+    if path == "mqtt_signals" and (value is None or isinstance(value, dict)):  # it may say so
+        assert "\x1b" not in _drawn(picture(understood(payload, 5.0)))
+        return
+    with pytest.raises(TransportError, match="the status message cannot be read"):
+        understood(payload, 5.0)
+
+
+@pytest.mark.parametrize("at_ns", [10**30, -(10**30), 1 << 63, -(10**18)])
+def test_a_step_is_shown_whenever_it_was(at_ns: int) -> None:
+    step = Step(at_ns, Event.HELD, BOARDS)
+    assert "boards" in _drawn(deploy._history(Journal(history=(step,))))
+    assert "boards" in _drawn(deploy._why(step))
