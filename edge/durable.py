@@ -91,26 +91,13 @@ def clear(folder: Path, *, below: bool = False) -> None:
             left.unlink()
 
 
-def sync_file(path: Path) -> None:
-    """Make a file's bytes durable.
-
-    Raises:
-        OSError: The device did not take them.
-    """
-    _sync(path, os.O_RDONLY)
-
-
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable: what was created, renamed or removed there.
 
     Raises:
         OSError: The device did not take them.
     """
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
