@@ -219,9 +219,9 @@ def _model(
         f"[bold]frame[/]    {figures.frame_ms} ms, ONNX Runtime alone {figures.runtime_ms} ms: "
         f"{figures.frame_to_runtime}\n"
         f"[bold]memory[/]   a worker has {figures.above_bare_mib} MiB above an interpreter with "
-        f"ONNX Runtime, {figures.loaded_mib} of them session, guests and images; another pipeline "
-        f"takes {figures.own_worker_mib} MiB, or {figures.shared_worker_mib} where it shares the "
-        "worker",
+        f"ONNX Runtime, {figures.loaded_mib} of them session, guests and images; "
+        f"{model.SHARING} pipelines have {model.SHARING * figures.own_worker_mib} MiB in workers "
+        f"of their own, {figures.shared_worker_mib} in one that they share",
         highlight=False,
     )
     if (crop := figures.crop) is not None:

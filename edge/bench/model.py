@@ -30,6 +30,8 @@ from edge.inference.contest import Contest, Entry, contest
 
 FP32: Final = Path(__file__).parents[2] / "models" / "pcb" / "model.onnx"
 """In a checkout; the wheel brings the int8 variant alone."""
+SHARING: Final = 8
+"""Pipelines: the cameras of a larger gateway."""
 _FRAMES: Final = 30
 _ANSWER_S: Final = 30.0
 _WORKER_MIB: Final = 1024
@@ -47,8 +49,8 @@ class ModelFigures(msgspec.Struct, frozen=True):
             modules: OpenCV and Wasmtime above all.
         crop: Of the reference cascade; None where it is not here.
         second_model_mib: What its second model and guests add to the above.
-        own_worker_mib: All of the worker: what another pipeline takes in a worker of its own.
-        shared_worker_mib: What another of the same model adds in the worker that it shares.
+        own_worker_mib: All of the worker: what each pipeline takes in one of its own.
+        shared_worker_mib: All of a worker that `SHARING` pipelines of that model share.
     """
 
     int8_ms: float
@@ -95,7 +97,7 @@ def measure(rounds: int) -> ModelFigures:
             else 0
         ),
         own_worker_mib=resident,
-        shared_worker_mib=_worker_mib(case, pipelines=2) - resident,
+        shared_worker_mib=_worker_mib(case, SHARING),
     )
 
 
