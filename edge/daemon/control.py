@@ -201,7 +201,7 @@ class _Door(Generic[_Asked]):
             log.error("control_closed", detail=f"{self._place}: {failed.strerror}")
             return
         server = await asyncio.start_unix_server(
-            self._converse, sock=listening, limit=MAX_LINE_BYTES
+            self._converse, sock=listening, limit=MAX_LINE_BYTES, backlog=_MAX_CONNECTIONS
         )
         try:
             await server.serve_forever()

@@ -140,6 +140,10 @@ def _fail_by(stop: asyncio.Future[None]) -> Callable[[asyncio.AbstractEventLoop,
 
     def fail(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         bug = context.get("exception")
+        if isinstance(bug, OSError) and "socket" in context:
+            # Of one that listens: no descriptor or memory is left, and asyncio tries again soon.
+            log.warning("connection_not_taken", detail=bug.strerror)
+            return
         log.error("loop_trouble", detail=str(context.get("message", "")), exc_info=bug)
         if isinstance(bug, Exception) and not stop.done():
             stop.set_exception(bug)
