@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -269,7 +269,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
         key = serialization.load_pem_private_key(content, None)
     except OSError as failed:
         raise ConfigError(path, f"the key cannot be read: {failed.strerror}", remedy) from failed
-    except (ValueError, TypeError, UnsupportedAlgorithm) as wrong:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as wrong:
         raise ConfigError(
             path, "expected an Ed25519 private key, PKCS #8 in PEM, not encrypted", remedy
         ) from wrong

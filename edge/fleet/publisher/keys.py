@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -19,6 +19,8 @@ from edge.errors import DeploymentError
 
 _MAX_PEM_BYTES: Final = 4 << 10
 SUFFIX: Final = ".pem"
+_MAX_SAID: Final = 200
+"""Of what OpenSSL says; of a key damaged in the right place it is a page."""
 
 
 def create(folder: Path, name: str) -> SSlibKey:
@@ -74,8 +76,9 @@ def _read(path: Path) -> CryptoSigner:
         key = load_pem_private_key(pem, password=None)
     except OSError as failed:
         raise DeploymentError(f"{path}: cannot be read: {failed.strerror}") from failed
-    except (ValueError, TypeError, UnsupportedAlgorithm) as wrong:
-        raise DeploymentError(f"{path}: is no unencrypted private key in PEM: {wrong}") from wrong
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as wrong:
+        said = " ".join(str(wrong).split())[:_MAX_SAID]
+        raise DeploymentError(f"{path}: is no unencrypted private key in PEM: {said}") from wrong
     if not isinstance(key, Ed25519PrivateKey):
         raise DeploymentError(f"{path}: is no Ed25519 key")
     return CryptoSigner(key)

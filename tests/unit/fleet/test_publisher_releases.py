@@ -107,7 +107,17 @@ def test_a_command_removes_what_one_that_was_killed_left_aside(publisher: Publis
     assert whole <= set(publisher.fleet.folder.rglob("*.json"))
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\n"),
+        # One byte of it makes it another kind's key, of a wrong length.
+        b"-----BEGIN PRIVATE KEY-----\n"
+        b"MC4CAQAwBQYDK2VvBCIEIAaPx1POJXJ5pMiG383axwtZ3MG7GLBDbYMFufONwOAP\n"
+        b"-----END PRIVATE KEY-----\n",
+    ],
+    ids=range(4),
+)
 def test_a_file_that_is_no_key_is_named(publisher: Publisher, content: bytes) -> None:
     (publisher.fleet.folder / "keys" / "stray.pem").write_bytes(content)
     with pytest.raises(DeploymentError, match=r"stray\.pem: is no unencrypted private key"):

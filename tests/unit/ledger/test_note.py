@@ -206,9 +206,15 @@ def test_what_is_no_key_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     with pytest.raises(ConfigError, match=r"No such file.*edge ledger key new"):
         notes.read_key(path)
-    path.write_bytes(b"hello")
-    with pytest.raises(ConfigError, match="expected an Ed25519 private key"):
-        notes.read_key(path)
+    damaged = (
+        b"-----BEGIN PRIVATE KEY-----\n"
+        b"MC4CAQAwBQYDK2VvBCIEIAaPx1POJXJ5pMiG383axwtZ3MG7GLBDbYMFufONwOAP\n"
+        b"-----END PRIVATE KEY-----\n"
+    )  # one byte of it makes it another kind's key, of a wrong length
+    for content in (b"hello", damaged):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="expected an Ed25519 private key"):
+            notes.read_key(path)
     command = ["openssl", "genpkey", "-algorithm", "x25519", "-out", str(path)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     with pytest.raises(ConfigError, match="found X25519PrivateKey"):
