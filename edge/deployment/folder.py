@@ -298,7 +298,7 @@ def _check_reference(logical: str, reference: Binding, bindings: BindingsSection
             raise ConfigError(
                 f"bindings.{logical}",
                 f"topic {reference.topic!r} and bindings.camera.{name} ({camera.topic!r}) take the "
-                "same messages: each frame would become the part that it is compared with",
+                "same messages: frames would become the part that they are compared with",
                 "give frames and references topics of their own",
             )
 

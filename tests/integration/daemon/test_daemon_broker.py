@@ -107,7 +107,7 @@ def test_the_embedded_broker_of_mqtt_3_1_1_serves_with_ids_in_the_topic(
     overrides = (
         *QUICK,
         'broker.protocol="3.1.1"',
-        "bindings.camera.top=line/{reference_id}/{part_id}/{frame_id}",
+        "bindings.camera.top=line/frame/{reference_id}/{part_id}/{frame_id}",
     )
 
     async def scenario(daemon: Daemon) -> None:
@@ -117,7 +117,9 @@ def test_the_embedded_broker_of_mqtt_3_1_1_serves_with_ids_in_the_topic(
             names = []
             for number in range(3):
                 name = f"f-{number}"
-                line.send(part_jpeg(3, number), frame_id=name, topic=f"line/board-0003/p7/{name}")
+                line.send(
+                    part_jpeg(3, number), frame_id=name, topic=f"line/frame/board-0003/p7/{name}"
+                )
                 names.append(name)
             assert await line.kept(names) == {"ok": 3}
             assert (await line.verdict("f-0"))["part_id"] == "p7"

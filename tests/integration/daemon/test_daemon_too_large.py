@@ -12,7 +12,7 @@ from daemons import Daemon, Line, line_to
 
 from edge.mqtt.brokers import LocalBroker
 
-TOPIC = "line/{reference_id}/{part_id}/{frame_id}"
+TOPIC = "line/frame/{reference_id}/{part_id}/{frame_id}"
 VERDICT_BYTES = 700
 """A verdict without defects fits, a record and a status do not."""
 
@@ -22,7 +22,7 @@ async def judged(line: Line, count: int, size: int = 300) -> list[str]:
     names = []
     for _ in range(count):
         name = line.new_id()
-        line.send(bytes(size), frame_id=name, topic=f"line/none/p/{name}")
+        line.send(bytes(size), frame_id=name, topic=f"line/frame/none/p/{name}")
         await line.verdict(name)
         names.append(name)
     return names
@@ -126,12 +126,12 @@ def test_a_frame_larger_than_the_box_takes_ends_no_connection_and_its_neighbours
         with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
             async with line_to(mosquitto, taught=False) as line:
                 large = line.new_id()
-                line.send(bytes(50_000), frame_id=large, topic=f"line/none/p/{large}")
+                line.send(bytes(50_000), frame_id=large, topic=f"line/frame/none/p/{large}")
                 await judged(line, 3, 15_000)
                 assert not line.judgements(large), "nobody has read it"
                 await line.status(lambda s: s["mqtt"]["too_large"] == 1, "it is counted")
                 (dropped,) = daemon.events("mqtt-dropped")
-                assert dropped["topic"] == f"line/none/p/{large}"
+                assert dropped["topic"] == f"line/frame/none/p/{large}"
                 assert not daemon.events("mqtt-disconnected")
 
     asyncio.run(scenario())

@@ -266,7 +266,7 @@ def test_a_reference_that_a_camera_would_overwrite_is_refused(
     bindings = device.model_dump()["bindings"]
     bindings["camera"]["top"]["topic"] = camera
     bindings["reference"]["top"]["topic"] = reference
-    with pytest.raises(ConfigError, match="each frame would become the part") as raised:
+    with pytest.raises(ConfigError, match="frames would become the part") as raised:
         plans(load_folder(folder), parse({"bindings": bindings}, "device.toml"))
     assert raised.value.where == "bindings.reference.top"
 
