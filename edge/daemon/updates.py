@@ -61,8 +61,8 @@ async def look(
             limit=_MAX_LINE_BYTES,
             start_new_session=True,
         )
-    except OSError as failed:  # a box out of processes or memory for a moment
-        return Refused("TransportError", f"the fetch process cannot start: {failed.strerror}")
+    except (OSError, RuntimeError) as failed:  # a box out of processes, threads or memory
+        return Refused("TransportError", f"the fetch process cannot start: {failed}")
     try:
         async with asyncio.timeout(section.deadline_s + _GRACE_S):
             return await _outcome(process, request, say)

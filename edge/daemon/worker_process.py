@@ -69,14 +69,14 @@ class WorkerProcess(asyncio.Protocol):
         """Start a process; it does nothing until one of its seats is loaded.
 
         Raises:
-            WorkerGoneError: The kernel has no process, memory or descriptor left for it.
+            WorkerGoneError: The kernel has no process, thread, memory or descriptor left for it.
         """
         worker = cls(memory_mib)
         try:
             await worker._start()
-        except OSError as failed:
+        except (OSError, RuntimeError) as failed:  # no thread left, for asyncio to wait for its end
             await worker.end(grace_s=0)
-            raise WorkerGoneError(f"a worker cannot be started: {failed.strerror}") from failed
+            raise WorkerGoneError(f"a worker cannot be started: {failed}") from failed
         except BaseException:
             await worker.end(grace_s=0)
             raise

@@ -192,7 +192,10 @@ class Connection:
                 if self._socket is not None:
                     self._socket.close()
 
-        threading.Thread(target=connect, name="mqtt-connect", daemon=True).start()
+        try:
+            threading.Thread(target=connect, name="mqtt-connect", daemon=True).start()
+        except RuntimeError as none_left:  # the system has no thread for us now
+            raise TransportError(f"broker {self.at}: {none_left}") from none_left
         await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
         if self.closed.done():
             raise TransportError(f"broker {self.at}: {self.closed.result()}")

@@ -315,3 +315,18 @@ def test_no_process_left_for_a_worker_is_a_loss_and_no_bug(
             await WorkerProcess.spawn(MEMORY_MIB)
 
     run(scenario)
+
+
+def test_no_thread_left_to_wait_for_a_worker_is_a_loss_and_no_bug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "_make_subprocess_transport", none_left)
+        with pytest.raises(WorkerGoneError, match="cannot be started: can't start new thread"):
+            await WorkerProcess.spawn(MEMORY_MIB)
+
+    run(scenario)

@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 
+import pytest
 from brokers import Peer, connected, require_mosquitto, running, section, until
 from structlog.testing import capture_logs
 
@@ -179,6 +181,27 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_a_system_without_a_thread_left_is_a_reason_to_try_again(
+    mosquitto: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoneLeft(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        peer = Peer(section(mosquitto), "a", {})
+        with monkeypatch.context() as patched:
+            patched.setattr(threading, "Thread", NoneLeft)
+            running = asyncio.create_task(peer.session.run())
+            await until(lambda: "new thread" in peer.session.last_error or running.done())
+        await until(lambda: peer.session.connected or running.done())
+        assert peer.session.connected
+        running.cancel()
+        await asyncio.wait((running,))
+
+    asyncio.run(scenario())
 
 
 def test_the_broker_publishes_the_will_of_a_killed_process(mosquitto: LocalBroker) -> None:
