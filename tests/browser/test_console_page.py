@@ -478,6 +478,7 @@ def test_a_lamp_that_ages_is_said_with_its_remedy(tmp_path: Path) -> None:
             browser.size("phone")
             browser.one(".sights", "brightness")
             browser.picture("drift-phone")
+            assert browser.too_wide() <= 0
             assert not browser.complaints()
         finally:
             browser.driver.quit()
