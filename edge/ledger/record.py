@@ -40,7 +40,8 @@ HEAD_BYTES: Final = 32
 _LINK: Final = b"\x01"
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
-"""A SHA-256, or none; held where a record is read, which may be forged."""
+"""A SHA-256, or none. Held where it becomes bytes or a file's name, as a record that is read may be
+forged; of all digests it would take as long as the rest of reading."""
 
 
 class Digests(msgspec.Struct, frozen=True):
@@ -54,13 +55,13 @@ class Digests(msgspec.Struct, frozen=True):
 
     frame: Hex
     reference: Hex
-    model: Hex
-    preprocess: Hex
-    postprocess: Hex
-    decide: Hex
-    parameters: Hex
-    state: Hex = ""
-    findings: Hex = ""
+    model: str
+    preprocess: str
+    postprocess: str
+    decide: str
+    parameters: str
+    state: str = ""
+    findings: str = ""
     refine: PinnedRefine | UnsetType = UNSET
 
 
