@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             news = named or _is_news(outcome, arguments.changes)
             if arguments.json or (news and len(told) < _SHOWN):
                 told.append(outcome)
+    changes.hold_to_places()
     if arguments.json:
         print(msgspec.json.encode({"records": told, "sum": tally.to_json()}).decode())
     elif not tally.total:

@@ -40,6 +40,7 @@ class Changes:
     Attributes:
         wished: Whether anything is.
         signals: Values by logical name, in the place of the recorded ones.
+        places: What the plans so far have for wishes: `pipelines.NAME` and `signals.NAME`.
 
     Raises:
         ConfigError: A wish is neither.
@@ -48,6 +49,7 @@ class Changes:
     def __init__(self, wishes: Sequence[str] = ()) -> None:
         self.signals: dict[str, float] = {}
         self.wished = bool(wishes)
+        self.places: set[str] = set()
         self._parameters: list[tuple[str, str]] = []
         for wish in wishes:
             match = _CHANGE.fullmatch(wish)
@@ -64,6 +66,7 @@ class Changes:
 
     def applied(self, plan: PipelinePlan) -> PipelinePlan:
         """Return the plan with the wished parameters."""
+        self.places |= {f"pipelines.{plan.name}", *(f"signals.{s.name}" for s in plan.signals)}
         document = _parameters(plan, ("preprocess", "postprocess", "decide"))
         if plan.refine is not None:
             document["refine"] = _parameters(plan.refine, ("preprocess", "postprocess"))
@@ -77,6 +80,21 @@ class Changes:
                 guest, parameters=_at(document, place)["parameters"]
             ),
         )
+
+    def hold_to_places(self) -> None:
+        """Refuse wishes that none of the plans had a place for; without plans nobody knows.
+
+        Raises:
+            ConfigError: One had none, so that nothing was other for it.
+        """
+        wanted = [f"pipelines.{pipeline}" for pipeline, _ in self._parameters]
+        wanted += [f"signals.{name}" for name in self.signals]
+        if self.places and (missed := [each for each in wanted if each not in self.places]):
+            raise ConfigError(
+                "--set",
+                f"these records know no {', '.join(missed)}",
+                f"they know {', '.join(sorted(self.places))}",
+            )
 
 
 class Deployments:

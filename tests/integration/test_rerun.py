@@ -205,6 +205,25 @@ def test_a_changed_signal_is_named(replayed: Any, state: Path) -> None:
     assert _differences(found, "verdict")["verdict"]["here"] == "review"
 
 
+@pytest.mark.parametrize(
+    ("wish", "missed"),
+    [
+        ("signals.lamp=0.1", "signals.lamp"),
+        ("pipelines.pbc.decide.parameters.reject=0.6", "pipelines.pbc"),
+    ],
+)
+def test_a_wish_that_has_no_place_is_refused(
+    state: Path, wish: str, missed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seq = _place(state, "pass", "ok")
+    where = ["--deployment", str(state.parent / "patient")]
+    words = ["ledger", "replay", str(state), "--seq", str(seq), *where, "--set", wish]
+    assert main(words) == 78
+    said = capsys.readouterr().err
+    assert f"these records know no {missed}" in said
+    assert "they know pipelines.pcb, signals.signal.lamp" in said
+
+
 @pytest.mark.parametrize("what", ["frame", "reference"])
 def test_one_altered_byte_of_a_kept_image_is_named(
     replayed: Any, state: Path, tmp_path: Path, what: str
