@@ -219,7 +219,8 @@ def _within(file: Path) -> str:
     try:
         text = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as failed:
-        raise ConfigError(file, f"the source's name cannot be read from it: {failed}") from failed
+        why = failed.strerror if isinstance(failed, OSError) else "it is no text"
+        raise ConfigError(file, f"the source's name cannot be read from it: {why}") from failed
     if not text or len(text.splitlines()) > 1:
         raise ConfigError(file, "expected one line, the source's name")
     return text
