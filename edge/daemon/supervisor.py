@@ -198,6 +198,7 @@ class Supervisor:
         began = time.monotonic()
         grace_s = self._config.deadlines.drain_ms / 1e3
         left = await asyncio.gather(*(pipeline.drain(grace_s) for pipeline in self.lineup))
+        self._leases.release()  # before anything that may wait for a disk
         if self.session.connected:  # else the broker has said so already: the last will
             self.session.publish(
                 f"{self._topic}/status", _encode(_offline("the daemon was stopped")), retain=True
@@ -209,7 +210,6 @@ class Supervisor:
                 log.error(
                     "records_not_committed", unrecorded=unrecorded, detail="left to redelivery"
                 )
-        self._leases.release()
         await asyncio.gather(self.session.close(grace_s), self.sensors.close(grace_s))
         await self._leases.close()
         await self._drifting.save()
