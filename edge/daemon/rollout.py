@@ -113,6 +113,8 @@ class Rollout:
         self.trouble = ""
         for reason in FAILURES:
             counters.count("deployments_failed", by=0, reason=reason)
+        for step in installed.undone:
+            self._tell_failure(step.deployment, step.reason, step.detail)
         if config.updates.repository:
             topic = report.DESIRED.format(device=config.device.id)
             session.subscribe(topic, 1, self._hinted)
@@ -197,10 +199,19 @@ class Rollout:
         return ""
 
     async def pin(self, *, pinned: bool) -> str:
-        """Take no deployment but by hand, or take them again."""
+        """Keep to what runs, or take deployments again.
+
+        Pinned, no deployment is taken but by hand, and what is on the way is dropped.
+        """
+        await self._pin(pinned=pinned)
+        coming = self._installed.journal.on_the_way
+        if pinned and coming is not None:
+            self._leaving.want(coming)
+        return ""
+
+    async def _pin(self, *, pinned: bool) -> None:
         await asyncio.to_thread(self._installed.pin, pinned=pinned)
         self._tell()
-        return ""
 
     async def roll_back(self, leaves: str = "") -> str:
         """Return to the deployment before, by its own trial; on probation at once.
@@ -225,7 +236,7 @@ class Rollout:
                 f"meanwhile a rollback would leave another deployment, revision {left.revision}: "
                 "see edge deploy status, and ask again"
             )
-        await self.pin(pinned=True)
+        await self._pin(pinned=True)
         after = self._installed.journal
         # Else it is left already, or on its way out.
         if after.leaves == left and not after.goes_back:
@@ -524,13 +535,16 @@ class Rollout:
         await self._advance(
             Event.FAILED, reason=finding.reason, detail=finding.detail, evidence=finding.evidence
         )
-        self._counters.count("deployments_failed", reason=finding.reason)
+        self._tell_failure(deployed, finding.reason, finding.detail)
+
+    def _tell_failure(self, deployed: Deployed, reason: str, detail: str) -> None:
+        self._counters.count("deployments_failed", reason=reason)
         log.error(
             "deployment_failed",
             deployment=deployed.name,
             revision=deployed.revision,
-            reason=finding.reason,
-            detail=finding.detail[:MAX_DETAIL],
+            reason=reason,
+            detail=detail[:MAX_DETAIL],
         )
 
     def _stuck(self, failed: StorageError) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from edge import durable
 from edge.deployment import rollout
 from edge.deployment.folder import LoadedDeployment, load_folder
-from edge.deployment.rollout import Deployed, Event, Journal, State
+from edge.deployment.rollout import Deployed, Event, Journal, State, Step
 from edge.deployment.store import Store
 from edge.errors import DeploymentError, UntrustedError
 
@@ -34,6 +34,7 @@ class Installed:
     Attributes:
         folder: As given.
         store: The files.
+        undone: Failures of deployments that the start found; it tells nobody by itself.
 
     Raises:
         StorageError: The folder or the journal cannot be used.
@@ -45,6 +46,7 @@ class Installed:
         self._now_ns = now_ns
         self._writing = threading.Lock()
         self._journal = read_journal(folder)
+        self.undone: tuple[Step, ...] = ()
 
     @property
     def journal(self) -> Journal:
@@ -118,6 +120,13 @@ class Installed:
             DeploymentError: Neither the active deployment nor the one before can be loaded.
             StorageError: The journal cannot be written.
         """
+        before = self._journal.history
+        try:
+            return self._start()
+        finally:
+            self.undone = tuple(step for step in self._journal.history if step not in before)
+
+    def _start(self) -> LoadedDeployment | None:
         self._write(rollout.advance(self._journal, Event.STARTED, self._now_ns()))
         unreadable: DeploymentError | None = None
         while (active := self._journal.active) is not None:

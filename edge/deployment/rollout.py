@@ -127,7 +127,7 @@ class Deployed(msgspec.Struct, frozen=True):
     signed: bool = True
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Step(msgspec.Struct, frozen=True):
     """Something that happened, for `edge deploy history` and `why`.
 
     Attributes:
@@ -144,8 +144,10 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evidence: dict[str, Any] = {}
 
 
-class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Journal(msgspec.Struct, frozen=True):
     """Everything that a device remembers of its deployments.
+
+    What a later release of edge has added is passed over: a device may go back to an earlier one.
 
     Attributes:
         active: What runs, and what a start runs.
@@ -167,7 +169,7 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failures: dict[str, int] = {}
     pinned: bool = False
     history: tuple[Step, ...] = ()
-    v: int = 1
+    v: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
 
     @property
     def goes_back(self) -> bool:
@@ -185,16 +187,19 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.leaves is None or (self.state is State.IDLE and self.previous is None)
 
     @property
+    def on_the_way(self) -> Deployed | None:
+        """The candidate, where it is neither active already nor what a person goes back to."""
+        return None if self.state is State.PROBATION or self.goes_back else self.candidate
+
+    @property
     def leaves(self) -> Deployed | None:
-        """What a person who rolls back leaves: what is under way, else what runs."""
-        return self.active if self.candidate is None or self.goes_back else self.candidate
+        """What a person who rolls back leaves: what is on the way, else what runs."""
+        return self.on_the_way or self.active
 
     @property
     def returns_to(self) -> Deployed | None:
         """What runs once a person has rolled back; None: nothing."""
-        if self.state in (State.IDLE, State.PROBATION) or self.goes_back:
-            return self.previous
-        return self.active
+        return self.active if self.on_the_way else self.previous
 
     @property
     def barred(self) -> frozenset[str]:

@@ -59,14 +59,14 @@ class Target(NamedTuple):
     bytes: int
 
 
-class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Mark(msgspec.Struct, frozen=True):
     """The highest version of a role that was accepted, and the keys that signed for it."""
 
     version: Annotated[int, msgspec.Meta(ge=1)]
     keys: tuple[str, ...]
 
 
-class _HighWater(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _HighWater(msgspec.Struct, frozen=True):
     floor: dt.datetime = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     roles: dict[str, _Mark] = {}
 

@@ -206,7 +206,7 @@ async def test_a_killed_daemon_goes_on_where_its_journal_stands(
 async def test_a_deployment_that_takes_the_daemon_down_has_three_starts(
     site: Site, mosquitto: LocalBroker
 ) -> None:
-    async with on_the_line(site, mosquitto, rate_hz=5):
+    async with on_the_line(site, mosquitto, rate_hz=5) as (line, _stream):
         second = await site.offer(2, probation=100_000)
         await site.look()
         await site.reaches(State.PROBATION)
@@ -218,6 +218,9 @@ async def test_a_deployment_that_takes_the_daemon_down_has_three_starts(
         site.daemon.start()
         step = await site.ended(second)
         assert (step.reason, site.running()) == ("restarts", 1)
+        await line.status(
+            lambda s: s["counters"].get("deployments_failed{reason=restarts}") == 1, "it is counted"
+        )
 
 
 @asynchronous

@@ -197,3 +197,20 @@ async def test_what_was_being_fetched_when_the_device_was_pinned_is_taken_by_han
     await box.turn()
     assert box.candidate == (THREE if by_hand else None)
     assert box.installed.journal.pinned
+
+
+@asynchronous
+async def test_a_pin_drops_what_is_on_the_way_and_nothing_else(box: Box) -> None:
+    box.goes(THREE, Event.OFFERED)
+    assert await box.rollout.asked(Deployments("pin")) == ""
+    await box.turn()
+    journal = box.installed.journal
+    assert (journal.state, journal.active, journal.pinned) == (State.IDLE, TWO, True)
+    box.goes(THREE, *TAKEN[:4])
+    assert await box.rollout.asked(Deployments("pin")) == ""
+    assert not box.rollout._leaving.wanted.is_set(), "it is active, and on probation"
+    box.goes(THREE, Event.FAILED)
+    assert await box.rolls_back(TWO) == ""
+    await box.turn()
+    assert await box.rollout.asked(Deployments("pin")) == ""
+    assert not box.rollout._leaving.wanted.is_set(), "it is what a person goes back to"

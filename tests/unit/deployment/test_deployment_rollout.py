@@ -149,7 +149,7 @@ def test_a_deployment_that_cannot_be_loaded_gives_way_to_the_one_before_and_then
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b'{"state":"asleep"}', b'{"v":1,"more":2}', b"\xff", b"\x00" * 4_096,
+        b"", b"{", b"[]", b'{"state":"asleep"}', b'{"v":2}', b"\xff", b"\x00" * 4_096,
         b'{"active":{"name":"x","revision":0,"digest":"../../x"}}',
         b'{"history":[{"at_ns":1,"event":"held","deployment":{"name":"x","revision":1,"digest":"'
         + b"a" * 64 + b'"},"evidence":' + b'{"a":' * 20_000,
@@ -295,3 +295,11 @@ def test_a_report_of_many_pipelines_is_small_enough_for_its_reader() -> None:
     # Control: one that is read keeps its figures.
     small = report.report_of(Journal(), "box1", "line-a", 1, 1, "")
     assert report.decode(report.encode(small), "box1") == small
+
+
+def test_a_journal_of_a_later_release_is_read_as_far_as_it_is_known() -> None:
+    written = msgspec.to_builtins(run(COMMITTED, *TAKEN[:3]))
+    later = {**written, "weather": "fair"}
+    later["history"] = [{**step, "moon": 1} for step in written["history"]]
+    later["active"] = {**written["active"], "colour": "red"}
+    assert rollout.decode(msgspec.json.encode(later), "journal.json") == run(COMMITTED, *TAKEN[:3])
