@@ -256,7 +256,6 @@ def test_a_worker_that_dies_or_dawdles_while_it_loads_is_told_from_one_that_fail
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(TrialError, match="loading took longer than"):
             await worker.load(tmp_path, PolicyState(), 0.2)
-        os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerGoneError, match=r"during loading: .*killed by SIGKILL"):
             await worker.load(tmp_path, PolicyState(), START_S)
         await worker.end(grace_s=0)
