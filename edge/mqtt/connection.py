@@ -42,8 +42,9 @@ from edge.mqtt.pace import Pace
 
 TICK_S: Final = 1.0  # paho's keepalive is checked this often; its unit is one second
 READS: Final = 64
-_NO_SUBSCRIBERS: Final = 0x10  # a reason to take a publication (MQTT 5, 3.4.2.1)
 """Packets read in one go, before the loop's other work has its turn."""
+_NO_SUBSCRIBERS: Final = 0x10
+"""A reason to take a publication (MQTT 5, 3.4.2.1)."""
 RESTING_BYTES: Final = 64 << 10
 """Of packets that the kernel holds while a connection with a pace rests."""
 
